@@ -1,0 +1,121 @@
+"""Audio-visual self-supervised learning: make the book, run a notebook, check a data set."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from avnb.guard import die_with_parent
+
+if "TORCHELASTIC_RUN_ID" in os.environ:
+    die_with_parent()  # first of all: a worker must not outlive a torchrun that was killed
+
+from avnb.config import PROFILES, unknown_name
+
+
+def book_command(args: argparse.Namespace) -> None:
+    """Run all notebooks and build the book."""
+    from avnb import book
+
+    print(f"the book is ready: {book.make(args.profile)}")
+
+
+def press_command(args: argparse.Namespace) -> None:
+    """Run one notebook strictly."""
+    from avnb import book
+
+    known = book.declared(args.notebook) if args.notebook.is_file() else {}
+    given = {name: convert(name, text, known) for name, text in args.parameter}
+    print(f"executed: {book.press(args.notebook, args.out, given)}")
+
+
+def convert(name: str, text: str, known: dict[str, tuple[str, Any]]) -> Any:
+    """The text of a parameter as the type that the notebook declares."""
+    if name not in known:
+        raise TypeError(unknown_name("notebook parameter", name, known))
+    kind = known[name][0]
+    if kind == "bool":
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"parameter {name!r} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind == "str":
+        return text
+    try:
+        return int(text) if kind == "int" else float(text)
+    except ValueError as error:
+        raise ValueError(f"parameter {name!r} must be {kind}, got {text!r}") from error
+
+
+def audit_command(args: argparse.Namespace) -> None:
+    """Decode every file of a data set and say what is there."""
+    from avnb import videos
+    from avnb.workspace import cores
+
+    found = videos.listing(args.dataset, args.folder.resolve(), args.fold)
+    manifest, bad = videos.audit(found, args.out, workers=cores())
+    silent = len(manifest) - len(manifest.with_sound())
+    print(
+        f"{len(manifest)} usable videos of {len(manifest.classes)} classes, {silent} without sound"
+    )
+    print(f"{len(bad)} cannot be decoded; {args.out / 'ledger.csv'} gives the reasons")
+
+
+def train_command(args: argparse.Namespace) -> None:
+    """One process of a training job."""
+    from avnb import train
+
+    train.main(args.folder)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands."""
+    top = argparse.ArgumentParser(prog="avnb", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("book", help="run all notebooks and build the book")
+    one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="demo")
+    one.set_defaults(run=book_command)
+
+    one = commands.add_parser("press", help="run one notebook; unknown parameters are errors")
+    one.add_argument("notebook", type=Path)
+    one.add_argument("out", type=Path, help="where the executed copy goes")
+    one.add_argument(
+        "-p", "--parameter", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[]
+    )
+    one.set_defaults(run=press_command)
+
+    one = commands.add_parser("audit", help="decode every file of a data set; write its manifest")
+    one.add_argument("dataset", choices=["vggsound", "ucf101", "hmdb51"])
+    one.add_argument("folder", type=Path, help="the data set's folder, official layout")
+    one.add_argument("out", type=Path, help="folder for manifest.csv and ledger.csv")
+    one.add_argument("--fold", type=int, choices=[1, 2, 3], default=1)
+    one.set_defaults(run=audit_command)
+
+    one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
+    one.add_argument("folder", type=Path, help="the run's folder, which holds job.json")
+    one.set_defaults(run=train_command)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; what a person got wrong is one message, not a traceback."""
+    args = parser().parse_args(argv)
+    if args.run is train_command:
+        train_command(args)  # its traceback is for the launcher
+        return 0
+    from avnb.book import BookError
+
+    try:
+        args.run(args)
+    except (ValueError, TypeError, FileNotFoundError, BookError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

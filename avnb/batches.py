@@ -1,0 +1,270 @@
+"""From a manifest to batches: clips are cut, read and cropped in workers, then mixed.
+
+A plan, drawn before anything is read, says which clips make up each batch: all clips of an epoch,
+shuffled. It depends on seed and epoch alone, so any number of processes sees the same batches
+and an interrupted epoch can be repeated exactly. A reading of a file gives all clips of it that
+are due soon.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from avnb import clips, decode, views
+from avnb.config import Augment, Clip, Pretrain
+from avnb.guard import die_with_parent
+from avnb.videos import Manifest
+
+Plan = list[list[tuple[int, int]]]  # for each step, for each row: video and which of its clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which clips of a video are taken, and how they are cropped."""
+
+    clip: Clip
+    count: int  # clips a video
+    place: Literal["random", "uniform"]
+    augment: Augment | None = None  # None: the downstream crops of `resize_px`
+    resize_px: int = 0
+    random_crop: bool = False
+    sound: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B clips. Frames are uint8 and sound is raw until `views` have looked at them."""
+
+    frames: Tensor  # [B, 3, T, S, S]
+    sound: Tensor  # [B, N] raw, or [B, 1, M, t] as a spectrogram; [B, 0] when none is wanted
+    video: Tensor  # [B] row of the manifest
+    label: Tensor  # [B]
+    draws: views.Draws | None = None
+    step: int = 0  # steps of the run before this one
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(getattr(self, name)) for name in ("frames", "sound", "video", "label")}
+        if len(set(sizes.values())) != 1 or self.frames.ndim != 5 or self.frames.shape[1] != 3:
+            raise ValueError(f"a batch of {sizes} with frames {tuple(self.frames.shape)}")
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every tensor changed."""
+        names = ("frames", "sound", "video", "label")
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
+        return replace(self, draws=self.draws and self.draws.apply(change), **changed)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device; only the order of `draws` stays, which steers the code."""
+        moved = self.apply(lambda x: x.to(device, non_blocking=True))
+        if self.draws is None or moved.draws is None:
+            return moved
+        return replace(moved, draws=replace(moved.draws, order=self.draws.order))
+
+
+Item = tuple[int, int, tuple[int, ...]]  # epoch, row of the manifest, which of its clips
+
+
+class VideoClips(Dataset[Batch]):
+    """Item (epoch, row, clips) is a Batch of these clips of the video, read in one pass.
+
+    A clip is the same whichever others are read with it.
+    """
+
+    def __init__(self, manifest: Manifest, sampling: Sampling, *, seed: int):
+        self.manifest, self.sampling, self.seed = manifest, sampling, seed
+        self.labels = manifest.labels
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def crop(self, height: int, width: int, rng: np.random.Generator) -> views.Crop:
+        """One clip's crop, the same for all its frames."""
+        s = self.sampling
+        if s.augment is not None:
+            return views.random_resized_crop(height, width, s.clip.frame_px, s.augment, rng)
+        return views.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
+
+    def whole(self, row: int, epoch: int = 0) -> Batch:
+        """All clips of one video."""
+        return self[epoch, row, tuple(range(self.sampling.count))]
+
+    def __getitem__(self, item: Item) -> Batch:
+        epoch, row, wanted = item
+        s, video = self.sampling, self.manifest.videos[row]
+        clip, rng = s.clip, np.random.default_rng([self.seed, epoch, row])
+        if s.place == "random":
+            starts = clips.random_starts(video.seconds, clip.picture_seconds, s.count, rng)
+        else:
+            starts = clips.uniform_starts(video.seconds, clip.picture_seconds, s.count)
+        times = clips.frame_times(starts, clip.frames, clip.picture_fps, video.seconds)
+        heard = clips.sound_starts(
+            starts, video.seconds, clip.sound_seconds, clip.max_offset_seconds, rng
+        )
+        crops = [self.crop(video.height, video.width, rng) for _ in range(s.count)]
+        draws = views.draw(s.augment, s.count, rng) if s.augment is not None else None
+        chosen = np.array(wanted)
+        size = (len(wanted), clip.frames, 3, clip.frame_px, clip.frame_px)
+        frames = torch.empty(size, dtype=torch.uint8)
+
+        def take(index: int, picture: clips.Array) -> None:
+            which, at = divmod(index, clip.frames)
+            crop = crops[wanted[which]]
+            frames[which, at] = crop(torch.from_numpy(picture).permute(2, 0, 1))
+
+        sound = decode.read(
+            self.manifest.path(video), times[chosen].ravel(), take, seconds=video.seconds,
+            sound_starts=heard[chosen] if s.sound else None, samples=clip.samples,
+            hz=clip.sound_hz,
+        )  # fmt: skip
+        count = len(wanted)
+        return Batch(
+            frames=frames.transpose(1, 2),  # [C, 3, T, S, S]
+            sound=torch.zeros(count, 0) if sound is None else torch.from_numpy(sound),
+            video=torch.full((count,), row),
+            label=torch.full((count,), self.labels[row]),
+            draws=None if draws is None else draws[torch.from_numpy(chosen)],
+        )
+
+
+def start_worker(number: int) -> None:
+    """A loader's worker computes with one thread and does not outlive its process."""
+    die_with_parent()
+    torch.set_num_threads(1)
+
+
+class Arrivals:
+    """Batches of one video each, in the order of `items`, read ahead by `workers` processes.
+
+    What a worker sends lies in shared memory, one open file a tensor; held batches would use up
+    the process's files, so each is copied as it comes.
+    """
+
+    def __init__(self, dataset: VideoClips, items: Iterable[Item], *, workers: int):
+        self.batches: DataLoader[Batch] = DataLoader(
+            dataset, batch_size=None, sampler=items, num_workers=workers,
+            worker_init_fn=start_worker, prefetch_factor=4 if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            yield batch.apply(Tensor.clone) if self.batches.num_workers else batch
+
+
+# ---- the plan of an epoch ---------------------------------------------------------------------
+
+
+def epoch_plan(videos: int, run: Pretrain, epoch: int) -> Plan:
+    """The batches of one epoch over all processes; rows of one shard stand together.
+
+    A shard has its own videos in each epoch, and all their clips are shuffled. They must not
+    come in bursts: a bank's row that was moved a few steps ago lies close to everything that
+    is embedded now, and a network can tell fresh rows from stale ones without learning
+    anything about videos.
+    """
+    rng, shards = np.random.default_rng([run.seed, epoch]), run.optim.shards
+    order, each, size = rng.permutation(videos), run.clips_per_video, run.optim.batch // shards
+    parts = []
+    for shard in range(shards):
+        mine = order[shard::shards][: videos // shards]
+        dealt = rng.permutation(len(mine) * each)
+        rows = [(int(mine[i // each]), int(i % each)) for i in dealt]
+        parts.append([rows[at : at + size] for at in range(0, len(rows) - size + 1, size)])
+    return [[row for part in step for row in part] for step in zip(*parts, strict=True)]
+
+
+def steps_per_epoch(videos: int, run: Pretrain) -> int:
+    """Steps of every epoch; ValueError when the videos do not fill one batch."""
+    shards = run.optim.shards
+    steps = videos // shards * run.clips_per_video // (run.optim.batch // shards)
+    if steps == 0:
+        raise ValueError(
+            f"{videos} videos x {run.clips_per_video} clips do not fill one batch of "
+            f"{run.optim.batch}: lower `batch`, or raise `clips_per_video`"
+        )
+    return steps
+
+
+def readings(plan: Plan, window: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Which clips each reading of a video gives, in the order in which they are needed.
+
+    A video is opened when a clip of it is due; clips due within `window` steps after it come
+    out of the same pass, later ones out of another. The window trades memory for decoding and
+    changes nothing else.
+    """
+    due: dict[int, list[tuple[int, int]]] = {}
+    for step, rows in enumerate(plan):
+        for video, clip in rows:
+            due.setdefault(video, []).append((step, clip))
+    found, held = [], set[tuple[int, int]]()
+    for step, rows in enumerate(plan):
+        for video, clip in rows:
+            if (video, clip) not in held:
+                now = tuple(c for at, c in due[video] if step <= at <= step + window)
+                held.update((video, c) for c in now)
+                found.append((video, now))
+    return found
+
+
+class Stream(Sampler[Item]):
+    """What this process needs to read, in order, over all epochs to come."""
+
+    def __init__(self, plans: Callable[[int], Plan], epochs: range, window: int):
+        self.plans, self.epochs, self.window = plans, epochs, window
+
+    def __iter__(self) -> Iterator[Item]:
+        for epoch in self.epochs:
+            for video, clips_wanted in readings(self.plans(epoch), self.window):
+                yield epoch, video, clips_wanted
+
+
+def training_epochs(
+    dataset: VideoClips, run: Pretrain, first: int, *, rank: int, processes: int, workers: int
+) -> Iterator[tuple[int, Iterator[Batch]]]:
+    """Each epoch from `first` on, with this process's part of its batches.
+
+    Workers are started once and read ahead over the end of an epoch.
+    """
+    size = run.optim.batch // processes
+
+    def plan(epoch: int) -> Plan:
+        whole = epoch_plan(len(dataset), run, epoch)
+        return [rows[rank * size : (rank + 1) * size] for rows in whole]
+
+    epochs = range(first, run.optim.epochs)
+    arriving = iter(Arrivals(dataset, Stream(plan, epochs, run.window_steps), workers=workers))
+    for epoch in epochs:
+        yield epoch, planned_batches(arriving, plan(epoch), epoch, run.window_steps)
+
+
+def planned_batches(
+    arriving: Iterator[Batch], plan: Plan, epoch: int, window: int
+) -> Iterator[Batch]:
+    """Put the arriving clips together as planned; each is held until its step and no longer."""
+    reads = iter(readings(plan, window))
+    held: dict[tuple[int, int], tuple[Batch, int]] = {}
+    for step, rows in enumerate(plan):
+        for row in rows:
+            if row not in held:
+                video, clips_read = next(reads)
+                batch = next(arriving)
+                held.update({(video, c): (batch, i) for i, c in enumerate(clips_read)})
+        yield pick([held.pop(row) for row in rows], epoch * len(plan) + step)
+
+
+def pick(rows: list[tuple[Batch, int]], step: int) -> Batch:
+    """One batch of the given clips of the given videos."""
+    draws = [one.draws[clip : clip + 1] for one, clip in rows if one.draws is not None]
+    return Batch(
+        frames=torch.stack([one.frames[clip] for one, clip in rows]),
+        sound=torch.stack([one.sound[clip] for one, clip in rows]),
+        video=torch.stack([one.video[clip] for one, clip in rows]),
+        label=torch.stack([one.label[clip] for one, clip in rows]),
+        draws=views.Draws.stack(draws) if draws else None,
+        step=step,
+    )

@@ -1,0 +1,332 @@
+"""What a run is: frozen values with units, whose defaults are the thesis's.
+
+A profile is a set of differences to those defaults, so that the same code runs at the size of a
+test (`smoke`), of a laptop (`demo`) and of the thesis (`thesis`).
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+Method = Literal["xid", "random"]
+
+
+def check_range(owner: object, low: float, high: float, *names: str) -> None:
+    """Raise ValueError unless every named value of `owner` lies in [low, high]."""
+    for name in names:
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            kind = type(owner).__name__
+            raise ValueError(f"{kind}.{name} must lie in [{low}, {high}], got {value!r}")
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """The message for a misspelt name: what was found, the nearest allowed one, all of them."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{kind} {name!r} is unknown{hint}\n  known: {', '.join(names)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One sample: a piece of picture and a piece of sound of the same video (thesis 4.1.3)."""
+
+    picture_seconds: float = 1.0
+    picture_fps: float = 16.0
+    frame_px: int = 224  # height and width of what the encoder sees
+    sound_seconds: float = 2.0
+    sound_hz: int = 16_000
+    max_offset_seconds: float = 0.5  # how far the sound may start from the picture, either way
+
+    def __post_init__(self) -> None:
+        check_range(self, 1e-3, 3600, "picture_seconds", "sound_seconds")
+        check_range(self, 1, 4096, "picture_fps", "frame_px")
+        check_range(self, 1000, 192_000, "sound_hz")
+        check_range(self, 0, 60, "max_offset_seconds")
+
+    @property
+    def frames(self) -> int:
+        """Frames of one clip, T."""
+        return max(1, round(self.picture_seconds * self.picture_fps))
+
+    @property
+    def samples(self) -> int:
+        """Sound samples of one clip."""
+        return round(self.sound_seconds * self.sound_hz)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """How far a training clip may be changed; one draw a clip (thesis 4.1.3)."""
+
+    crop_area_min: float = 0.08  # share of the frame, up to 1
+    crop_aspect_max: float = 4 / 3  # width / height of the crop, down to its inverse
+    flip_share: float = 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2  # in turns of the colour circle, either way
+    gain_min: float = 0.7  # the sound's peak is scaled by a draw from [gain_min, 1]
+    mask_share: float = 0.2  # of time and of frequency, at most
+
+    def __post_init__(self) -> None:
+        check_range(self, 0.01, 1, "crop_area_min")
+        check_range(self, 1, 10, "crop_aspect_max")
+        check_range(self, 0, 0.5, "hue")
+        names = ("flip_share", "brightness", "contrast", "saturation", "gain_min", "mask_share")
+        check_range(self, 0, 1, *names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrogram:
+    """log10 of the mel magnitude, as the released checkpoints were trained on."""
+
+    window_samples: int = 512  # Hann; 32 ms at 16 kHz; also the FFT's length
+    hop_samples: int = 256  # 16 ms at 16 kHz
+    mels: int = 128
+    floor: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, self.window_samples, "hop_samples")
+        check_range(self, 1, 1024, "mels")
+        check_range(self, 1e-12, 1, "floor")
+
+    def frames(self, samples: int) -> int:
+        """Columns of the spectrogram of `samples` samples: 62 a second at 16 kHz."""
+        return samples // self.hop_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class XID:
+    """Cross-modal instance discrimination scored by RINCE (thesis 3.1)."""
+
+    embedding_dim: int = 128
+    negatives: int = 1024
+    temperature: float = 0.07
+    bank_momentum: float = 0.5
+    q_first: float = 0.001
+    q_last: float = 0.4
+    lam: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 10**6, "negatives", "embedding_dim")
+        check_range(self, 1e-4, 10, "temperature")
+        check_range(self, 0, 1, "bank_momentum")
+        check_range(self, 1e-6, 1, "q_first", "q_last", "lam")
+
+    def q_at(self, progress: float) -> float:
+        """Linear from q_first at progress 0 to q_last at progress 1."""
+        return self.q_first + (self.q_last - self.q_first) * progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """Adam with L2 in the gradient and a rate that falls in steps (thesis 4.1.3)."""
+
+    epochs: int = 100
+    lr: float = 5e-4
+    lr_decay: float = 0.9
+    lr_decay_every_epochs: int = 10
+    weight_decay: float = 1e-5
+    batch: int = 128  # clips a step over all processes
+    shards: int = 8  # parts of a batch, dealt alike on any number of processes that divides it
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 10**6, "epochs", "batch", "shards", "lr_decay_every_epochs")
+        check_range(self, 0, 10, "lr", "weight_decay")
+        if self.batch % self.shards:
+            raise ValueError(f"Optim.batch must be a multiple of shards, got {self}")
+
+    def lr_at(self, epoch: int) -> float:
+        """Rate of the given epoch, counted from 0."""
+        return self.lr * self.lr_decay ** (epoch // self.lr_decay_every_epochs)
+
+    def progress_at(self, epoch: int) -> float:
+        """From 0 in the first epoch to 1 in the last; 0 when there is only one."""
+        return epoch / max(1, self.epochs - 1)
+
+
+class Flat:
+    """Values that can be set by their own name, whichever group they stand in."""
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        """Each settable name and the group it belongs to ('' for the run's own)."""
+        found: dict[str, str] = {}
+        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+            inner = dataclasses.fields(f.type) if dataclasses.is_dataclass(f.type) else ()
+            for name, group in [(g.name, f.name) for g in inner] or [(f.name, "")]:
+                if name in found:
+                    raise TypeError(f"{cls.__name__} has two values named {name!r}")
+                found[name] = group
+        return found
+
+    @classmethod
+    def from_flat(cls, **values: Any) -> Self:
+        """Build from flat names: `Pretrain.from_flat(method="xid", lr=1e-3)`.
+
+        Raises:
+            TypeError: for a name that does not exist (with the nearest one) or a wrong type.
+            ValueError: for a value out of its range.
+        """
+        groups = cls.names()
+        own: dict[str, Any] = {}
+        nested: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in groups:
+                raise TypeError(unknown_name(f"{cls.__name__} parameter", name, groups))
+            target = nested.setdefault(groups[name], {}) if groups[name] else own
+            target[name] = value
+        types = typing.get_type_hints(cls)
+        for group, inner in nested.items():
+            own[group] = types[group](**checked(types[group], inner))
+        return cls(**checked(cls, own))
+
+    def flat(self) -> dict[str, Any]:
+        """All values under their flat names."""
+        nested = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {n: nested[g][n] if g else nested[n] for n, g in self.names().items()}
+
+
+def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, an int made a float where a float is meant; TypeError for any other mismatch."""
+    types, good = typing.get_type_hints(kind), {}
+    for name, value in values.items():
+        want = types[name]
+        if want is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if typing.get_origin(want) is Literal:
+            if value not in typing.get_args(want):
+                raise ValueError(unknown_name(name, str(value), map(str, typing.get_args(want))))
+        elif not dataclasses.is_dataclass(want) and type(value) is not want:
+            found = f"{value!r} ({type(value).__name__})"
+            raise TypeError(f"{kind.__name__}.{name} must be {want.__name__}, got {found}")
+        good[name] = value
+    return good
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Flat):
+    """A pre-training run. Its id is a hash of these values and of the data set's digest."""
+
+    method: Method = "xid"
+    seed: int = 0
+    width: int = 64  # channels of the first stage; features have 8 * width
+    clips_per_video: int = 5  # an epoch
+    window_steps: int = 64  # clips due within so many steps come out of one pass over a file
+    clip: Clip = field(default_factory=Clip)
+    augment: Augment = field(default_factory=Augment)
+    spectrogram: Spectrogram = field(default_factory=Spectrogram)
+    optim: Optim = field(default_factory=Optim)
+    xid: XID = field(default_factory=XID)
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 4096, "width", "clips_per_video")
+        check_range(self, 0, 10**6, "window_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Flat):
+    """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1)."""
+
+    seed: int = 0
+    picture_seconds: float = 0.5
+    picture_fps: float = 16.0
+    resize_px: int = 256  # the whole frame is resized to a square of this side, then cropped
+    retrieval_sound_seconds: float = 1.0
+    train_draws: int = 50  # random clips cached of each training video, one an epoch at most
+    clip_level_clips: int = 25  # random clips of each test video
+    video_level_clips: int = 10  # uniformly spaced clips of each video
+    probe_epochs: int = 50
+    probe_lr: float = 1e-4
+    probe_batch: int = 32
+    resamples: int = 2000  # of the bootstrap
+
+    def __post_init__(self) -> None:
+        counts = ("train_draws", "clip_level_clips", "video_level_clips", "probe_epochs")
+        check_range(self, 1, 10**6, "resize_px", "probe_batch", "resamples", *counts)
+        check_range(self, 0, 10, "probe_lr")
+
+    def probe_lr_at(self, epoch: int) -> float:
+        """x 0.3 after 20, 30 and 40 of 50 epochs; the same shares of any other number."""
+        passed = sum(epoch >= share * self.probe_epochs for share in (0.4, 0.6, 0.8))
+        return self.probe_lr * 0.3**passed
+
+
+@dataclass(frozen=True, kw_only=True)
+class World(Flat):
+    """The synthetic world: how many videos a class, and how wild they are."""
+
+    seed: int = 0
+    vggsound_per_class: int = 52
+    ucf101_train_per_class: int = 16
+    ucf101_test_per_class: int = 12
+    hmdb51_train_per_class: int = 10
+    hmdb51_test_per_class: int = 6
+    silent_share: float = 0.04  # of the VGGSound-like videos: no audio stream
+    dubbed_share: float = 0.08  # of them: the sound is another's, or music
+    broken_share: float = 0.01  # of them: files that cannot be decoded
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "silent_share", "dubbed_share", "broken_share")
+        counts = [name for name in self.names() if name.endswith("_class")]
+        check_range(self, 2, 10_000, *counts)
+
+
+# Differences to the thesis. `demo` fits two CPU cores and a few minutes; `smoke` only shows that
+# every part works, and its numbers mean nothing.
+_SMALL: dict[str, Any] = {
+    "picture_fps": 8.0, "frame_px": 48, "mels": 64, "crop_area_min": 0.5,
+    "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05,
+    # With lam (negatives + 1) above 1, RINCE is positive while nothing is learnt yet, and the
+    # quickest way down is to push everything apart. Short runs do not find back from there.
+    "negatives": 96, "q_last": 0.1,
+    "batch": 32, "shards": 2, "lr": 2.5e-3, "window_steps": 1000,
+}  # fmt: skip
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "thesis": {"pretrain": {}, "evaluation": {}, "world": {}},
+    "demo": {
+        "pretrain": {
+            **_SMALL, "width": 16, "epochs": 9, "lr_decay": 0.8, "lr_decay_every_epochs": 2,
+        },
+        "evaluation": {
+            "picture_fps": 8.0, "resize_px": 56, "train_draws": 8, "clip_level_clips": 5,
+            "probe_lr": 2e-2,
+        },
+        "world": {},
+    },
+    "smoke": {
+        "pretrain": {
+            **_SMALL, "width": 8, "frame_px": 32, "epochs": 2, "batch": 16, "clips_per_video": 2,
+            "negatives": 16,
+        },
+        "evaluation": {
+            "picture_fps": 8.0, "resize_px": 36, "train_draws": 2, "clip_level_clips": 2,
+            "video_level_clips": 3, "probe_lr": 2e-2,
+        },
+        "world": {
+            "vggsound_per_class": 4, "ucf101_train_per_class": 3, "ucf101_test_per_class": 2,
+            "hmdb51_train_per_class": 2, "hmdb51_test_per_class": 2,
+            "silent_share": 0.1, "dubbed_share": 0.1, "broken_share": 0.05,
+        },
+    },
+}  # fmt: skip
+
+
+def profile(name: str) -> dict[str, dict[str, Any]]:
+    """The profile's differences to the thesis, by group; ValueError for an unknown name."""
+    if name not in PROFILES:
+        raise ValueError(unknown_name("profile", name, PROFILES))
+    return PROFILES[name]
+
+
+def digest(values: Any) -> str:
+    """Eight hexadecimal figures that stand for any JSON-like value."""
+    text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

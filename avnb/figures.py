@@ -1,0 +1,180 @@
+"""Figures: functions of rows and arrays, in one style."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from avnb.losses import rince
+
+Array = np.ndarray[Any, Any]
+METHOD_NAMES = {"random": "Random", "xid": "xID"}
+COLOURS = dict(zip(METHOD_NAMES, ("#8a8f98", "#0b6e99"), strict=True))
+
+
+def style() -> None:
+    """Set the book's look; once a notebook."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.95)
+    plt.rcParams.update({
+        "figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False,
+        "figure.constrained_layout.use": True, "legend.frameon": False,
+    })  # fmt: skip
+
+
+def film_strips(clips: Tensor, titles: Sequence[str]) -> Figure:
+    """One row a clip, its frames side by side; clips [C, 3, T, S, S] uint8 or in [0, 1]."""
+    count, _, frames, _, _ = clips.shape
+    width = 9.0
+    fig, axes = plt.subplots(
+        count, 1, figsize=(width, count * (width / frames + 0.25)), squeeze=False
+    )
+    for ax, clip, title in zip(axes[:, 0], clips, titles, strict=True):
+        ax.imshow(torch.cat(list(clip.permute(1, 2, 3, 0)), dim=1).numpy())  # [S, T * S, 3]
+        ax.set_title(title, loc="left", fontsize=10)
+        ax.axis("off")
+    return fig
+
+
+def spectrograms(sounds: Tensor, titles: Sequence[str], seconds: float) -> Figure:
+    """Standardised log-mel spectrograms [C, 1, M, t] side by side."""
+    fig, axes = plt.subplots(
+        1, len(sounds), figsize=(9, 2.8), squeeze=False, sharey=True, sharex=True
+    )
+    for ax, sound, title in zip(axes[0], sounds, titles, strict=True):
+        picture = ax.imshow(
+            sound[0].numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-2.5, vmax=2.5,
+            extent=(0, seconds, 0, sound.shape[1]), interpolation="nearest",
+        )  # fmt: skip
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("seconds")
+    axes[0, 0].set_ylabel("mel band")
+    fig.colorbar(picture, ax=axes[0, -1], label="deviations from the band's mean")
+    return fig
+
+
+def landscape(q: float, lam: float, scores: Tensor) -> tuple[Array, Array, Array]:
+    """RINCE of one positive and one negative on a grid, and its pull on each.
+
+    Returns:
+        loss, |dL/ds+| and |dL/ds-|, each [s-, s+] over `scores` x `scores`.
+    """
+    neg, pos = (
+        x.flatten().clone().requires_grad_() for x in torch.meshgrid(scores, scores, indexing="ij")
+    )
+    each = [rince(p[None], n[None, None], q=q, lam=lam) for p, n in zip(pos, neg, strict=True)]
+    loss = torch.stack(each)
+    g_pos, g_neg = torch.autograd.grad(loss.sum(), (pos, neg))
+    grids = (
+        x.detach().reshape(len(scores), len(scores)).numpy()
+        for x in (loss, g_pos.abs(), g_neg.abs())
+    )
+    return next(grids), next(grids), next(grids)
+
+
+def landscapes(qs: Sequence[float], lam: float, reach: float = 2.0, points: int = 33) -> Figure:
+    """Loss and size of its gradient for several q, after thesis Figure 3.2."""
+    scores = torch.linspace(-reach, reach, points, dtype=torch.double)
+    fig, axes = plt.subplots(2, len(qs), figsize=(9, 5.4), sharex=True, sharey=True)
+    for column, q in enumerate(qs):
+        loss, pull_pos, pull_neg = landscape(q, lam, scores)
+        size = np.hypot(pull_pos, pull_neg)
+        for ax, values, cmap in zip(
+            axes[:, column], (loss, size), ("viridis", "magma"), strict=True
+        ):
+            lines = ax.contourf(scores, scores, values, levels=14, cmap=cmap)
+            fig.colorbar(lines, ax=ax, shrink=0.9)
+        axes[0, column].set_title(f"$q = {q:g}$")
+        axes[1, column].set_xlabel("positive score $s^+$")
+    axes[0, 0].set_ylabel("loss\nnegative score $s^-$")
+    axes[1, 0].set_ylabel("gradient\nnegative score $s^-$")
+    return fig
+
+
+def pulls(
+    cosines: Tensor, qs: Sequence[float], *, temperature: float, lam: float, negatives: int
+) -> Array:
+    """How hard each q pulls a pair of each cosine together, [len(qs), len(cosines)].
+
+    The pull is |dL/ds+| with `negatives` negatives at cosine 0.
+    """
+    rows = []
+    for q in qs:
+        pos = (cosines.double() / temperature).requires_grad_()
+        neg = torch.zeros(len(pos), negatives, dtype=torch.double)
+        (grad,) = torch.autograd.grad(rince(pos, neg, q=q, lam=lam) * len(pos), pos)
+        rows.append(grad.abs().numpy())
+    return np.stack(rows)
+
+
+def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
+    """Means of an epoch against epochs, one panel a group of terms."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(9, 3), squeeze=False)
+    for ax, (title, names) in zip(axes[0], panels.items(), strict=True):
+        for name in names:
+            ax.plot(log["epoch"] + 1, log[name], marker="o", ms=3, label=name.replace("_", " "))
+        ax.set_title(title, fontsize=11)
+        ax.set_xlabel("epoch")
+        ax.legend(fontsize=9)
+    return fig
+
+
+def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%") -> Figure:
+    """A bar a method with its 95 % interval and a line at chance; one panel a (level, metric)."""
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    fig, axes = plt.subplots(lines, columns, figsize=(9, 3.1 * lines), squeeze=False, sharey=True)
+    for ax, (level, metric) in zip(axes.flat, panels, strict=True):
+        some = rows[(rows["level"] == level) & (rows["metric"] == metric)]
+        bar_panel(ax, some)
+        ax.set_title(f"{level}, {metric}", fontsize=11)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(unit)
+    axes[0, -1].legend(fontsize=8, loc="upper left")
+    return fig
+
+
+def bar_panel(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw one panel of `bars`."""
+    rows = rows.sort_values("method", key=lambda m: m.map(list(METHOD_NAMES).index))
+    names = [METHOD_NAMES[m] for m in rows["method"]]
+    spread = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+    ax.bar(names, rows["value"], color=[COLOURS[m] for m in rows["method"]], width=0.6)
+    ax.errorbar(names, rows["value"], yerr=spread, fmt="none", color="black", capsize=4, lw=1.2)
+    for x, (value, high) in enumerate(zip(rows["value"], rows["high"], strict=True)):
+        ax.text(x, high + 1, f"{value:.1f}", ha="center", va="bottom", fontsize=9)
+    ax.axhline(rows["chance"].iloc[0], color="#b3261e", lw=1, ls="--", label="chance")
+    ax.set_ylim(0, 112)
+
+
+def gallery(frames: dict[int, Array], ranks: Array, names: Sequence[str], right: Array) -> Figure:
+    """Queries and their nearest videos, after thesis Figures A.1 to A.4.
+
+    Args:
+        frames: middle frame [H, W, 3] of each video by its row; queries have negative keys -1 - i.
+        ranks: [Q, k] gallery rows, nearest first.
+        names: class of each picture, row by row: the query's, then its answers'.
+        right: [Q, k] whether the answer has the query's class.
+    """
+    count, k = ranks.shape
+    fig, axes = plt.subplots(count, k + 1, figsize=(9, 1.45 * count), squeeze=False)
+    texts = iter(names)
+    for row in range(count):
+        keys = [-1 - row, *map(int, ranks[row])]
+        for column, (ax, key) in enumerate(zip(axes[row], keys, strict=True)):
+            ax.imshow(frames[key])
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.set_title(next(texts), fontsize=7.5, pad=3)
+            colour = (
+                "black" if column == 0 else ("#2e7d32" if right[row, column - 1] else "#b3261e")
+            )
+            for side in ax.spines.values():
+                side.set(visible=True, color=colour, linewidth=2.2)
+    return fig

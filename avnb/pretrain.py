@@ -1,0 +1,116 @@
+"""Pre-training as one call: statistics, job file, launch, checkpoint. Safe to repeat."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from avnb import checkpoint
+from avnb.batches import Arrivals, Sampling, VideoClips
+from avnb.config import Pretrain, digest
+from avnb.launch import launch
+from avnb.methods import build
+from avnb.train import write_log
+from avnb.videos import Manifest
+from avnb.views import SoundView
+
+Bands = tuple[list[float], list[float]]
+
+
+def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:
+    """The folder of a run; its name holds a hash of all values and of the data."""
+    return runs / f"{run.method}-{digest({'run': run.flat(), 'data': manifest.digest})}"
+
+
+def bands(manifest: Manifest, run: Pretrain, cache: Path, *, workers: int) -> Bands:
+    """Mean and standard deviation of each mel band over the videos that have sound, cached.
+
+    One clip a video, unaugmented.
+
+    Raises:
+        ValueError: when no video has sound.
+    """
+    heard = manifest.with_sound()
+    if not heard.videos:
+        raise ValueError(f"no video of {manifest.name} in {manifest.folder} has an audio stream")
+    key = {"data": heard.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
+    file = cache / f"bands-{digest(key)}.json"
+    if file.exists():
+        found = json.loads(file.read_text())
+        return found["mean"], found["std"]
+    mels = run.spectrogram.mels
+    view = SoundView(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))
+    sampling = Sampling(clip=run.clip, count=1, place="random", augment=run.augment)
+    clips = Arrivals(
+        VideoClips(heard, sampling, seed=run.seed), [(0, i, (0,)) for i in range(len(heard))],
+        workers=workers,
+    )  # fmt: skip
+    count, total, squares = 0, torch.zeros(mels).double(), torch.zeros(mels).double()
+    for batch in tqdm(clips, total=len(heard), desc="mel band statistics", unit="video"):
+        x = view.log_mel(batch.sound).double()[0]  # [M, t]
+        count, total, squares = count + x.shape[1], total + x.sum(1), squares + (x**2).sum(1)
+    mean = total / count
+    std = (squares / count - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)  # empty bands stay 0
+    cache.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
+    return mean.tolist(), std.tolist()
+
+
+def describe(run: Pretrain, manifest: Manifest, statistics: Bands) -> dict[str, Any]:
+    """What a checkpoint says about itself."""
+    return {
+        "run": run.flat(), "data": manifest.digest, "data_set": manifest.name,
+        "videos": len(manifest), "without_sound": len(manifest) - len(manifest.with_sound()),
+        "classes": list(manifest.classes), "bands": [list(s) for s in statistics],
+    }  # fmt: skip
+
+
+def finished(folder: Path, run: Pretrain) -> bool:
+    """Whether the run in `folder` has come to its end."""
+    log = folder / "log.jsonl"
+    epochs = 0 if run.method == "random" else run.optim.epochs
+    return (folder / "last.pt").exists() and log.exists() and len(read_log(folder)) == epochs
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """One dictionary an epoch: means of all terms."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def pretrain(
+    run: Pretrain, manifest: Manifest, manifest_folder: Path, runs: Path, *,
+    processes: int, workers: int = 0, stall_seconds: float = 900.0,
+) -> Path:  # fmt: skip
+    """Pre-train on the training split and return the run's folder, which holds `last.pt`.
+
+    Done already, nothing happens; interrupted, it goes on after the last whole epoch.
+
+    Args:
+        manifest_folder: where `manifest` is saved: the processes read it there.
+        runs: the folder of runs.
+        processes: of the job; one a GPU, or one a core.
+        workers: decoding processes for each of them; 0 decodes in the process itself.
+
+    Raises:
+        LaunchError: when the job fails; the message holds the worker's traceback.
+    """
+    train = manifest.split("train")
+    folder = run_folder(runs, run, train)
+    if finished(folder, run):
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    statistics = bands(train, run, manifest_folder, workers=max(1, workers))
+    about = describe(run, train, statistics)
+    job = {"about": about, "manifest": str(manifest_folder), "workers": workers}
+    (folder / "job.json").write_text(json.dumps(job, indent=1))
+    if run.method == "random":
+        checkpoint.save(folder / "last.pt", about, build(run, len(train)), log=[])
+        write_log(folder / "log.jsonl", [])
+    else:
+        launch(
+            ["train", str(folder)], processes=processes, folder=folder,
+            title=f"pre-training {run.method}", stall_seconds=stall_seconds,
+        )  # fmt: skip
+    return folder

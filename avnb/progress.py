@@ -1,0 +1,26 @@
+"""Progress of a subprocess: it prints structured lines, its launcher draws the bar."""
+
+import json
+import time
+from collections.abc import Callable
+
+MARK = "\x1e"  # the ASCII record separator begins a progress line; no log line does
+EVERY_SECONDS = 0.3
+
+
+def silent(done: float, note: str) -> None:
+    """For processes that do not report."""
+
+
+def reporter(total: float) -> Callable[[float, str], None]:
+    """A function that says how far the job is, at most a few times a second."""
+    last = 0.0
+
+    def report(done: float, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY_SECONDS or done >= total:
+            last = now
+            print(MARK + json.dumps({"done": done, "total": total, "note": note}), flush=True)
+
+    return report

@@ -1,0 +1,147 @@
+"""Retrieval: nearest gallery videos of each query, within and across modalities (thesis A.1)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avnb.batches import Sampling
+from avnb.config import Evaluation, Pretrain
+from avnb.decode import read
+from avnb.features import Features, extract
+from avnb.probe import downstream_clip
+from avnb.results import Row, percent_row
+from avnb.videos import Manifest, Split
+
+Array = np.ndarray[Any, Any]
+DIRECTIONS = {"v->v": ("video", "video"), "a->a": ("audio", "audio"),
+              "v->a": ("video", "audio"), "a->v": ("audio", "video")}  # fmt: skip
+
+
+def nearest(query: Tensor, gallery: Tensor, k: int, *, rows: int = 1024) -> Tensor:
+    """[Q, k] gallery rows nearest to each query by Euclidean distance, nearest first.
+
+    query [Q, F] and gallery [G, F] share one space. Ties go to the smaller row. A block of
+    `rows` queries is compared at a time, so memory grows with the gallery alone.
+
+    Raises:
+        ValueError: when the shapes do not fit, or k is not in [1, G].
+    """
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        shapes = f"{tuple(query.shape)} and {tuple(gallery.shape)}"
+        raise ValueError(f"query must be [Q, F] and gallery [G, F], got {shapes}")
+    if not 1 <= k <= len(gallery):
+        raise ValueError(f"k must lie in [1, {len(gallery)}], the size of the gallery; got {k}")
+    found = []
+    for block in query.double().split(rows):
+        distance = torch.cdist(block, gallery.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        found.append(distance.argsort(dim=1, stable=True)[:, :k])
+    return torch.cat(found)
+
+
+def hits(
+    query: Tensor, gallery: Tensor, query_label: Tensor, gallery_label: Tensor, k: int
+) -> Tensor:
+    """[Q] bool: whether any of the k nearest has the query's class."""
+    found = gallery_label[nearest(query, gallery, k)]
+    return (found == query_label[:, None]).any(dim=1)
+
+
+def recall(
+    query: Tensor,
+    gallery: Tensor,
+    query_label: Tensor,
+    gallery_label: Tensor,
+    ks: Sequence[int] = (1, 5),
+) -> dict[int, float]:
+    """Recall@k: share of queries with a video of their class among the k nearest, in [0, 1].
+
+    Args:
+        query: [Q, F] features of the queries.
+        gallery: [G, F] features of the gallery.
+        query_label: [Q] classes of the queries.
+        gallery_label: [G] classes of the gallery.
+        ks: numbers of answers looked at.
+
+    Raises:
+        ValueError: when shapes or k do not fit.
+    """
+    return {
+        k: hits(query, gallery, query_label, gallery_label, k).double().mean().item() for k in ks
+    }
+
+
+def chance(query_label: Tensor, gallery_label: Tensor, k: int) -> float:
+    """Recall@k of a gallery in random order, in [0, 1]: drawing k of G without putting back."""
+    total, miss = len(gallery_label), torch.ones(len(query_label), dtype=torch.double)
+    same = (query_label[:, None] == gallery_label).sum(dim=1).double()
+    for i in range(k):
+        miss *= ((total - same - i) / (total - i)).clamp_min(0)
+    return float((1 - miss).mean())
+
+
+SIDES: tuple[tuple[Split, str], ...] = (("test", "queries"), ("train", "gallery"))
+
+
+def extract_both(
+    path: Path, run: Pretrain, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int
+) -> tuple[Features, Features]:
+    """Query (test) and gallery (training) features of the videos with sound, cached."""
+    sampling = Sampling(
+        clip=downstream_clip(run, how, sound_seconds=how.retrieval_sound_seconds),
+        count=how.video_level_clips, place="uniform", resize_px=how.resize_px,
+    )  # fmt: skip
+    heard = manifest.with_sound()
+    test, train = (
+        extract(
+            path, heard.split(split), sampling, cache, seed=how.seed, workers=workers,
+            title=f"{run.method} on {manifest.name}, {part}",
+        )
+        for split, part in SIDES
+    )  # fmt: skip
+    return test, train
+
+
+def measure(query: Features, gallery: Features, how: Evaluation, **about: str) -> list[Row]:
+    """Recall@1 and @5 in all four directions; a video is the mean of its clips' features."""
+    rows = []
+    for level, (asked, searched) in DIRECTIONS.items():
+        q, g = (getattr(f, m).mean(dim=1) for f, m in ((query, asked), (gallery, searched)))
+        for k in (1, 5):
+            each = hits(q, g, query.label, gallery.label, k).double().numpy()
+            rows.append(percent_row(
+                each, resamples=how.resamples, seed=how.seed, task="retrieval", metric=f"R@{k}",
+                level=level, chance=100 * chance(query.label, gallery.label, k), **about,
+            ))  # fmt: skip
+    return rows
+
+
+def middle_frame(manifest: Manifest, row: int) -> Array:
+    """The frame [H, W, 3] in the middle of a video."""
+    video, seen = manifest.videos[row], []
+    times = np.array([video.seconds / 2])
+    read(manifest.path(video), times, lambda _, frame: seen.append(frame), seconds=video.seconds)
+    return seen[0]
+
+
+def examples(
+    manifest: Manifest, query: Features, gallery: Features, *,
+    direction: str, count: int, seed: int, k: int = 5,
+) -> tuple[dict[int, Array], Array, list[str], Array]:  # fmt: skip
+    """Random queries with their k nearest, as `figures.gallery` takes them (Figures A.1 to A.4)."""
+    asked, searched = DIRECTIONS[direction]
+    test, train = manifest.split("test"), manifest.split("train")
+    drawn = np.random.default_rng(seed).choice(len(test), min(count, len(test)), replace=False)
+    rows = torch.from_numpy(np.sort(drawn))
+    q, g = getattr(query, asked).mean(1)[rows], getattr(gallery, searched).mean(1)
+    ranks = nearest(q, g, min(k, len(train)))
+    frames = {int(r): middle_frame(train, int(r)) for r in ranks.unique()}
+    names = []
+    for i, row in enumerate(rows.tolist()):
+        frames[-1 - i] = middle_frame(test, row)
+        names += [test.videos[row].label, *(train.videos[j].label for j in ranks[i].tolist())]
+    right = gallery.label[ranks] == query.label[rows][:, None]
+    return frames, ranks.numpy(), names, right.numpy()

@@ -1,0 +1,86 @@
+"""Tables and readings: rows in, a table or a few sentences out; no number is typed in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from avnb.config import Pretrain
+from avnb.figures import METHOD_NAMES
+
+
+def with_interval(row: Mapping[Any, Any]) -> str:
+    """`61.3 [55.0, 67.4]`, or the value alone where no interval is known."""
+    if pd.isna(row["low"]):
+        return f"{row['value']:.2f}"
+    return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+
+
+def beside_published(
+    ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str
+) -> pd.DataFrame:
+    """Our numbers with 95 % intervals beside the thesis's, one line a level and metric."""
+    lines = []
+    mine = ours[(ours["task"] == task) & (ours["dataset"] == dataset)]
+    theirs = published[(published["task"] == task) & (published["dataset"] == dataset)]
+    for (level, metric), some in mine.groupby(["level", "metric"], sort=False):
+        line = {"level": level, "metric": metric, "n": int(some["n"].iloc[0])}
+        line["chance"] = f"{some['chance'].iloc[0]:.1f}"
+        for method in METHOD_NAMES:
+            for row in (r for r in some.to_dict("records") if r["method"] == method):
+                line[f"{METHOD_NAMES[method]}, here"] = with_interval(row)
+            same = (theirs["level"] == level) & (theirs["metric"] == metric)
+            for row in (r for r in theirs[same].to_dict("records") if r["method"] == method):
+                line[f"{METHOD_NAMES[method]}, thesis"] = with_interval(row)
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("–").set_index(["level", "metric"])
+
+
+def verdict(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
+    """What two rows with intervals allow to be said of `one` against `other`."""
+    names = METHOD_NAMES[one["method"]], METHOD_NAMES[other["method"]]
+    numbers = f"({with_interval(one)} % against {with_interval(other)} %)"
+    gap = one["value"] - other["value"]
+    if one["low"] > other["high"]:
+        return f"{names[0]} leads {names[1]} by {gap:.1f} points {numbers}; the intervals are apart"
+    if one["high"] < other["low"]:
+        return f"{names[0]} *trails* {names[1]} by {-gap:.1f} points {numbers}"
+    return f"{names[0]} and {names[1]} cannot be told apart {numbers}; the intervals overlap"
+
+
+SCALE = {
+    "smoke": "This is the smoke size: every part works, and the numbers mean nothing.",
+    "demo": "These are demo-scale numbers on synthetic videos; they say nothing about real ones.",
+    "thesis": "",
+}
+
+
+def reading(rows: pd.DataFrame, pairs: list[tuple[str, str]], profile: str) -> str:
+    """Sentences that read a figure aloud: xID against Random for each (level, metric)."""
+    lines = []
+    for level, metric in pairs:
+        some = rows[(rows["level"] == level) & (rows["metric"] == metric)]
+        of = {row["method"]: row for row in some.to_dict("records")}
+        said = verdict(of["xid"], of["random"])
+        lines.append(f"- **{level}, {metric}** (chance {of['xid']['chance']:.1f} %): {said}.")
+    return "\n".join([*lines, "", f"n = {int(rows['n'].iloc[0])} test videos. {SCALE[profile]}"])
+
+
+def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
+    """What the curves of a pre-training run show, and whether its embeddings collapsed."""
+    if log.empty:
+        return f"`{run.method}` is not trained: its encoders stay as they were initialised."
+    first, last = log.iloc[0], log.iloc[-1]
+    gap = last["cosine_own"] - last["cosine_other"]
+    q = [run.xid.q_at(run.optim.progress_at(e)) for e in (0, run.optim.epochs - 1)]
+    lines = [
+        f"- In the first epoch a clip's cosine with its own video's row was "
+        f"{first['cosine_own']:.3f}, with others {first['cosine_other']:.3f}.",
+        f"- In the last ({run.optim.epochs}) they were {last['cosine_own']:.3f} and "
+        f"{last['cosine_other']:.3f}, a gap of {gap:.3f}.",
+        f"- $q$ went from {q[0]:g} to {q[1]:g}, the learning rate from {first['lr']:g} to "
+        f"{last['lr']:.2g}.",
+    ]
+    if last["cosine_other"] > 0.9 or gap < 0.05:
+        lines.append("- **The gap is small: the embeddings carry little, or have collapsed.**")
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""Where things lie: one folder a profile below `build/`, made when needed, safe to delete.
+
+build/<profile>/world/<data set>/      synthetic videos, when no real folder is given
+build/<profile>/manifests/<data set>/  manifest.csv, ledger.csv
+build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
+build/<profile>/features/              *.safetensors
+build/<profile>/results.jsonl          every number that was measured
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avnb import synth, videos
+from avnb.config import Evaluation, Pretrain, World, profile
+from avnb.videos import Manifest
+
+
+def project_root() -> Path:
+    """The repository: the nearest folder upwards, from here or from the package, with notebooks.
+
+    Raises:
+        FileNotFoundError: when neither lies in a checkout; set AVNB_BUILD then.
+    """
+    starts = [Path.cwd(), Path(__file__).resolve().parent]
+    for start in starts:
+        for folder in (start, *start.parents):
+            if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+                return folder
+    raise FileNotFoundError(
+        f"no avnb checkout around {starts[0]} or {starts[1]}; run inside one, or set AVNB_BUILD "
+        "to a folder for data and results"
+    )
+
+
+def build_folder() -> Path:
+    """The folder for all that is made: AVNB_BUILD, or `build` in the checkout."""
+    named = os.environ.get("AVNB_BUILD")
+    return Path(named).expanduser().resolve() if named else project_root() / "build"
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One profile's folder and values: `Workspace.open("demo")`."""
+
+    name: str
+    folder: Path
+    values: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, name: str) -> "Workspace":
+        """The workspace of a profile; ValueError for an unknown one."""
+        return cls(name, build_folder() / name, profile(name))
+
+    @property
+    def results(self) -> Path:
+        """The file of result rows."""
+        return self.folder / "results.jsonl"
+
+    @property
+    def features(self) -> Path:
+        """The folder of cached features."""
+        return self.folder / "features"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of pre-training runs."""
+        return self.folder / "runs"
+
+    def pretraining(self, **changes: Any) -> Pretrain:
+        """The profile's pre-training values, with changes by flat name."""
+        return Pretrain.from_flat(**{**self.values["pretrain"], **changes})
+
+    def evaluation(self, **changes: Any) -> Evaluation:
+        """The profile's evaluation values, with changes by flat name."""
+        return Evaluation.from_flat(**{**self.values["evaluation"], **changes})
+
+    def world(self) -> Path:
+        """The synthetic world of this profile, made if it is not there."""
+        if self.name == "thesis":
+            raise ValueError(
+                "the profile 'thesis' runs on real data: give the data set's folder, or use the "
+                "profile 'demo' or 'smoke' for synthetic videos"
+            )
+        world = World.from_flat(**self.values["world"])
+        return synth.make(world, self.folder / f"world-{synth.world_id(world)}", workers=cores())
+
+    def manifest(self, data_set: str, folder: str = "", *, fold: int = 1) -> Manifest:
+        """The audited videos of a data set: a real one in `folder`, or the synthetic one if ''.
+
+        Raises:
+            FileNotFoundError: when the folder or its lists are not there.
+            ValueError: for an unknown data set, or lists that cannot be understood.
+        """
+        root = Path(folder).expanduser().resolve() if folder else self.world() / data_set
+        listed = videos.listing(data_set, root, fold)
+        return videos.audit(listed, self.manifests(data_set, fold), workers=cores())[0]
+
+    def manifests(self, data_set: str, fold: int = 1) -> Path:
+        """The folder of a data set's manifest and ledger."""
+        return self.folder / "manifests" / (data_set if fold == 1 else f"{data_set}-{fold}")

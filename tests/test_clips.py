@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from avnb import clips
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_random_starts_cover_all_places_where_the_clip_fits():
+    starts = clips.random_starts(10, 1, 20_000, rng())
+    assert 0 <= starts.min() < 0.01 and 8.99 < starts.max() <= 9
+    assert starts.mean() == pytest.approx(4.5, abs=0.1)
+
+
+def test_uniform_starts_go_from_the_beginning_to_the_end():
+    np.testing.assert_allclose(clips.uniform_starts(5.5, 0.5, 6), [0, 1, 2, 3, 4, 5])
+
+
+def test_a_clip_longer_than_the_video_starts_at_its_beginning():
+    assert clips.random_starts(0.3, 1, 3, rng()).tolist() == [0, 0, 0]
+    assert clips.uniform_starts(0.3, 1, 3).tolist() == [0, 0, 0]
+
+
+def test_sound_starts_near_the_picture_and_fits():
+    pictures = clips.random_starts(10, 1, 5000, rng())
+    sounds = clips.sound_starts(pictures, 10, 2, 0.5, np.random.default_rng(1))
+    assert sounds.min() >= 0 and sounds.max() <= 8
+    inside = (pictures > 0.5) & (pictures < 7.5)
+    gap = (sounds - pictures)[inside]
+    assert abs(gap).max() <= 0.5 and abs(gap.mean()) < 0.02 and gap.std() > 0.25
+
+
+def test_frames_are_evenly_spaced_and_a_short_video_is_seen_over_again():
+    np.testing.assert_allclose(
+        clips.frame_times(np.array([2.0]), 4, 16, 10)[0], 2 + np.arange(4) / 16
+    )
+    np.testing.assert_allclose(
+        clips.frame_times(np.array([0.0]), 4, 4, 0.5)[0], [0, 0.25, 0, 0.25], atol=1e-9
+    )

@@ -1,0 +1,77 @@
+import dataclasses
+
+import pytest
+
+from avnb.config import PROFILES, Clip, Evaluation, Flat, Optim, Pretrain, World, profile
+
+
+def test_the_defaults_are_the_thesis():
+    run, how = Pretrain(), Evaluation()
+    assert (run.clip.frames, run.clip.frame_px, run.clip.samples) == (16, 224, 32_000)
+    assert (run.optim.epochs, run.optim.batch, run.clips_per_video) == (100, 128, 5)
+    assert run.spectrogram.frames(run.clip.samples) == 125
+    assert run.spectrogram.frames(16_000) == 62  # hop 256, one second
+    assert (run.xid.negatives, run.xid.temperature, run.xid.lam) == (1024, 0.07, 0.01)
+    assert how.picture_seconds * how.picture_fps == 8
+
+
+@pytest.mark.parametrize("epoch, lr", [(0, 5e-4), (9, 5e-4), (10, 4.5e-4), (25, 4.05e-4)])
+def test_the_rate_falls_in_steps(epoch, lr):
+    assert Optim().lr_at(epoch) == pytest.approx(lr)
+
+
+def test_the_probe_rate_falls_after_20_30_and_40_epochs():
+    how = Evaluation()
+    rates = [how.probe_lr_at(e) for e in (0, 19, 20, 29, 30, 39, 40, 49)]
+    expected = [1e-4, 1e-4, 3e-5, 3e-5, 9e-6, 9e-6, 2.7e-6, 2.7e-6]
+    assert rates == pytest.approx(expected)
+
+
+def test_q_reaches_its_end_in_the_last_epoch_and_one_epoch_divides_by_nothing():
+    run = Pretrain()
+    assert run.xid.q_at(run.optim.progress_at(0)) == pytest.approx(0.001)
+    assert run.xid.q_at(run.optim.progress_at(99)) == pytest.approx(0.4)
+    assert Optim(epochs=1).progress_at(0) == 0
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_makes_every_config(name):
+    values = profile(name)
+    Pretrain.from_flat(**values["pretrain"])
+    Evaluation.from_flat(**values["evaluation"])
+    World.from_flat(**values["world"])
+
+
+@pytest.mark.parametrize("kind", [Pretrain, Evaluation, World])
+def test_flat_and_back(kind: type[Flat]):
+    assert kind.from_flat(**kind().flat()) == kind()
+
+
+def test_an_unknown_name_is_an_error_with_a_suggestion():
+    with pytest.raises(TypeError, match="'epoch' is unknown; did you mean 'epochs'"):
+        Pretrain.from_flat(epoch=3)
+    with pytest.raises(ValueError, match="did you mean 'demo'"):
+        profile("demmo")
+    with pytest.raises(ValueError, match="did you mean 'xid'"):
+        Pretrain.from_flat(method="xidd")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": "3"}, {"epochs": 2.5}, {"lr": "fast"}, {"width": True}, {"lr": None}]
+)
+def test_a_value_of_another_type_is_an_error(wrong):
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        Pretrain.from_flat(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"window_steps": -1}]
+)
+def test_a_value_out_of_range_is_an_error(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Pretrain.from_flat(**wrong)
+
+
+def test_configs_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Clip().frame_px = 3

@@ -1,0 +1,159 @@
+"""Real files, made here, read back."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from avnb import decode
+from avnb.decode import DecodeError, inspect, read
+
+HZ = 16_000
+
+
+def numbered(path, *, frames=60, fps=20, sound_hz=22_050):
+    """A video whose frame i is grey level 4 i, and whose sound clicks once every half second."""
+    seconds = frames / fps
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=fps)
+        video.width = video.height = 64
+        video.pix_fmt, video.options = "yuv420p", {"crf": "1", "g": "10"}
+        audio = out.add_stream("aac", rate=sound_hz) if sound_hz else None
+        if audio:
+            audio.layout = "mono"
+        for i in range(frames):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((64, 64, 3), 4 * i, np.uint8), format="rgb24"
+            )
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        if audio:
+            wave = np.zeros((1, int(seconds * sound_hz)), np.float32)
+            for click in np.arange(0, seconds, 0.5):
+                begin = int(click * sound_hz)
+                wave[0, begin : begin + 300] = 0.8 * np.sin(
+                    np.arange(wave[0, begin : begin + 300].size)
+                )
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = sound_hz, 0, Fraction(1, sound_hz)
+            out.mux(audio.encode(frame))
+            out.mux(audio.encode())
+    return path
+
+
+def levels(path, times, **options):
+    seen = {}
+    sound = read(
+        path, np.asarray(times, float), lambda i, p: seen.__setitem__(i, p.mean()), **options
+    )
+    return [round(seen[i] / 4) for i in range(len(times))], sound
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return numbered(tmp_path_factory.mktemp("video") / "a.mp4")
+
+
+def test_the_frame_on_show_at_each_time_comes_back_in_any_order(video):
+    times = [2.0, 0.0, 0.049, 0.05, 1.274, 1.275, 2.99, 0.0]
+    frames, sound = levels(video, times, seconds=3)
+    assert frames == [40, 0, 0, 1, 25, 25, 59, 0]
+    assert sound is None
+
+
+def test_a_container_is_opened_once_for_all_clips(video, monkeypatch):
+    calls, real = [], av.open
+    monkeypatch.setattr(decode.av, "open", lambda *a: calls.append(a) or real(*a))
+    levels(video, np.linspace(0, 2.9, 40), seconds=3, sound_starts=np.array([0.0, 1]), samples=HZ)
+    assert len(calls) == 1
+
+
+def test_a_late_clip_is_sought_and_exact(tmp_path):
+    path = numbered(tmp_path / "long.mp4", frames=63, fps=5)
+    frames, sound = levels(
+        path, [11.0, 11.9], seconds=12.6, sound_starts=np.array([11.0]), samples=HZ
+    )
+    assert frames == [55, 59]
+    clicks = np.flatnonzero(abs(sound[0]) > 0.2) / HZ
+    assert abs(clicks.min()) < 0.02 and ((clicks < 0.05) | (abs(clicks - 0.5) < 0.05)).all()
+
+
+def test_sound_is_mono_at_the_wanted_rate_and_in_time(video):
+    _, sound = levels(video, [0], seconds=3, sound_starts=np.array([0.25, 1.75]), samples=HZ)
+    assert sound.shape == (2, HZ) and sound.dtype == np.float32
+    for piece in sound:
+        loud = np.flatnonzero(abs(piece) > 0.2) / HZ
+        assert abs(loud[loud < 0.5].min() - 0.25) < 0.02  # clicks are at 0.5, 1.0 ... of the video
+        assert abs(loud[loud > 0.5].min() - 0.75) < 0.02
+
+
+def test_a_short_video_is_heard_over_again(tmp_path):
+    path = numbered(tmp_path / "short.mp4", frames=10)
+    _, sound = levels(path, [0], seconds=0.5, sound_starts=np.array([0.0]), samples=HZ)
+    np.testing.assert_allclose(sound[0, : HZ // 2], sound[0, HZ // 2 :])
+    assert abs(sound).max() > 0.2
+
+
+def test_no_audio_stream_gives_zeros(tmp_path):
+    path = numbered(tmp_path / "silent.mp4", sound_hz=0)
+    _, sound = levels(path, [0], seconds=3, sound_starts=np.zeros(2), samples=100)
+    assert sound.shape == (2, 100) and not sound.any()
+    assert inspect(path).sound_hz == 0
+
+
+def test_inspect_says_what_is_there(video):
+    found = inspect(video)
+    assert (found.width, found.height, found.fps, found.sound_hz) == (64, 64, 20, 22_050)
+    assert found.seconds == pytest.approx(3, abs=0.01)
+
+
+def damaged(video, tmp_path, change):
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(change(video.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"<html>gone</html>", lambda b: b[:100]],
+    ids=["empty", "half", "a web page", "a header"],
+)
+def test_what_cannot_be_read_is_named_with_its_reason(video, tmp_path, change):
+    path = damaged(video, tmp_path, change)
+    for attempt in (lambda: inspect(path), lambda: levels(path, [0], seconds=3)):
+        with pytest.raises(DecodeError, match=r"bad\.mp4: ."):
+            attempt()
+
+
+def test_a_stream_cut_off_behind_a_whole_index_is_found(tmp_path):
+    """The index stands first (as on the web), the second half of the pictures is missing."""
+    path = tmp_path / "web.mp4"
+    source = numbered(tmp_path / "a.mp4", frames=60)
+    with (
+        av.open(str(source)) as old,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as new,
+    ):
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * 0.55)])
+    with pytest.raises(DecodeError, match=r"web\.mp4"):
+        inspect(path)
+
+
+def test_a_file_with_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as out:
+        audio = out.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 16_000), np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = 16_000
+        out.mux(audio.encode(frame))
+        out.mux(audio.encode())
+    with pytest.raises(DecodeError, match="holds no video stream"):
+        inspect(path)

@@ -1,0 +1,46 @@
+"""Installation files agree with each other."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+from rattler import MatchSpec
+
+from tests.conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_is_python_pip_and_the_package():
+    found = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = found["dependencies"]
+    names = {str(MatchSpec(spec, strict=True).name.normalized) for spec in conda}
+    assert names == {"python", "pip"}
+    assert pip == {"pip": ["-e .[dev]"]}
+    (python,) = [s for s in conda if s.startswith("python")]
+    assert python.removeprefix("python").strip() == PROJECT["requires-python"]
+
+
+@pytest.mark.parametrize("line", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
+def test_every_requirement_is_pinned_to_a_version_it_admits(line):
+    pins = dict(re.findall(r"^([\w.-]+)==(.+)$", (ROOT / ".constraints.txt").read_text(), re.M))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    need = Requirement(line)
+    assert need.name.lower() in pins, f"{need.name} has no tested version in .constraints.txt"
+    assert need.specifier.contains(Version(pins[need.name.lower()]))
+
+
+def test_top_level_holds_only_what_was_agreed():
+    allowed = {
+        "book", "avnb", "notebooks", "tests", "environment.yml", "_config.yml", "pyproject.toml",
+        "README.md", "Makefile", "LICENSE",
+    }  # fmt: skip
+    import subprocess
+
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {name.split("/")[0] for name in tracked if not name.startswith(".")} <= allowed

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+
+from avnb.losses import info_nce, rince
+
+torch.manual_seed(0)
+POS = torch.randn(6) * 5
+NEG = torch.randn(6, 40) * 5
+
+
+def test_info_nce_is_cross_entropy_with_the_positive_first():
+    scores = torch.cat([POS[:, None], NEG], dim=1)
+    expected = torch.nn.functional.cross_entropy(scores, torch.zeros(6, dtype=torch.long))
+    torch.testing.assert_close(info_nce(POS, NEG), expected)
+
+
+@pytest.mark.parametrize("lam", [0.01, 0.5, 1.0])
+def test_rince_tends_to_info_nce_as_q_vanishes(lam):
+    pos, neg = POS.double(), NEG.double()
+    torch.testing.assert_close(
+        rince(pos, neg, q=1e-7, lam=lam) - math.log(lam), info_nce(pos, neg), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("q", [0.001, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("lam", [0.01, 0.5])
+def test_rince_is_the_printed_formula(q, lam):
+    pos, neg = POS.double(), NEG.double()
+    total = pos.exp() + neg.exp().sum(dim=1)
+    printed = (-(q * pos).exp() / q + (lam * total) ** q / q).mean()
+    torch.testing.assert_close(rince(pos, neg, q=q, lam=lam), printed, rtol=1e-9, atol=1e-9)
+
+
+def test_at_q_1_the_gradient_is_linear_in_the_exponential():
+    pos = POS.double().requires_grad_()
+    rince(pos, NEG.double(), q=1.0, lam=0.3).backward()
+    torch.testing.assert_close(pos.grad, -(1 - 0.3) * pos.detach().exp() / 6)
+
+
+def test_a_low_positive_pulls_less_as_q_grows():
+    def pull(q):
+        pos = torch.tensor([-0.5 / 0.07], dtype=torch.double, requires_grad=True)
+        rince(pos, torch.zeros(1, 1024).double(), q=q, lam=0.01).backward()
+        return -pos.grad.item()
+
+    pulls = [pull(q) for q in (0.001, 0.1, 0.2, 0.4)]
+    assert pulls == sorted(pulls, reverse=True)
+    assert pulls[0] > 10 * pulls[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_loses_only_the_rounding_of_its_inputs(dtype):
+    # the plain formula gives NaN (fp16) and 16.0 instead of 13.9 (bf16) at q = 0.001
+    pos, neg = torch.full((4,), -1 / 0.07), torch.full((4, 1024), 1 / 0.07)
+    exact = rince(pos.to(dtype).double(), neg.to(dtype).double(), q=0.001, lam=0.01)
+    torch.testing.assert_close(
+        rince(pos.to(dtype), neg.to(dtype), q=0.001, lam=0.01).double(), exact, rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize("q, lam", [(0, 0.5), (1.1, 0.5), (0.5, 0), (0.5, 2)])
+def test_values_out_of_range_are_refused(q, lam):
+    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
+        rince(POS, NEG, q=q, lam=lam)
+
+
+@pytest.mark.parametrize("pos, neg", [(POS[:, None], NEG), (POS, NEG[:3]), (POS, NEG[:, 0])])
+def test_shapes_that_do_not_fit_are_refused(pos, neg):
+    with pytest.raises(ValueError, match=r"pos must be \[B\]"):
+        info_nce(pos, neg)
