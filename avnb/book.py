@@ -122,8 +122,19 @@ def merged(source: str, given: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def staged(notebook: Any) -> Any:
-    """An executed notebook as a page: one parameters cell, no traces of papermill's."""
+SIZES = {
+    "smoke": "This page was made at **smoke** size, which only shows that every part works: its "
+    "numbers mean nothing.",
+    "demo": "This page was made at **demo** size, on two processor cores and synthetic videos: its "
+    "numbers show that the method learns, and say nothing about real videos.",
+}
+
+
+def staged(notebook: Any, size: str) -> Any:
+    """An executed notebook as a page: its size, one parameters cell, no traces of papermill's."""
+    if size in SIZES:
+        note = f":::{{note}}\n{SIZES[size]}\n:::"
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="made-at-size"))
     injected = tagged(notebook, "injected-parameters")
     declared_cell = tagged(notebook, "parameters")
     if injected is not None and declared_cell is not None:
@@ -155,7 +166,7 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     shutil.copy(script, source / "assets/mathjax")
     (source / "chapters").mkdir()
     for path in executed:
-        notebook = staged(nbformat.read(path, as_version=4))
+        notebook = staged(nbformat.read(path, as_version=4), work.name)
         nbformat.write(notebook, source / "chapters" / path.name)
     return source
 
@@ -168,9 +179,9 @@ def build(work: Workspace, source: Path) -> Path:
     """
     out = work.folder / "book"
     command = [
-        str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(out),
-        "--config", str(project_root() / "_config.yml"), "--toc", str(source / "_toc.yml"),
-        "-W", "-n", "--keep-going", "-q",
+        str(Path(sys.executable).with_name("jupyter-book")), "build", str(source),
+        "--path-output", str(out), "--config", str(project_root() / "_config.yml"),
+        "--toc", str(source / "_toc.yml"), "-W", "-n", "--keep-going", "-q",
     ]  # fmt: skip
     log = work.folder / "build.txt"
     with log.open("w") as file:

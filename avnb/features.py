@@ -78,7 +78,8 @@ def forward(
     every = tuple(range(sampling.count))
     items = [(0, row, every) for row in range(len(manifest))]
     picture, sound = [], []
-    for batch in tqdm(Arrivals(dataset, items, workers=workers), desc=title, unit="video"):
+    clips = Arrivals(dataset, items, workers=workers)
+    for batch in tqdm(clips, total=len(items), desc=title, unit="video"):
         seen = batch.to(device)
         picture.append(frozen.video_encoder(frozen.views.picture(seen.frames)).cpu())
         if sampling.sound:

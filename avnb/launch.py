@@ -38,8 +38,9 @@ def launch(
     folder: Path,
     title: str,
     stall_seconds: float = 900.0,
+    module: str = "avnb",
 ) -> None:
-    """Run `python -m avnb ARGUMENTS` as `processes` processes of one job and wait for its end.
+    """Run `python -m MODULE ARGUMENTS` as `processes` processes of one job and wait for its end.
 
     Must be called from the main thread: Linux ties a child's life to the thread that made it.
     The whole output is in `folder/output.txt`.
@@ -62,7 +63,7 @@ def launch(
     }  # fmt: skip
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, guard.__file__, str(os.getpid()), sys.executable, *torchrun]
-    with output.open("a") as log, started([*command, "-m", "avnb", *arguments], environment) as job:
+    with output.open("a") as log, started([*command, "-m", module, *arguments], environment) as job:
         tail = follow(job, log, title, stall_seconds)
         code = job.wait()
     if code:

@@ -1,6 +1,8 @@
 """Pre-training as one call: statistics, job file, launch, checkpoint. Safe to repeat."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from avnb.methods import build
 from avnb.train import write_log
 from avnb.videos import Manifest
 from avnb.views import SoundView
+from avnb.workspace import Workspace
 
 Bands = tuple[list[float], list[float]]
 
@@ -77,6 +80,40 @@ def finished(folder: Path, run: Pretrain) -> bool:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """One dictionary an epoch: means of all terms."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished run."""
+
+    run: Pretrain
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its last checkpoint."""
+        return self.folder / "last.pt"
+
+    @property
+    def name(self) -> str:
+        """Its id, as result rows have it."""
+        return self.folder.name
+
+
+def pretrained(
+    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 1
+) -> dict[str, Pretrained]:
+    """Runs of several methods with a workspace's values; those not done yet are done now.
+
+    `data` is the folder of VGGSound, '' for synthetic videos.
+    """
+    manifest, found = work.manifest("vggsound", data), {}
+    for method in methods:
+        run = work.pretraining(method=method, seed=seed)
+        where = work.manifests("vggsound")
+        folder = pretrain(run, manifest, where, work.runs, processes=processes)
+        found[method] = Pretrained(run, folder)
+    return found
 
 
 def pretrain(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from avnb.batches import Sampling
 from avnb.config import Clip, Evaluation, Pretrain
 from avnb.features import Features, extract
+from avnb.pretrain import Pretrained
 from avnb.results import Row, percent_row
 from avnb.videos import Manifest
 
@@ -96,10 +97,10 @@ def downstream_clip(run: Pretrain, how: Evaluation, *, sound_seconds: float = 1.
 
 
 def extract_all(
-    path: Path, run: Pretrain, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int
+    source: Pretrained, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2
 ) -> ProbeFeatures:
     """Features for training and both ways of testing, cached."""
-    clip = downstream_clip(run, how)
+    clip = downstream_clip(source.run, how)
     common: dict[str, Any] = {"clip": clip, "resize_px": how.resize_px, "sound": False}
     asked = {
         "train": Sampling(count=how.train_draws, place="random", random_crop=True, **common),
@@ -109,7 +110,7 @@ def extract_all(
     return ProbeFeatures(**{
         name: extract(
             path, manifest.split("train" if name == "train" else "test"), sampling, cache,
-            seed=how.seed, workers=workers, title=f"{run.method} on {manifest.name}, {name}",
+            seed=how.seed, workers=workers, title=f"{source.run.method} on {manifest.name}, {name}",
         )
         for name, sampling in asked.items()
     })  # fmt: skip

@@ -69,6 +69,20 @@ def read(path: Path) -> pd.DataFrame:
     return frame(rows)
 
 
+def select(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows whose columns have these values, or one of these where a list is given.
+
+    Raises:
+        ValueError: when no row is left; it names what was asked for.
+    """
+    kept = rows
+    for name, value in wanted.items():
+        kept = kept[kept[name].isin(value if isinstance(value, list) else [value])]
+    if kept.empty:
+        raise ValueError(f"no result row has {wanted}")
+    return kept
+
+
 def published() -> pd.DataFrame:
     """The thesis's own numbers, each with the table it stands in."""
     text = resources.files("avnb").joinpath("published.jsonl").read_text()

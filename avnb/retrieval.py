@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from avnb.batches import Sampling
-from avnb.config import Evaluation, Pretrain
+from avnb.config import Evaluation
 from avnb.decode import read
 from avnb.features import Features, extract
+from avnb.pretrain import Pretrained
 from avnb.probe import downstream_clip
 from avnb.results import Row, percent_row
 from avnb.videos import Manifest, Split
@@ -87,18 +88,18 @@ SIDES: tuple[tuple[Split, str], ...] = (("test", "queries"), ("train", "gallery"
 
 
 def extract_both(
-    path: Path, run: Pretrain, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int
+    source: Pretrained, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2
 ) -> tuple[Features, Features]:
     """Query (test) and gallery (training) features of the videos with sound, cached."""
     sampling = Sampling(
-        clip=downstream_clip(run, how, sound_seconds=how.retrieval_sound_seconds),
+        clip=downstream_clip(source.run, how, sound_seconds=how.retrieval_sound_seconds),
         count=how.video_level_clips, place="uniform", resize_px=how.resize_px,
     )  # fmt: skip
     heard = manifest.with_sound()
     test, train = (
         extract(
             path, heard.split(split), sampling, cache, seed=how.seed, workers=workers,
-            title=f"{run.method} on {manifest.name}, {part}",
+            title=f"{source.run.method} on {manifest.name}, {part}",
         )
         for split, part in SIDES
     )  # fmt: skip

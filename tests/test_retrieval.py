@@ -46,7 +46,9 @@ def test_chance_is_what_a_shuffled_gallery_gives(k):
         torch.randn(2000, 8, generator=g), torch.randn(20, 8, generator=g),
         query_label, gallery_label, k,
     )  # fmt: skip
-    assert chance(query_label, gallery_label, k) == pytest.approx(found.double().mean(), abs=0.05)
+    assert chance(query_label, gallery_label, k) == pytest.approx(
+        found.double().mean().item(), abs=0.05
+    )
     assert chance(torch.tensor([0]), torch.tensor([0, 1, 1, 1]), 4) == pytest.approx(1)
 
 

@@ -7,10 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from avnb import scenes as looks
 from avnb import synth
 from avnb.config import World
 from avnb.decode import inspect
-from avnb.synth import Scene
+from avnb.scenes import MOTIONS, THINGS, Scene
 from avnb.videos import Manifest
 
 
@@ -61,21 +62,30 @@ def test_half_of_the_target_classes_are_pretraining_classes():
         assert share == pytest.approx(0.5, abs=0.15)
 
 
-def test_the_same_seed_makes_the_same_bytes(tmp_path):
-    scene = Scene(path="vggsound/train/x.mp4", thing="bell", motion="swinging", seed=5, look_seed=7)
-    for folder in ("a", "b"):
-        synth.film(scene, tmp_path / folder)
-    assert (tmp_path / "a" / scene.path).read_bytes() == (tmp_path / "b" / scene.path).read_bytes()
+def test_each_thing_and_each_motion_occurs_in_two_pretraining_classes():
+    for part, names in enumerate((THINGS, MOTIONS)):
+        found = sorted(pair[part] for pair in synth.VGGSOUND.values())
+        assert found == sorted([*names, *names])
 
 
-@pytest.mark.parametrize("thing", {t for t, _ in synth.VGGSOUND.values()})
+@pytest.mark.parametrize("path", ["vggsound/train/x.mp4", "ucf101/UCF-101/x.avi"])
+def test_the_same_seed_makes_the_same_bytes(tmp_path, path):
+    scene = Scene(path=path, thing="bell", motion="swinging", seed=5, look_seed=7)
+    made = set()
+    for i in range(6):  # encoders with threads differ once in a while only
+        synth.film(scene, tmp_path / str(i))
+        made.add((tmp_path / str(i) / path).read_bytes())
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("thing", THINGS)
 def test_an_event_is_heard_when_it_is_seen(thing):
     scene = Scene(path="x.mp4", thing=thing, motion="bouncing", seed=11, look_seed=11)
-    path = synth.move("bouncing", np.arange(120) / 30, np.random.default_rng(3))
-    sound = abs(synth.soundtrack(scene, path, 4.0))
-    window = int(0.03 * synth.SOUND_HZ)
+    path = looks.move("bouncing", np.arange(120) / 30, np.random.default_rng(3))
+    sound = abs(looks.soundtrack(scene, path, 4.0))
+    window = int(0.03 * looks.SOUND_HZ)
     for at in path.events[(path.events > 0.1) & (path.events < 3.7)]:
-        begin = int(at * synth.SOUND_HZ)
+        begin = int(at * looks.SOUND_HZ)
         after, before = (
             sound[begin : begin + 4 * window],
             sound[begin - window : begin - window // 3],
@@ -88,10 +98,10 @@ def test_an_event_is_heard_when_it_is_seen(thing):
 def statistics(seed, thing, motion):
     """What gives nothing away: mean colour and its spread, mean loudness and peak."""
     scene = Scene(path="x.mp4", thing=thing, motion=motion, seed=seed, look_seed=seed)
-    path = synth.move(motion, np.arange(24) / 8, np.random.default_rng([seed, 9]))
-    pictures = np.stack(list(synth.frames(scene, path, 40, 40))).astype(float)
-    sound = synth.soundtrack(scene, path, 3.0)
-    return [*pictures.mean((0, 1, 2)), synth.rms(sound), abs(sound).mean()]
+    path = looks.move(motion, np.arange(24) / 8, np.random.default_rng([seed, 9]))
+    pictures = np.stack(list(looks.frames(scene, path, 40, 40))).astype(float)
+    sound = looks.soundtrack(scene, path, 3.0)
+    return [*pictures.mean((0, 1, 2)), looks.rms(sound), abs(sound).mean()]
 
 
 def accuracy_of_a_linear_classifier(x, y, classes):
@@ -111,7 +121,7 @@ def test_mean_colour_and_mean_loudness_do_not_give_the_class_away():
     assert accuracy_of_a_linear_classifier(x[:, :3], y, 12) < 0.16
     assert accuracy_of_a_linear_classifier(x[:, 3:4], y, 12) < 0.16
     # the test can fail: the same classifier finds the class in statistics that do hold it
-    telling = x[:, :3] + 40 * np.c_[y % 3, y // 3 % 2, y // 6]
+    telling = x[:, :3] + 80 * np.c_[y % 3, y // 3 % 2, y // 6]
     assert accuracy_of_a_linear_classifier(telling, y, 12) > 0.3
 
 

@@ -1,0 +1,37 @@
+"""A job for the launcher's tests: sleeps, fails or counts."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from avnb.guard import die_with_parent
+
+die_with_parent()
+
+from torch.distributed.elastic.multiprocessing.errors import record  # noqa: E402
+
+from avnb.progress import reporter  # noqa: E402
+
+
+@record
+def main(what: str, folder: Path) -> None:
+    rank = os.environ["RANK"]
+    if what == "sleep":
+        (folder / f"ready{rank}").write_text(str(os.getpid()))
+        time.sleep(600)
+    elif what == "fail":
+        print("told before failing", flush=True)
+        if rank == "1":
+            print(1 / 0)
+        time.sleep(600)
+    elif what == "count":
+        print("an ordinary line", flush=True)
+        report = reporter(4)
+        for done in range(1, 5):
+            time.sleep(0.4)
+            report(done, "almost there")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
