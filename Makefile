@@ -14,14 +14,14 @@ help: ## this list
 
 $(STAMP): pyproject.toml .constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or 3.12, or say make PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { echo "No environment could be made in $(VENV) (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]' --constraint .constraints.txt --progress-bar on
 	rm -f $(VENV)/.avnb-* && touch $@
 
 # An environment outside the clone may hold another clone's avnb: point it here.
 install: $(STAMP) ## install the package and all it needs into .venv (about 7 GB)
-	@$(BIN)/python -c "import avnb, pathlib; assert pathlib.Path(avnb.__file__).parent == pathlib.Path('avnb').resolve()" 2>/dev/null \
+	@$(BIN)/python -P -c "import avnb, pathlib; assert pathlib.Path(avnb.__file__).parent == pathlib.Path('avnb').resolve()" 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --no-deps -e .
 
 book: install ## everything at demo size: synthetic videos, pre-training, all notebooks, the book
@@ -40,5 +40,5 @@ test: install ## install what tests need, lint, type-check, run all tests
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=.
 
-clean: ## delete all that was made (videos, checkpoints, results, book), not the environment
+clean: ## delete build/ (videos, checkpoints, results, book), not the environment
 	rm -rf build

@@ -25,7 +25,7 @@ def press_command(args: argparse.Namespace) -> None:
     """Run one notebook strictly."""
     from avnb import book
 
-    known = book.declared(args.notebook) if args.notebook.is_file() else {}
+    known = book.declared(book.existing(args.notebook))
     given = {name: convert(name, text, known) for name, text in args.parameter}
     print(f"executed: {book.press(args.notebook, args.out, given)}")
 
@@ -54,6 +54,7 @@ def audit_command(args: argparse.Namespace) -> None:
 
     found = videos.listing(args.dataset, args.folder.resolve(), args.fold)
     manifest, bad = videos.audit(found, args.out, workers=cores())
+    print(f"{len(found.entries)} of {found.listed} listed files are there")
     silent = len(manifest) - len(manifest.with_sound())
     print(
         f"{len(manifest)} usable videos of {len(manifest.classes)} classes, {silent} without sound"

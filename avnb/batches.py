@@ -97,10 +97,13 @@ class VideoClips(Dataset[Batch]):
         epoch, row, wanted = item
         s, video = self.sampling, self.manifest.videos[row]
         clip, rng = s.clip, np.random.default_rng([self.seed, epoch, row])
+        takes = clip.picture_seconds
+        if s.sound:
+            takes = clips.room(takes, clip.sound_seconds, clip.max_offset_seconds)
         if s.place == "random":
-            starts = clips.random_starts(video.seconds, clip.picture_seconds, s.count, rng)
+            starts = clips.random_starts(video.seconds, takes, s.count, rng)
         else:
-            starts = clips.uniform_starts(video.seconds, clip.picture_seconds, s.count)
+            starts = clips.uniform_starts(video.seconds, takes, s.count)
         times = clips.frame_times(starts, clip.frames, clip.picture_fps, video.seconds)
         heard = clips.sound_starts(
             starts, video.seconds, clip.sound_seconds, clip.max_offset_seconds, rng
@@ -118,6 +121,7 @@ class VideoClips(Dataset[Batch]):
 
         sound = decode.read(
             self.manifest.path(video), times[chosen].ravel(), take, seconds=video.seconds,
+            start=video.start,
             sound_starts=heard[chosen] if s.sound else None, samples=clip.samples,
             hz=clip.sound_hz,
         )  # fmt: skip

@@ -2,12 +2,11 @@
 
 import ast
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ from typing import Any
 import nbformat
 import papermill
 from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from tqdm import tqdm
 from traitlets import Unicode
 
-from avnb import parameters
+from avnb import parameters, tables
 from avnb.config import digest, profile
+from avnb.files import write_aside
 from avnb.workspace import Workspace, project_root
 
 
@@ -31,6 +32,11 @@ class LocalKernels(AsyncKernelManager):
     """Kernels that are spoken to through files of this user, not through an open port."""
 
     transport = Unicode("ipc")
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.sockets = tempfile.TemporaryDirectory(prefix="avnb-kernel-")
+        self.ip = str(Path(self.sockets.name) / "socket")
 
 
 def tagged(notebook: Any, tag: str) -> Any:
@@ -45,6 +51,14 @@ def declared(path: Path) -> dict[str, tuple[str, Any]]:
     return parameters.declared(cell.source) if cell else {}
 
 
+def existing(path: Path) -> Path:
+    """The path; FileNotFoundError that names the folder's notebooks when nothing is there."""
+    if not path.is_file():
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.ipynb"))) or "no notebook"
+        raise FileNotFoundError(f"{path} does not exist; {path.parent} holds {there}")
+    return path
+
+
 def press(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
     """Run one notebook strictly and keep the executed copy at `out`.
 
@@ -56,10 +70,7 @@ def press(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
         TypeError: for a parameter that it does not declare, or of another type.
         BookError: when a cell fails.
     """
-    if not path.is_file():
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*.ipynb"))) or "no notebook"
-        raise FileNotFoundError(f"{path} does not exist; {path.parent} holds {there}")
-    parameters.check_values(declared(path), given)
+    parameters.check_values(declared(existing(path)), given)
     out.parent.mkdir(parents=True, exist_ok=True)
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
     try:
@@ -68,7 +79,7 @@ def press(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
             stdout_file=sys.stdout, stderr_file=sys.stderr, coalesce_streams=True,
             kernel_manager_class="avnb.book.LocalKernels",
         )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
     failed.unlink(missing_ok=True)
@@ -102,7 +113,7 @@ def press_all(work: Workspace) -> list[Path]:
         if not (out.exists() and stamp.exists() and stamp.read_text() == key):
             tqdm.write(f"running {path.name}")
             press(path, out, given)
-            stamp.write_text(key)
+            write_aside(stamp, key)
         made.append(out)
     return made
 
@@ -122,18 +133,12 @@ def merged(source: str, given: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-SIZES = {
-    "smoke": "This page was made at **smoke** size, which only shows that every part works: its "
-    "numbers mean nothing.",
-    "demo": "This page was made at **demo** size, on two processor cores and synthetic videos: its "
-    "numbers show that the method learns, and say nothing about real videos.",
-}
-
-
 def staged(notebook: Any, size: str) -> Any:
     """An executed notebook as a page: its size, one parameters cell, no traces of papermill's."""
-    if size in SIZES:
-        note = f":::{{note}}\n{SIZES[size]}\n:::"
+    cell = tagged(notebook, "parameters")
+    sized = cell is not None and "profile" in parameters.declared(cell.source)
+    if sized and size in tables.SIZES:
+        note = f":::{{note}}\n{tables.SIZES[size]}\n:::"
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="made-at-size"))
     injected = tagged(notebook, "injected-parameters")
     declared_cell = tagged(notebook, "parameters")
@@ -198,10 +203,8 @@ def build(work: Workspace, source: Path) -> Path:
 def make(name: str) -> Path:
     """Everything, from nothing to the first page of the book of a profile."""
     profile(name)
-    start, work = time.monotonic(), Workspace.open(name)
+    work = Workspace.open(name)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger warns otherwise
     executed = press_all(work)
-    page = build(work, stage(work, executed))
-    facts = {"profile": name, "seconds": round(time.monotonic() - start, 1), "page": str(page)}
-    (work.folder / "made.json").write_text(json.dumps(facts))
-    return page
+    print("building the pages", flush=True)
+    return build(work, stage(work, executed))

@@ -26,9 +26,20 @@ def sound_starts(
     max_offset_seconds: float,
     rng: np.random.Generator,
 ) -> Array:
-    """[C] starts of sound within +- max_offset of the pictures', moved to where they fit."""
-    offsets = rng.uniform(-max_offset_seconds, max_offset_seconds, len(picture_starts))
-    return np.clip(picture_starts + offsets, 0, max(seconds - sound_seconds, 0.0))
+    """[C] starts of sound, uniform where they lie within +- max_offset and the sound fits.
+
+    Pictures that start after seconds - sound_seconds + max_offset leave no such place; `room`
+    keeps them from it.
+    """
+    last = max(seconds - sound_seconds, 0.0)
+    low = np.clip(picture_starts - max_offset_seconds, 0, last)
+    high = np.clip(picture_starts + max_offset_seconds, 0, last)
+    return rng.uniform(low, high)
+
+
+def room(picture_seconds: float, sound_seconds: float, max_offset_seconds: float) -> float:
+    """Seconds that a clip takes from the start of its picture, so that its sound fits as well."""
+    return max(picture_seconds, sound_seconds - max_offset_seconds)
 
 
 def frame_times(starts: Array, frames: int, fps: float, seconds: float) -> Array:

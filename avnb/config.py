@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 Method = Literal["xid", "random"]
+Missing = Literal["silence", "drop", "error"]
 
 
 def check_range(owner: object, low: float, high: float, *names: str) -> None:
@@ -87,13 +88,15 @@ class Augment:
 class Spectrogram:
     """log10 of the mel magnitude, as the released checkpoints were trained on."""
 
-    window_samples: int = 512  # Hann; 32 ms at 16 kHz; also the FFT's length
+    window_samples: int = 512  # Hann; 32 ms at 16 kHz
+    fft_samples: int = 512  # more than the window gives the lowest mel bands bins of their own
     hop_samples: int = 256  # 16 ms at 16 kHz
     mels: int = 128
     floor: float = 1e-5
 
     def __post_init__(self) -> None:
         check_range(self, 1, self.window_samples, "hop_samples")
+        check_range(self, self.window_samples, 2**16, "fft_samples")
         check_range(self, 1, 1024, "mels")
         check_range(self, 1e-12, 1, "floor")
 
@@ -219,6 +222,7 @@ class Pretrain(Flat):
     seed: int = 0
     width: int = 64  # channels of the first stage; features have 8 * width
     clips_per_video: int = 5  # an epoch
+    missing_sound: Missing = "silence"  # videos without an audio stream: zeros, left out, an error
     window_steps: int = 64  # clips due within so many steps come out of one pass over a file
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 Array = np.ndarray[Any, Any]
 EARLY_SECONDS = 1e-4  # a frame this little after the wanted time still counts as shown at it
 SEEK_AFTER_SECONDS = 3.0  # a shorter lead-in is decoded: seeking would save nothing
+GAP_SECONDS = 0.1  # sound that is later than expected by more is moved to its own time
 SHORTFALL = 0.75  # a file that holds less than this share of its announced length is cut off
 
 
@@ -31,6 +32,7 @@ class DecodeError(ValueError):
 class Stream:
     """What a file holds: seconds of picture, its rate and size, and the rate of its sound."""
 
+    start: float  # time stamp of the first frame; all other times count from it
     seconds: float
     fps: float
     width: int
@@ -49,11 +51,6 @@ def opened(path: Path) -> Any:
         raise DecodeError(path, "holds no video stream")
     container.streams.video[0].codec_context.thread_count = 1  # many files are read at once
     return container
-
-
-def start_of(stream: Any) -> float:
-    """Time stamp of the stream's beginning, in seconds."""
-    return float((stream.start_time or 0) * stream.time_base)
 
 
 def upright(frame: Any, reformat: Any) -> Array:
@@ -75,27 +72,32 @@ def inspect(path: Path) -> Stream:
     with opened(path) as container:
         video = container.streams.video[0]
         audio = container.streams.audio[0] if container.streams.audio else None
-        count, last, size, heard = 0, 0.0, (0, 0), False
+        count, first, last, size, heard = 0, 0.0, 0.0, (0, 0), False
         try:
             for packet in container.demux([s for s in (video, audio) if s is not None]):
                 for frame in packet.decode():
                     if isinstance(frame, av.AudioFrame):
                         heard = True
                         continue
+                    if frame.time is None:
+                        continue  # `read` cannot place it either
                     if count == 0:
+                        first = last = frame.time
                         size = upright(frame, VideoReformatter()).shape[:2]
-                    count, last = count + 1, max(last, frame.time or 0.0)
+                    count, last = count + 1, max(last, frame.time)
         except av.error.FFmpegError as error:
             raise DecodeError(path, f"{error.strerror} after {count} frames") from error
         if count == 0:
             raise DecodeError(path, "holds no picture that can be decoded")
         rate = float(video.average_rate or video.guessed_rate or 25)
-        seconds = last - start_of(video) + 1 / rate
+        seconds = last - first + 1 / rate
         announced = float((video.duration or 0) * video.time_base)
         if seconds < SHORTFALL * announced:
             raise DecodeError(path, f"ends after {seconds:.2f} s of {announced:.2f} s")
         hz = audio.rate if audio is not None and heard else 0
-    return Stream(seconds=seconds, fps=rate, width=size[1], height=size[0], sound_hz=hz)
+    return Stream(
+        start=first, seconds=seconds, fps=rate, width=size[1], height=size[0], sound_hz=hz
+    )
 
 
 class Pictures:
@@ -136,6 +138,7 @@ class Track:
         self.resampler = av.AudioResampler(format="flt", layout="mono", rate=hz)
         self.pieces: list[Array] = []
         self.first: float | None = None
+        self.form: tuple[str, str, int] | None = None
         self.count = 0
 
     @property
@@ -145,8 +148,21 @@ class Track:
 
     def hear(self, frame: Any, seconds: float) -> None:
         """Append one frame; `frame` None flushes the resampler."""
-        if self.first is None:
-            self.first = seconds
+        if frame is not None:
+            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if self.form not in (None, form):  # the stream changes in its middle
+                self.append(None)
+                self.resampler = av.AudioResampler(format="flt", layout="mono", rate=self.hz)
+            self.form = form
+            self.first = seconds if self.first is None else self.first
+            gap = round((seconds - self.first) * self.hz) - self.count
+            if gap > GAP_SECONDS * self.hz:  # silence that was not stored
+                self.pieces.append(np.zeros(gap, np.float32))
+                self.count += gap
+        self.append(frame)
+
+    def append(self, frame: Any) -> None:
+        """Resample one frame; None gives what the resampler still holds."""
         for piece in self.resampler.resample(frame):
             self.pieces.append(piece.to_ndarray()[0])
             self.count += len(self.pieces[-1])
@@ -157,7 +173,8 @@ class Track:
         lead = round((self.first or 0.0) * self.hz)  # samples before the first that was heard
         whole = np.zeros(max(round(seconds * self.hz), 1), np.float32)  # the video's own length
         begin, end = max(lead, 0), min(lead + len(heard), len(whole))
-        whole[begin:end] = heard[begin - lead : end - lead]
+        if begin < end:  # else all sound lies outside the picture's time
+            whole[begin:end] = heard[begin - lead : end - lead]
         pieces = []
         for start in starts:
             at = min(round(start * self.hz), len(whole) - 1)
@@ -174,6 +191,7 @@ def read(
     take: Callable[[int, Array], None],
     *,
     seconds: float,
+    start: float = 0.0,
     sound_starts: Array | None = None,
     samples: int = 0,
     hz: int = 16_000,
@@ -183,6 +201,7 @@ def read(
     Args:
         times: [N] seconds from the beginning, each in [0, seconds), in any order.
         take: called once for each time with its index and the frame [H, W, 3] on show then.
+        start: time stamp of the video's first frame; the times above count from it.
         seconds: the video's length; pieces of sound that reach past it begin again at 0.
         sound_starts: [C] seconds, or None when no sound is wanted.
         samples: of each piece of sound.
@@ -195,7 +214,7 @@ def read(
         DecodeError: when the file cannot be read.
     """
     with opened(path) as container:
-        video, track, streams = container.streams.video[0], None, [container.streams.video[0]]
+        track, streams = None, [container.streams.video[0]]
         begin = float(times.min())
         if sound_starts is not None and container.streams.audio:
             ends = sound_starts + samples / hz
@@ -203,11 +222,11 @@ def read(
             begin = 0.0 if wraps else min(begin, float(sound_starts.min()))
             track = Track(hz, seconds if wraps else float(ends.max()))
             streams.append(container.streams.audio[0])
-        pictures, zero = Pictures(times, take), start_of(video)
+        pictures = Pictures(times, take)
         try:
             if begin > SEEK_AFTER_SECONDS:
-                container.seek(round((begin - 0.5 + zero) * av.time_base))
-            for frame, at in timed(container, streams, zero):
+                container.seek(round((begin - 0.5 + start) * av.time_base))
+            for frame, at in timed(container, streams, start):
                 if isinstance(frame, av.AudioFrame):
                     if track is not None and track.wanting:
                         track.hear(frame, at)

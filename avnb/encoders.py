@@ -81,7 +81,7 @@ class VideoEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames [B, 3, T, H, W], normalised -> [B, 8w], the maximum over time and space."""
-        # 1.3 to 1.9 times as fast on a CPU; measured in tests/bench.
+        # Faster on a CPU: `python tests/bench/encoder_layout.py` says by how much.
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self.pool(self.stem(x))  # [B, w, T, H/4, W/4]
         for stage in self.stages:

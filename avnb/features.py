@@ -17,6 +17,7 @@ from tqdm import tqdm
 from avnb import checkpoint
 from avnb.batches import Arrivals, Sampling, VideoClips
 from avnb.config import Pretrain, digest
+from avnb.files import locked
 from avnb.train import Views
 from avnb.videos import Manifest
 
@@ -57,13 +58,22 @@ def extract(
     stat = path.stat()
     key = {
         "checkpoint": [str(path.resolve()), stat.st_mtime_ns, stat.st_size],
-        "data": manifest.digest, "sampling": sampling, "seed": seed,
+        "data": manifest.digest, "sampling": sampling, "seed": seed, "format": checkpoint.FORMAT,
     }  # fmt: skip
     file = cache / f"{manifest.name}-{digest(key)}.safetensors"
-    if not file.exists():
+    if not manifest.videos:
+        raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
+    with locked(cache):
+        if file.exists():
+            return load(file)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         frozen = Frozen(path).to(device)
         store(file, forward(frozen, manifest, sampling, device, seed, workers, title), key)
+    return load(file)
+
+
+def load(file: Path) -> Features:
+    """Read back what `store` wrote."""
     with safe_open(file, framework="pt") as tensors:
         return Features(**{name: tensors.get_tensor(name) for name in ("video", "audio", "label")})
 

@@ -59,41 +59,35 @@ def spectrograms(sounds: Tensor, titles: Sequence[str], seconds: float) -> Figur
     return fig
 
 
-def landscape(q: float, lam: float, scores: Tensor) -> tuple[Array, Array, Array]:
-    """RINCE of one positive and one negative on a grid, and its pull on each.
+def landscape(q: float, lam: float, scores: Tensor) -> tuple[Array, Array]:
+    """RINCE of one positive and one negative, and its pull |dL/ds+| on the positive.
 
-    Returns:
-        loss, |dL/ds+| and |dL/ds-|, each [s-, s+] over `scores` x `scores`.
+    Both [s-, s+], on a grid of `scores` x `scores`.
     """
-    neg, pos = (
-        x.flatten().clone().requires_grad_() for x in torch.meshgrid(scores, scores, indexing="ij")
-    )
-    each = [rince(p[None], n[None, None], q=q, lam=lam) for p, n in zip(pos, neg, strict=True)]
+    neg, pos = torch.meshgrid(scores, scores, indexing="ij")
+    pos = pos.flatten().requires_grad_()
+    each = [
+        rince(p[None], n[None, None], q=q, lam=lam) for p, n in zip(pos, neg.flatten(), strict=True)
+    ]
     loss = torch.stack(each)
-    g_pos, g_neg = torch.autograd.grad(loss.sum(), (pos, neg))
-    grids = (
-        x.detach().reshape(len(scores), len(scores)).numpy()
-        for x in (loss, g_pos.abs(), g_neg.abs())
-    )
-    return next(grids), next(grids), next(grids)
+    (pull,) = torch.autograd.grad(loss.sum(), pos)
+    size = (len(scores), len(scores))
+    return loss.detach().reshape(size).numpy(), pull.abs().reshape(size).numpy()
 
 
 def landscapes(qs: Sequence[float], lam: float, reach: float = 2.0, points: int = 33) -> Figure:
-    """Loss and size of its gradient for several q, after thesis Figure 3.2."""
+    """Loss and pull on the positive for several q, after thesis Figure 3.2."""
     scores = torch.linspace(-reach, reach, points, dtype=torch.double)
     fig, axes = plt.subplots(2, len(qs), figsize=(9, 5.4), sharex=True, sharey=True)
     for column, q in enumerate(qs):
-        loss, pull_pos, pull_neg = landscape(q, lam, scores)
-        size = np.hypot(pull_pos, pull_neg)
-        for ax, values, cmap in zip(
-            axes[:, column], (loss, size), ("viridis", "magma"), strict=True
-        ):
+        both = landscape(q, lam, scores)
+        for ax, values, cmap in zip(axes[:, column], both, ("viridis", "magma"), strict=True):
             lines = ax.contourf(scores, scores, values, levels=14, cmap=cmap)
             fig.colorbar(lines, ax=ax, shrink=0.9)
         axes[0, column].set_title(f"$q = {q:g}$")
         axes[1, column].set_xlabel("positive score $s^+$")
     axes[0, 0].set_ylabel("loss\nnegative score $s^-$")
-    axes[1, 0].set_ylabel("gradient\nnegative score $s^-$")
+    axes[1, 0].set_ylabel("pull $|\\partial L/\\partial s^+|$\nnegative score $s^-$")
     return fig
 
 
@@ -116,6 +110,9 @@ def pulls(
 def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
     """Means of an epoch against epochs, one panel a group of terms."""
     fig, axes = plt.subplots(1, len(panels), figsize=(9, 3), squeeze=False)
+    if log.empty:
+        axes[0, 0].set_title("not trained: no curves")
+        return fig
     for ax, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             ax.plot(log["epoch"] + 1, log[name], marker="o", ms=3, label=name.replace("_", " "))

@@ -117,18 +117,18 @@ def follow(job: subprocess.Popen[bytes], log: IO[str], title: str, stall: float)
 
 def show(line: str, log: IO[str], bar: Any, tail: collections.deque[str]) -> None:
     """A progress line moves the bar; any other line is logged."""
-    mark, text = line[:1], line[1:]
-    if mark == MARK:
+    before, mark, text = line.partition(MARK)
+    if before or not mark:
+        log.write(before + "\n")
+        log.flush()
+        tail.append(before)
+    if mark:
         said = json.loads(text)
         if bar.total != said["total"]:
             bar.reset(said["total"])
             bar.initial = bar.n = said["done"]  # resumed: the rate counts from here
         bar.set_postfix_str(said["note"], refresh=False)
         bar.update(said["done"] - bar.n)
-    else:
-        log.write(line + "\n")
-        log.flush()
-        tail.append(line)
 
 
 def explain(title: str, code: int, errors: Path, output: Path, tail: list[str]) -> str:

@@ -94,7 +94,7 @@ def seed_of(*parts: int) -> int:
 
 
 def build(run: Pretrain, videos: int) -> Random:
-    """The method of a run, initialised from its seed alone; global generators are left alone."""
-    with torch.random.fork_rng(devices=[]):
+    """The method of a run, initialised from its seed alone; global generators stay as they were."""
+    with torch.random.fork_rng():
         torch.manual_seed(seed_of(run.seed, 0))
         return METHODS[run.method](run, videos)

@@ -10,25 +10,29 @@ import torch
 from tqdm import tqdm
 
 from avnb import checkpoint
-from avnb.batches import Arrivals, Sampling, VideoClips
+from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch
 from avnb.config import Pretrain, digest
+from avnb.files import locked, write_aside
 from avnb.launch import launch
 from avnb.methods import build
-from avnb.train import write_log
+from avnb.train import training_videos
 from avnb.videos import Manifest
 from avnb.views import SoundView
-from avnb.workspace import Workspace
+from avnb.workspace import Workspace, cores
 
 Bands = tuple[list[float], list[float]]
 
 
 def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:
-    """The folder of a run; its name holds a hash of all values and of the data."""
-    return runs / f"{run.method}-{digest({'run': run.flat(), 'data': manifest.digest})}"
+    """The folder of a run; its name holds a hash of all values, of the data and of FORMAT."""
+    made_of = {"run": run.flat(), "data": manifest.digest, "format": checkpoint.FORMAT}
+    return runs / f"{run.method}-{digest(made_of)}"
 
 
-def bands(manifest: Manifest, run: Pretrain, cache: Path, *, workers: int) -> Bands:
-    """Mean and standard deviation of each mel band over the videos that have sound, cached.
+def bands(manifest: Manifest, run: Pretrain, *, workers: int) -> Bands:
+    """Mean and standard deviation of each mel band over the videos that have sound.
+
+    Kept beside the manifest.
 
     One clip a video, unaugmented.
 
@@ -39,7 +43,7 @@ def bands(manifest: Manifest, run: Pretrain, cache: Path, *, workers: int) -> Ba
     if not heard.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} has an audio stream")
     key = {"data": heard.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
-    file = cache / f"bands-{digest(key)}.json"
+    file = manifest.where / f"bands-{digest(key)}.json"
     if file.exists():
         found = json.loads(file.read_text())
         return found["mean"], found["std"]
@@ -56,8 +60,7 @@ def bands(manifest: Manifest, run: Pretrain, cache: Path, *, workers: int) -> Ba
         count, total, squares = count + x.shape[1], total + x.sum(1), squares + (x**2).sum(1)
     mean = total / count
     std = (squares / count - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)  # empty bands stay 0
-    cache.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
+    write_aside(file, json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
     return mean.tolist(), std.tolist()
 
 
@@ -101,7 +104,7 @@ class Pretrained:
 
 
 def pretrained(
-    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 1
+    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 0
 ) -> dict[str, Pretrained]:
     """Runs of several methods with a workspace's values; those not done yet are done now.
 
@@ -110,44 +113,69 @@ def pretrained(
     manifest, found = work.manifest("vggsound", data), {}
     for method in methods:
         run = work.pretraining(method=method, seed=seed)
-        where = work.manifests("vggsound")
-        folder = pretrain(run, manifest, where, work.runs, processes=processes)
-        found[method] = Pretrained(run, folder)
+        found[method] = Pretrained(run, pretrain(run, manifest, work.runs, processes=processes))
     return found
 
 
+def resolved(processes: int, shards: int) -> int:
+    """The number of processes: as asked, or for 0 one a GPU, else one a core, dividing `shards`.
+
+    Raises:
+        ValueError: when the number asked for cannot be used; it says which can.
+    """
+    gpus, allowed = torch.cuda.device_count(), [n for n in range(1, shards + 1) if shards % n == 0]
+    if processes == 0:
+        return max(n for n in allowed if n <= (gpus or cores()))
+    if processes not in allowed:
+        raise ValueError(
+            f"{processes} processes cannot share {shards} shards evenly: take one of {allowed}, "
+            "0 (chosen for you), or set `shards` to a multiple of the processes"
+        )
+    if gpus and processes > gpus:
+        raise ValueError(f"{processes} processes, but {gpus} GPUs: take at most {gpus}, or 0")
+    return processes
+
+
 def pretrain(
-    run: Pretrain, manifest: Manifest, manifest_folder: Path, runs: Path, *,
-    processes: int, workers: int = 0, stall_seconds: float = 900.0,
+    run: Pretrain, manifest: Manifest, runs: Path, *, processes: int = 0, workers: int = 0,
+    stall_seconds: float = 900.0,
 ) -> Path:  # fmt: skip
     """Pre-train on the training split and return the run's folder, which holds `last.pt`.
 
-    Done already, nothing happens; interrupted, it goes on after the last whole epoch.
+    Done already, nothing happens; interrupted, it goes on after the last whole epoch. BatchNorm
+    takes its statistics in each process; their number is in the run's job file.
 
     Args:
-        manifest_folder: where `manifest` is saved: the processes read it there.
+        manifest: as its folder has it on disk: the processes read it there.
         runs: the folder of runs.
-        processes: of the job; one a GPU, or one a core.
+        processes: of the job; 0 is one a GPU, or one a core.
         workers: decoding processes for each of them; 0 decodes in the process itself.
 
     Raises:
         LaunchError: when the job fails; the message holds the worker's traceback.
+        ValueError: when the videos or the number of processes do not fit the run.
     """
-    train = manifest.split("train")
-    folder = run_folder(runs, run, train)
+    train = training_videos(manifest, run)
+    folder, processes = run_folder(runs, run, train), resolved(processes, run.optim.shards)
     if finished(folder, run):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    statistics = bands(train, run, manifest_folder, workers=max(1, workers))
-    about = describe(run, train, statistics)
-    job = {"about": about, "manifest": str(manifest_folder), "workers": workers}
-    (folder / "job.json").write_text(json.dumps(job, indent=1))
-    if run.method == "random":
-        checkpoint.save(folder / "last.pt", about, build(run, len(train)), log=[])
-        write_log(folder / "log.jsonl", [])
-    else:
-        launch(
-            ["train", str(folder)], processes=processes, folder=folder,
-            title=f"pre-training {run.method}", stall_seconds=stall_seconds,
-        )  # fmt: skip
+    steps_per_epoch(len(train), run)
+    with locked(folder):
+        if finished(folder, run):  # by whoever held the lock
+            return folder
+        statistics = bands(train, run, workers=max(1, workers))
+        about = describe(run, train, statistics)
+        job = {
+            "about": about, "manifest": str(manifest.where), "workers": workers,
+            "processes": processes,
+        }  # fmt: skip
+        write_aside(folder / "job.json", json.dumps(job, indent=1))
+        if run.method == "random":
+            checkpoint.save(folder / "last.pt", about, build(run, len(train)), log=[])
+            write_aside(folder / "log.jsonl", "")
+        else:
+            launch(
+                ["train", str(folder)], processes=processes, folder=folder,
+                title=f"pre-training {run.method}", stall_seconds=stall_seconds,
+            )  # fmt: skip
     return folder

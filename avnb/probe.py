@@ -33,8 +33,9 @@ def fit(
 ) -> tuple[Probe, list[float]]:
     """Train on features [V, D, F] of D random clips of each of V videos, labels [V].
 
-    Each epoch sees every video once, through one of its D clips drawn at random: with D as many
-    as epochs, that is what encoding fresh crops in every epoch would give.
+    Each epoch sees every video once, through one of its D clips; no clip is seen again before
+    all others of its video were. With D as many as epochs, each is seen once, as when fresh
+    crops are encoded in every epoch.
 
     Returns:
         The probe and the mean loss of each epoch.
@@ -49,7 +50,9 @@ def fit(
     adam, losses = torch.optim.Adam(layer.parameters()), []
     for epoch in range(how.probe_epochs):
         adam.param_groups[0]["lr"] = how.probe_lr_at(epoch)
-        which = torch.randint(draws, (videos,), generator=rng)
+        if epoch % draws == 0:
+            turn = torch.rand(videos, draws, generator=rng).argsort(dim=1)  # [V, D]
+        which = turn[:, epoch % draws]
         order, total = torch.randperm(videos, generator=rng), 0.0
         for rows in order.split(how.probe_batch):
             loss = F.cross_entropy(layer(features[rows, which[rows]]), label[rows])
@@ -109,8 +112,9 @@ def extract_all(
     }
     return ProbeFeatures(**{
         name: extract(
-            path, manifest.split("train" if name == "train" else "test"), sampling, cache,
-            seed=how.seed, workers=workers, title=f"{source.run.method} on {manifest.name}, {name}",
+            source.checkpoint, manifest.split("train" if name == "train" else "test"), sampling,
+            cache,            seed=how.seed, workers=workers,
+            title=f"{source.run.method} on {manifest.name}, {name}",
         )
         for name, sampling in asked.items()
     })  # fmt: skip

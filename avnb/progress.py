@@ -1,6 +1,7 @@
 """Progress of a subprocess: it prints structured lines, its launcher draws the bar."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ def reporter(total: float) -> Callable[[float, str], None]:
         now = time.monotonic()
         if now - last >= EVERY_SECONDS or done >= total:
             last = now
-            print(MARK + json.dumps({"done": done, "total": total, "note": note}), flush=True)
+            line = MARK + json.dumps({"done": done, "total": total, "note": note}) + "\n"
+            os.write(1, line.encode())  # at once: other processes write to the same pipe
 
     return report

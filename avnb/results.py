@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 Array = np.ndarray[Any, Any]
-IDENTITY = ("task", "metric", "level", "method", "dataset", "split", "seed", "profile", "run")
+IDENTITY = [
+    "task", "metric", "level", "method", "dataset", "split", "seed", "profile", "run", "data",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class Row:
     seed: int | None = None
     profile: str = ""
     run: str = ""  # id of the run whose checkpoint was measured
+    data: str = ""  # `synthetic` or `real`, and the digest of the videos measured on
     source: str = "this book"
     where: str = ""  # table of the source
 
@@ -51,7 +54,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table, the last one of each identity."""
     table = pd.DataFrame(list(rows), columns=[f.name for f in fields(Row)])
-    return table.drop_duplicates(list(IDENTITY), keep="last", ignore_index=True)
+    return table.drop_duplicates(IDENTITY, keep="last", ignore_index=True)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def extract_both(
     heard = manifest.with_sound()
     test, train = (
         extract(
-            path, heard.split(split), sampling, cache, seed=how.seed, workers=workers,
+            source.checkpoint, heard.split(split), sampling, cache, seed=how.seed, workers=workers,
             title=f"{source.run.method} on {manifest.name}, {part}",
         )
         for split, part in SIDES
@@ -124,7 +124,13 @@ def middle_frame(manifest: Manifest, row: int) -> Array:
     """The frame [H, W, 3] in the middle of a video."""
     video, seen = manifest.videos[row], []
     times = np.array([video.seconds / 2])
-    read(manifest.path(video), times, lambda _, frame: seen.append(frame), seconds=video.seconds)
+    read(
+        manifest.path(video),
+        times,
+        lambda _, frame: seen.append(frame),
+        seconds=video.seconds,
+        start=video.start,
+    )
     return seen[0]
 
 

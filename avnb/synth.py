@@ -8,22 +8,23 @@ originals. Length, resolution and frame rate vary; some videos are silent, dubbe
 import csv
 import io
 import json
-import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from avnb.config import World, digest
+from avnb.files import in_parallel, locked, write_aside
 from avnb.scenes import SOUND_HZ, Array, Flaw, Scene, frames, move, soundtrack
 
-FORMAT = 1  # raised when the same World would give other videos than before
+MPEG4: dict[str, object] = {"qscale": "3"}
+H264: dict[str, object] = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
+FORMAT = 2  # raised when the same World would give other videos than before
 
 # thing and motion; half of the UCF- and HMDB-like classes are also VGGSound-like classes
 VGGSOUND = {
@@ -54,7 +55,7 @@ HMDB51 = {
 # ---- files ------------------------------------------------------------------------------------
 
 
-def film(scene: Scene, root: Path) -> None:
+def film(root: Path, scene: Scene) -> None:
     """Make one video file; written aside and renamed, so that what exists is whole."""
     out = root / scene.path
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,11 +71,11 @@ def film(scene: Scene, root: Path) -> None:
     sound = None
     if scene.sound and scene.flaw != "silent":
         sound = soundtrack(scene, path, len(path.x) / fps)
-    partial = out.with_name(f".{out.stem}.partial{out.suffix}")
-    encode(partial, frames(scene, path, height, width), (width, height), fps, sound)
+    aside = out.with_name(f".{out.stem}.partial{out.suffix}")
+    encode(aside, frames(scene, path, height, width), (width, height), fps, sound)
     if scene.flaw == "broken":
-        damage(partial, rng)
-    partial.replace(out)
+        damage(aside, rng)
+    aside.replace(out)
 
 
 def encode(
@@ -88,8 +89,7 @@ def encode(
         video.pix_fmt, video.time_base = "yuv420p", Fraction(1, fps)
         # The same bytes every time: one thread, and no mb-tree, whose look-ahead races.
         video.codec_context.thread_count = 1
-        h264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
-        video.options = {"qscale": "3"} if avi else h264
+        video.options = MPEG4 if avi else H264
         audio = None
         if sound is not None:
             audio = container.add_stream("libmp3lame" if avi else "aac", rate=SOUND_HZ)
@@ -212,30 +212,30 @@ def make(world: World, root: Path, *, workers: int = 2) -> Path:
     stamp = root / "world.json"
     scenes: list[Scene] = []
     texts: dict[str, str] = {}
-    if stamp.exists() and (found := json.loads(stamp.read_text())) != values:
-        changed = {k: (found.get(k), v) for k, v in values.items() if found.get(k) != v}
-        raise ValueError(
-            f"{root} holds a world made from other values (it has, this has): {changed}\n"
-            "Give this world its own folder, or delete that one."
-        )
-    if stamp.exists():
-        return root
-    for writer in WRITERS.values():
-        some, lists = writer(world)
-        scenes, texts = scenes + some, texts | lists
-    for name, text in texts.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(text.encode())
-    (root / "scenes.json").write_text(json.dumps([asdict(s) for s in scenes], indent=0))
-    todo = [s for s in scenes if not (root / s.path).exists()]
-    bar = tqdm(total=len(scenes), initial=len(scenes) - len(todo), desc="synthetic videos")
-    # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
-    with bar, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(film, s, root) for s in todo]
-        for job in as_completed(jobs):
-            job.result()
-            bar.update()
-    stamp.write_text(json.dumps(values, indent=1))
+    with locked(root):
+        if stamp.exists() and (found := json.loads(stamp.read_text())) != values:
+            changed = {k: (found.get(k), v) for k, v in values.items() if found.get(k) != v}
+            raise ValueError(
+                f"{root} holds a world made from other values (it has, this has): {changed}\n"
+                "Give this world its own folder, or delete that one."
+            )
+        if stamp.exists():
+            return root
+        for writer in WRITERS.values():
+            some, lists = writer(world)
+            scenes, texts = scenes + some, texts | lists
+        for name, text in texts.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(text.encode())
+        write_aside(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
+        todo = [s for s in scenes if not (root / s.path).exists()]
+        made = in_parallel(
+            partial(film, root), todo, workers=workers, title="synthetic videos",
+            done=len(scenes) - len(todo),
+        )  # fmt: skip
+        for _ in made:
+            pass
+        write_aside(stamp, json.dumps(values, indent=1))
     return root
 
 

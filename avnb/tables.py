@@ -48,10 +48,11 @@ def verdict(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
     return f"{names[0]} and {names[1]} cannot be told apart {numbers}; the intervals overlap"
 
 
-SCALE = {
-    "smoke": "This is the smoke size: every part works, and the numbers mean nothing.",
-    "demo": "These are demo-scale numbers on synthetic videos; they say nothing about real ones.",
-    "thesis": "",
+SIZES = {
+    "smoke": "This was made at **smoke** size, which only shows that every part works: its "
+    "numbers mean nothing.",
+    "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
+    "show whether the method learns, and say nothing about real videos at full scale.",
 }
 
 
@@ -63,7 +64,9 @@ def reading(rows: pd.DataFrame, pairs: list[tuple[str, str]], profile: str) -> s
         of = {row["method"]: row for row in some.to_dict("records")}
         said = verdict(of["xid"], of["random"])
         lines.append(f"- **{level}, {metric}** (chance {of['xid']['chance']:.1f} %): {said}.")
-    return "\n".join([*lines, "", f"n = {int(rows['n'].iloc[0])} test videos. {SCALE[profile]}"])
+    return "\n".join(
+        [*lines, "", f"n = {int(rows['n'].iloc[0])} test videos. {SIZES.get(profile, '')}"]
+    )
 
 
 def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from avnb import checkpoint, dist, progress
 from avnb.batches import Batch, Sampling, VideoClips, steps_per_epoch, training_epochs
 from avnb.config import Optim, Pretrain
+from avnb.files import write_aside
 from avnb.methods import build
 from avnb.videos import Manifest
 from avnb.views import PictureView, SoundView
@@ -89,7 +90,7 @@ def fit(
             adam.zero_grad(set_to_none=True)
             terms["loss"].backward()
             adam.step()
-            # Summed on the device: nothing inside the loop waits for a number.
+            # Summed on the device: the loop waits for no number.
             sums = {k: sums.get(k, 0) + v.detach() for k, v in {**terms, "steps": one}.items()}
             report(batch.step + 1, f"loss {log[-1]['loss']:.3f}" if log else "first epoch")
         steps = sums.pop("steps")
@@ -107,20 +108,18 @@ def fit(
 
 
 def write_log(path: Path, log: list[dict[str, Any]]) -> None:
-    """One line an epoch, written aside and renamed."""
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in log))
-    partial.replace(path)
+    """One line an epoch."""
+    write_aside(path, "".join(json.dumps(row) + "\n" for row in log))
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[torch.device]:
     """Join the job this process was started for (none: alone); NCCL on GPUs, else gloo."""
-    processes, local = (
-        int(os.environ.get("WORLD_SIZE", "1")),
-        int(os.environ.get("LOCAL_RANK", "0")),
+    processes, local, beside = (
+        int(os.environ.get(name, other))
+        for name, other in (("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
     )
-    cuda = torch.cuda.is_available() and local < torch.cuda.device_count()
+    cuda = torch.cuda.device_count() >= beside  # the same answer in every process
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
@@ -134,12 +133,28 @@ def process_group() -> Iterator[torch.device]:
         torch.distributed.destroy_process_group()
 
 
+def training_videos(manifest: Manifest, run: Pretrain) -> Manifest:
+    """The training split, with the videos without sound treated as the run says.
+
+    Raises:
+        ValueError: when there are some and `missing_sound` is `error`.
+    """
+    train = manifest.split("train")
+    silent = len(train) - len(train.with_sound())
+    if silent and run.missing_sound == "error":
+        raise ValueError(
+            f"{silent} of {len(train)} training videos of {manifest.folder} have no audio stream; "
+            "`missing_sound` may be 'silence' (they are heard as zeros) or 'drop'"
+        )
+    return train.with_sound() if run.missing_sound == "drop" else train
+
+
 @record
 def main(out: Path) -> None:
     """One process of the job described by `out/job.json`; started by torchrun, or alone."""
     job = json.loads((out / "job.json").read_text())
     run, manifest = Pretrain.from_flat(**job["about"]["run"]), Manifest.load(Path(job["manifest"]))
-    manifest = manifest.split("train")
+    manifest = training_videos(manifest, run)
     if manifest.digest != job["about"]["data"]:
         raise ValueError(f"{job['manifest']} has changed since {out / 'job.json'} was written")
     sampling = Sampling(
@@ -148,11 +163,6 @@ def main(out: Path) -> None:
     clips = VideoClips(manifest, sampling, seed=run.seed)
     total = steps_per_epoch(len(manifest), run) * run.optim.epochs
     with process_group() as device:
-        if run.optim.shards % dist.world_size():
-            raise ValueError(
-                f"{dist.world_size()} processes cannot divide {run.optim.shards} shards; set "
-                "`shards` to a multiple of the processes, and `batch` to a multiple of `shards`"
-            )
 
         def epochs(first: int) -> Iterator[tuple[int, Iterator[Batch]]]:
             return training_epochs(

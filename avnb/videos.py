@@ -7,17 +7,16 @@ those that cannot, with the reason. Nothing else in the package knows a data set
 
 import csv
 import json
-import multiprocessing
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from avnb.config import digest, unknown_name
 from avnb.decode import DecodeError, inspect
+from avnb.files import in_parallel, locked, write_aside
 
 Split = Literal["train", "test"]
 
@@ -36,6 +35,7 @@ class Entry:
 class Video(Entry):
     """An entry whose file was decoded from beginning to end."""
 
+    start: float  # time stamp of the first frame
     seconds: float
     fps: float
     width: int
@@ -50,7 +50,8 @@ class Listing:
     name: str
     folder: Path
     classes: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...]  # those whose file is there
+    listed: int  # lines of the lists, with or without a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Manifest:
     """The usable videos of a data set, all or a part of them."""
 
     name: str
-    folder: Path
+    folder: Path  # of the videos
+    where: Path  # of the manifest itself
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
 
@@ -67,9 +69,17 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Stands for the data: changes with any class, id, label or length."""
-        rows = [(v.id, v.label, round(v.seconds, 3)) for v in self.videos]
+        """Stands for the data: changes with any class, id, label, length, size or sound."""
+        rows = [
+            (v.id, v.label, v.width, v.height, v.sound_hz, round(v.seconds, 3)) for v in self.videos
+        ]
         return digest([self.name, self.classes, rows])
+
+    @property
+    def origin(self) -> str:
+        """`synthetic` or `real`, and the digest: what result rows say of their data."""
+        made = (self.folder.parent / "scenes.json").exists()
+        return f"{'synthetic' if made else 'real'}:{self.digest}"
 
     @property
     def labels(self) -> list[int]:
@@ -87,21 +97,18 @@ class Manifest:
 
     def only(self, videos: Iterable[Video]) -> "Manifest":
         """The same data set with the given videos."""
-        return Manifest(
-            name=self.name, folder=self.folder, classes=self.classes, videos=tuple(videos)
-        )
+        return replace(self, videos=tuple(videos))
 
     def path(self, video: Video) -> Path:
         """Where the video's file lies."""
         return self.folder / video.path
 
-    def save(self, out: Path) -> Path:
-        """Write `manifest.csv` and what belongs to it into the folder `out`."""
-        out.mkdir(parents=True, exist_ok=True)
-        write_rows(out / "manifest.csv", Video, self.videos)
+    def save(self) -> None:
+        """Write `manifest.csv` and what belongs to it into the folder `where`."""
+        self.where.mkdir(parents=True, exist_ok=True)
+        write_rows(self.where / "manifest.csv", Video, self.videos)
         about = {"name": self.name, "folder": str(self.folder), "classes": self.classes}
-        (out / "dataset.json").write_text(json.dumps(about, indent=1))
-        return out
+        write_aside(self.where / "dataset.json", json.dumps(about, indent=1))
 
     @classmethod
     def load(cls, out: Path) -> "Manifest":
@@ -110,6 +117,7 @@ class Manifest:
         return cls(
             name=about["name"],
             folder=Path(about["folder"]),
+            where=out,
             classes=tuple(about["classes"]),
             videos=tuple(read_rows(out / "manifest.csv")),
         )
@@ -148,6 +156,13 @@ def need(path: Path, what: str) -> Path:
     return path
 
 
+def in_lines(table: Path) -> Iterator[tuple[str, str]]:
+    """Each line that is not empty, and where it stands."""
+    for number, line in enumerate(table.read_text().splitlines(), 1):
+        if line.strip():
+            yield line.strip(), f"{table}, line {number}"
+
+
 def files_below(folder: Path) -> dict[str, str]:
     """Every file below a folder: name in lower case -> path relative to it."""
     return {p.name.lower(): p.relative_to(folder).as_posix() for p in folder.rglob("*.*")}
@@ -161,7 +176,7 @@ def list_vggsound(folder: Path, fold: int = 1) -> Listing:
     there are left out: no collection of VGGSound is complete.
     """
     table = need(folder / "vggsound.csv", "the list of VGGSound (id, start, label, split)")
-    files, entries, labels = files_below(folder), [], set()
+    files, entries, labels, number = files_below(folder), [], set(), 0
     with table.open(newline="") as file:
         for number, row in enumerate(csv.reader(file), 1):
             if len(row) != 4 or row[3] not in ("train", "test") or not row[1].isdigit():
@@ -176,7 +191,9 @@ def list_vggsound(folder: Path, fold: int = 1) -> Listing:
                     entries.append(Entry(id=key, path=path, label=label, split=split))
                     break
     classes = tuple(sorted(labels))
-    return Listing(name="vggsound", folder=folder, classes=classes, entries=tuple(entries))
+    return Listing(
+        name="vggsound", folder=folder, classes=classes, entries=tuple(entries), listed=number
+    )
 
 
 def list_ucf101(folder: Path, fold: int = 1) -> Listing:
@@ -187,20 +204,29 @@ def list_ucf101(folder: Path, fold: int = 1) -> Listing:
     """
     lists = need(folder / "ucfTrainTestlist", "the folder of UCF-101's official lists")
     index = need(lists / "classInd.txt", "the class list, '1 ApplyEyeMakeup' a line")
-    classes = tuple(line.split()[1] for line in index.read_text().splitlines() if line.strip())
+    classes = []
+    for line, place in in_lines(index):
+        if len(line.split()) != 2:
+            raise ValueError(f"{place}: expected '1 ApplyEyeMakeup', found {line!r}")
+        classes.append(line.split()[1])
     exact = {name.lower(): name for name in classes}
-    files, entries = files_below(folder), []
-    for split in ("train", "test"):
+    files, entries, listed = files_below(folder), [], 0
+    splits: tuple[Split, ...] = ("train", "test")
+    for split in splits:
         table = need(lists / f"{split}list0{fold}.txt", f"the official {split} list")
-        for line in filter(str.strip, table.read_text().splitlines()):
-            class_name, name = line.split()[0].split("/")
-            if class_name.lower() not in exact:
-                raise ValueError(f"{table}: {line!r} names a class that is not in {index}")
+        for line, place in in_lines(table):
+            class_name, _, name = line.split()[0].partition("/")
+            if class_name.lower() not in exact or not name:
+                raise ValueError(
+                    f"{place}: expected '<Class>/v_<Class>_gNN_cNN.avi', found {line!r}"
+                )
+            listed += 1
             if path := files.get(name.lower()):
                 label = exact[class_name.lower()]
-                key = Path(name).stem
-                entries.append(Entry(id=key, path=path, label=label, split=split))
-    return Listing(name="ucf101", folder=folder, classes=classes, entries=tuple(entries))
+                entries.append(Entry(id=Path(name).stem, path=path, label=label, split=split))
+    return Listing(
+        name="ucf101", folder=folder, classes=tuple(classes), entries=tuple(entries), listed=listed
+    )
 
 
 def list_hmdb51(folder: Path, fold: int = 1) -> Listing:
@@ -214,19 +240,22 @@ def list_hmdb51(folder: Path, fold: int = 1) -> Listing:
     if not tables:
         raise FileNotFoundError(f"{lists} holds no file that ends in {ending}")
     roles: dict[str, Split] = {"1": "train", "2": "test"}
-    entries = []
+    entries, listed = [], 0
     for table in tables:
         label = table.name.removesuffix(ending)
-        for line in filter(str.strip, table.read_text().splitlines()):
-            name, role = line.rsplit(maxsplit=1)
-            path = f"{label}/{name}"
-            if role not in ("0", "1", "2") or "/" in name:
-                raise ValueError(f"{table}: expected '<video>.avi 0|1|2', found {line!r}")
+        for line, place in in_lines(table):
+            name, _, role = line.rpartition(" ")
+            path = f"{label}/{name.strip()}"
+            if role not in ("0", "1", "2") or "/" in name or ".." in (label, name.strip()):
+                raise ValueError(f"{place}: expected '<video>.avi 0|1|2', found {line!r}")
+            listed += role in roles
             if role in roles and (folder / path).exists():
                 key = path.removesuffix(".avi")
                 entries.append(Entry(id=key, path=path, label=label, split=roles[role]))
     classes = tuple(t.name.removesuffix(ending) for t in tables)
-    return Listing(name="hmdb51", folder=folder, classes=classes, entries=tuple(entries))
+    return Listing(
+        name="hmdb51", folder=folder, classes=classes, entries=tuple(entries), listed=listed
+    )
 
 
 LISTS = {"vggsound": list_vggsound, "ucf101": list_ucf101, "hmdb51": list_hmdb51}
@@ -268,35 +297,41 @@ def look_at(folder: Path, entry: Entry) -> Video | Unusable:
     return Video(**asdict(entry), **asdict(found))
 
 
+def fingerprint(what: Listing) -> dict[str, str]:
+    """Changes with the folder, the lists, and the size or date of any listed file."""
+    files = [(what.folder / e.path).stat() for e in what.entries]
+    state = [
+        [asdict(e), f.st_size, f.st_mtime_ns] for e, f in zip(what.entries, files, strict=True)
+    ]
+    return {"folder": str(what.folder), "files": digest(state)}
+
+
 def audit(what: Listing, out: Path, *, workers: int = 2) -> tuple[Manifest, list[Unusable]]:
     """Decode every listed file; write `manifest.csv` and `ledger.csv` into `out`.
 
-    Done once: a second call with the same lists reads the tables back.
+    Done once: while lists and files stay the same, a second call reads the tables back.
 
     Raises:
         ValueError: when no file at all can be decoded.
     """
-    stamp, key = out / "audit.json", digest([asdict(e) for e in what.entries])
-    about = {"entries": key, "folder": str(what.folder)}
-    if stamp.exists() and json.loads(stamp.read_text()) == about:
-        with (out / "ledger.csv").open(newline="") as file:
-            return Manifest.load(out), [Unusable(**row) for row in csv.DictReader(file)]
-    out.mkdir(parents=True, exist_ok=True)
-    found: dict[int, Video | Unusable] = {}
-    # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    with pool, tqdm(total=len(what.entries), desc=f"audit of {what.name}") as bar:
-        jobs = {pool.submit(look_at, what.folder, e): i for i, e in enumerate(what.entries)}
-        for job in as_completed(jobs):
-            found[jobs[job]] = job.result()
-            bar.update()
-    rows = [found[i] for i in range(len(found))]
-    bad = [row for row in rows if isinstance(row, Unusable)]
-    good = tuple(row for row in rows if isinstance(row, Video))
-    write_rows(out / "ledger.csv", Unusable, bad)
-    if not good:
-        raise ValueError(f"none of the {len(bad)} videos can be decoded; see {out}/ledger.csv")
-    manifest = Manifest(name=what.name, folder=what.folder, classes=what.classes, videos=good)
-    manifest.save(out)
-    stamp.write_text(json.dumps(about))
+    stamp, about = out / "audit.json", fingerprint(what)
+    with locked(out):
+        if stamp.exists() and json.loads(stamp.read_text()) == about:
+            with (out / "ledger.csv").open(newline="") as file:
+                return Manifest.load(out), [Unusable(**row) for row in csv.DictReader(file)]
+        done = in_parallel(
+            partial(look_at, what.folder), what.entries, workers=workers,
+            title=f"audit of {what.name}",
+        )  # fmt: skip
+        rows = [row for _, row in sorted(done, key=itemgetter(0))]
+        bad = [row for row in rows if isinstance(row, Unusable)]
+        good = tuple(row for row in rows if isinstance(row, Video))
+        write_rows(out / "ledger.csv", Unusable, bad)
+        if not good:
+            raise ValueError(f"none of the {len(bad)} videos can be decoded; see {out}/ledger.csv")
+        manifest = Manifest(
+            name=what.name, folder=what.folder, where=out, classes=what.classes, videos=good
+        )
+        manifest.save()
+        write_aside(stamp, json.dumps(about))
     return manifest, bad

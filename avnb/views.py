@@ -106,6 +106,8 @@ def random_resized_crop(
 
 def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Crop:
     """A px x px square of the resized frame: somewhere, or its centre when `rng` is None."""
+    if resize_px < px:
+        raise ValueError(f"resize_px must be at least frame_px, got {resize_px} and {px}")
     room = resize_px - px
     top, left = (room // 2, room // 2) if rng is None else rng.integers(room + 1, size=2)
     return Crop(box=(int(top), int(left), px, px), px=px, resize_px=resize_px)
@@ -202,8 +204,8 @@ class SoundView(nn.Module):
         super().__init__()
         self.form = form
         self.mel = torchaudio.transforms.MelSpectrogram(
-            clip.sound_hz, form.window_samples, hop_length=form.hop_samples, n_mels=form.mels,
-            power=1.0, norm="slaney", mel_scale="slaney",
+            clip.sound_hz, form.fft_samples, form.window_samples, form.hop_samples,
+            n_mels=form.mels, power=1.0, norm="slaney", mel_scale="slaney",
         )  # fmt: skip
         self.register_buffer("band_mean", torch.tensor(bands[0])[:, None])
         self.register_buffer("band_std", torch.tensor(bands[1])[:, None])

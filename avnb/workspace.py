@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from avnb import synth, videos
-from avnb.config import Evaluation, Pretrain, World, profile
+from avnb.config import Evaluation, Pretrain, World, digest, profile
 from avnb.videos import Manifest
 
 
@@ -100,8 +100,5 @@ class Workspace:
         """
         root = Path(folder).expanduser().resolve() if folder else self.world() / data_set
         listed = videos.listing(data_set, root, fold)
-        return videos.audit(listed, self.manifests(data_set, fold), workers=cores())[0]
-
-    def manifests(self, data_set: str, fold: int = 1) -> Path:
-        """The folder of a data set's manifest and ledger."""
-        return self.folder / "manifests" / (data_set if fold == 1 else f"{data_set}-{fold}")
+        where = self.folder / "manifests" / f"{data_set}-{digest([str(root), fold])}"
+        return videos.audit(listed, where, workers=cores())[0]

@@ -29,7 +29,7 @@ def main(out: Path) -> None:
         )  # fmt: skip
         _, batches = next(epochs)
         method = build(run, len(manifest)).to(device)
-        for part in method.modules():  # its statistics are a process's own; see `choices`
+        for part in method.modules():  # its statistics are a process's own
             if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                 part.eval()
         model = DistributedDataParallel(method) if dist.world_size() > 1 else method

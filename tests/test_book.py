@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 from tests.conftest import ROOT
 from tests.test_launch import alive, wait_for
 
+NO_ARTICLE = ("genindex.html", "search.html")
 COMMAND = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
 
 
@@ -50,7 +51,7 @@ def made(build, interrupted):
 @pytest.fixture(scope="module")
 def pages(build, made):
     found = sorted((build / "smoke/book/_build/html").rglob("*.html"))
-    return [p for p in found if p.name not in ("genindex.html", "search.html")]
+    return [p for p in found if "_static" not in p.parts and p.name not in NO_ARTICLE]
 
 
 @pytest.mark.timeout(600)
@@ -170,7 +171,7 @@ def test_picture_and_sound_can_be_played(pages, opened, kind):
 def test_a_page_says_at_which_size_it_was_made(pages, opened):
     open_page, _ = opened
     for path in pages:
-        if path.parent.name == "chapters":
+        if path.parent.name == "chapters" and path.stem != "02_rince":  # it runs nothing
             text = open_page(path).locator("article").inner_text()
             assert "smoke" in text and "numbers mean nothing" in text, path.name
 

@@ -145,6 +145,43 @@ def test_a_stream_cut_off_behind_a_whole_index_is_found(tmp_path):
         inspect(path)
 
 
+def test_avi_with_b_frames_counts_time_from_its_first_frame(tmp_path):
+    path = tmp_path / "b.avi"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mpeg4", rate=25)
+        video.width = video.height = 64
+        video.pix_fmt, video.options = "yuv420p", {"bf": "2", "qscale": "1"}
+        for i in range(60):
+            picture = np.full((64, 64, 3), 4 * i, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(video.encode())
+    found = inspect(path)
+    assert found.seconds == pytest.approx(60 / 25, abs=0.001)
+    frames, _ = levels(path, [0, 0.4, 0.401, 2.0], seconds=found.seconds, start=found.start)
+    assert frames == [0, 10, 10, 50]
+
+
+def test_sound_that_pauses_or_begins_late_stays_in_time(tmp_path):
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as out:
+        video, audio = out.add_stream("libx264", rate=20), out.add_stream("pcm_s16le", rate=HZ)
+        video.width = video.height = 64
+        video.pix_fmt, audio.layout = "yuv420p", "mono"
+        for _ in range(80):
+            picture = np.full((64, 64, 3), 100, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(video.encode())
+        for at in (1.0, 2.5):  # half a second of noise each, silence is not stored
+            noise = np.random.default_rng(0).integers(-9000, 9000, (1, HZ // 2), dtype=np.int16)
+            frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = HZ, int(at * HZ), Fraction(1, HZ)
+            out.mux(audio.encode(frame))
+        out.mux(audio.encode())
+    _, sound = levels(path, [0], seconds=4, sound_starts=np.array([0.0]), samples=4 * HZ)
+    loud = abs(sound[0]).reshape(40, -1).mean(axis=1) > 0.01  # tenths of a second
+    assert np.flatnonzero(loud).tolist() == [*range(10, 15), *range(25, 30)]
+
+
 def test_a_file_with_sound_alone_is_no_video(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as out:

@@ -45,7 +45,7 @@ def test_it_has_one_parameters_cell_of_plain_values_that_papermill_reads_whole(p
         ast.literal_eval(node.value)
         assert line.count("=") == 1, f"{line}: papermill cannot read a line with two '='"
     seen = papermill.inspect_notebook(str(path))
-    assert set(seen) == set(parameters.declared(cell.source)) and "profile" in seen
+    assert set(seen) == set(parameters.declared(cell.source))
 
 
 def test_its_first_code_checks_the_parameters(cells):

@@ -73,7 +73,7 @@ def test_the_same_seed_makes_the_same_bytes(tmp_path, path):
     scene = Scene(path=path, thing="bell", motion="swinging", seed=5, look_seed=7)
     made = set()
     for i in range(6):  # encoders with threads differ once in a while only
-        synth.film(scene, tmp_path / str(i))
+        synth.film(tmp_path / str(i), scene)
         made.add((tmp_path / str(i) / path).read_bytes())
     assert len(made) == 1
 

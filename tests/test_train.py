@@ -1,5 +1,6 @@
 """One loop, any number of processes, interrupted or not: the same numbers."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from avnb.config import Pretrain
 from avnb.launch import LaunchError, launch
 from avnb.methods import build
 from avnb.pretrain import describe, finished, read_log, run_folder
-from avnb.train import Views, fit
+from avnb.train import Views, fit, training_videos
 from avnb.videos import Manifest
 from tests.conftest import ROOT
 
@@ -164,7 +165,7 @@ def trained(manifests, tmp_path_factory):
     run = Pretrain.from_flat(**PROFILES["smoke"]["pretrain"])
     runs = tmp_path_factory.mktemp("runs")
     manifest = Manifest.load(manifests / "vggsound")
-    folder = pretrain.pretrain(run, manifest, manifests / "vggsound", runs, processes=2)
+    folder = pretrain.pretrain(run, manifest, runs, processes=2)
     return run, manifest, runs, folder
 
 
@@ -174,15 +175,14 @@ def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, 
     assert folder == run_folder(runs, run, manifest.split("train"))
     before = (folder / "last.pt").stat().st_mtime_ns
     start = time.monotonic()
-    pretrain.pretrain(run, manifest, manifests / "vggsound", runs, processes=2)
+    pretrain.pretrain(run, manifest, runs, processes=2)
     assert (folder / "last.pt").stat().st_mtime_ns == before and time.monotonic() - start < 1
 
 
 def test_a_workers_traceback_is_in_the_exception(trained, manifests, tmp_path):
     run, manifest, _, _ = trained
-    broken = manifest.only(manifest.videos)
-    object.__setattr__(broken, "folder", tmp_path / "gone")
-    broken.save(tmp_path / "manifest")
+    broken = dataclasses.replace(manifest, folder=tmp_path / "gone", where=tmp_path / "manifest")
+    broken.save()
     with pytest.raises(LaunchError, match=r"DecodeError.*gone.*No such file") as caught:
         folder = tmp_path / "run"
         folder.mkdir()
@@ -194,11 +194,28 @@ def test_a_workers_traceback_is_in_the_exception(trained, manifests, tmp_path):
     assert "Traceback" in str(caught.value) and "decode.py" in str(caught.value)
 
 
-def test_processes_that_do_not_divide_the_shards_are_refused_in_words(trained, tmp_path):
-    _, _, _, folder = trained
-    (tmp_path / "job.json").write_bytes((folder / "job.json").read_bytes())
-    with pytest.raises(LaunchError, match="3 processes cannot divide 2 shards; set `shards`"):
-        launch(["train", str(tmp_path)], processes=3, folder=tmp_path, title="xid")
+def test_processes_that_do_not_divide_the_shards_are_refused_in_words(trained):
+    run, manifest, runs, _ = trained
+    with pytest.raises(
+        ValueError, match=r"3 processes cannot share 2 shards.*take one of \[1, 2\]"
+    ):
+        pretrain.pretrain(run, manifest, runs, processes=3)
+
+
+def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
+    run, manifest, _, folder = trained
+    train = manifest.split("train")
+    silent = len(train) - len(train.with_sound())
+    assert (
+        silent > 0
+        and json.loads((folder / "job.json").read_text())["about"]["without_sound"] == silent
+    )
+    values = run.flat()
+    drop = Pretrain.from_flat(**{**values, "missing_sound": "drop"})
+    assert training_videos(manifest, drop) == train.with_sound()
+    error = Pretrain.from_flat(**{**values, "missing_sound": "error"})
+    with pytest.raises(ValueError, match=f"{silent} of {len(train)} training videos"):
+        training_videos(manifest, error)
 
 
 def test_killed_with_sigkill_it_goes_on_and_ends_as_if_nothing_had_been(

@@ -98,8 +98,44 @@ def test_nonsense_in_a_list_is_named_with_its_line(copied_world):
 
 def test_a_second_audit_reads_the_first_ones_tables(world, tmp_path, monkeypatch):
     first = audit(listing("hmdb51", world / "hmdb51"), tmp_path)
-    monkeypatch.setattr(videos, "ProcessPoolExecutor", None)  # would fail if it were used
+    monkeypatch.setattr(videos, "in_parallel", None)  # would fail if it were used
     assert audit(listing("hmdb51", world / "hmdb51"), tmp_path) == first
+
+
+def test_a_repaired_file_is_looked_at_again(copied_world, tmp_path):
+    folder = copied_world / "vggsound"
+    _, bad = audit(listing("vggsound", folder), tmp_path)
+    good = next(
+        e for e in listing("vggsound", folder).entries if e.path not in {b.path for b in bad}
+    )
+    (folder / bad[0].path).write_bytes((folder / good.path).read_bytes())
+    _, now = audit(listing("vggsound", folder), tmp_path)
+    assert {b.path for b in bad} - {b.path for b in now} == {bad[0].path}
+
+
+def test_missing_files_are_counted(copied_world):
+    folder = copied_world / "ucf101"
+    before = listing("ucf101", folder)
+    assert before.listed == len(before.entries)
+    (folder / before.entries[0].path).unlink()
+    after = listing("ucf101", folder)
+    assert (after.listed, len(after.entries)) == (before.listed, before.listed - 1)
+
+
+@pytest.mark.parametrize(
+    "data_set, table, line",
+    [
+        ("hmdb51", "testTrainMulti_7030_splits/roll_bell_test_split1.txt", "no_role.avi"),
+        ("ucf101", "ucfTrainTestlist/trainlist01.txt", "v_StarRolling_g01_c01.avi 3"),
+        ("ucf101", "ucfTrainTestlist/classInd.txt", "lonely"),
+    ],
+)
+def test_a_line_of_another_form_is_named_with_its_place(copied_world, data_set, table, line):
+    path = copied_world / data_set / table
+    path.write_text(path.read_text() + line + "\n")
+    number = len(path.read_text().splitlines())
+    with pytest.raises(ValueError, match=rf"{path.name}, line {number}: expected .*{line}"):
+        listing(data_set, copied_world / data_set)
 
 
 def test_a_digest_changes_with_labels_and_videos(manifests):
