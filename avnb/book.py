@@ -29,14 +29,22 @@ class BookError(RuntimeError):
 
 
 class LocalKernels(AsyncKernelManager):
-    """Kernels that are spoken to through files of this user, not through an open port."""
+    """Kernels that are spoken to through files of this user, not through an open port.
+
+    What cells print comes through those files; a kernel's own chatter, as when it is ended in
+    the middle of a cell, is kept from the terminal.
+    """
 
     transport = Unicode("ipc")
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self.sockets = tempfile.TemporaryDirectory(prefix="avnb-kernel-")
-        self.ip = str(Path(self.sockets.name) / "socket")
+        self.folder = tempfile.TemporaryDirectory(prefix="avnb-kernel-")
+        self.ip = str(Path(self.folder.name) / "socket")
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        with (Path(self.folder.name) / "chatter.txt").open("ab") as file:
+            await super()._async_launch_kernel(kernel_cmd, **{**options, "stderr": file})
 
 
 def tagged(notebook: Any, tag: str) -> Any:
