@@ -141,6 +141,11 @@ def start_worker(number: int) -> None:
     torch.set_num_threads(1)
 
 
+def worth_starting(workers: int, videos: int) -> int:
+    """How many of `workers` pay: starting one costs seconds, reading a video milliseconds."""
+    return min(workers, videos // 64)
+
+
 class Arrivals:
     """Batches of one video each, in the order of `items`, read ahead by `workers` processes.
 

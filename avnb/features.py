@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb import checkpoint
-from avnb.batches import Arrivals, Sampling, VideoClips
+from avnb.batches import Arrivals, Sampling, VideoClips, worth_starting
 from avnb.config import Pretrain, digest
 from avnb.files import locked
 from avnb.train import Views
@@ -88,7 +88,7 @@ def forward(
     every = tuple(range(sampling.count))
     items = [(0, row, every) for row in range(len(manifest))]
     picture, sound = [], []
-    clips = Arrivals(dataset, items, workers=workers)
+    clips = Arrivals(dataset, items, workers=worth_starting(workers, len(items)))
     for batch in tqdm(clips, total=len(items), desc=title, unit="video"):
         seen = batch.to(device)
         picture.append(frozen.video_encoder(frozen.views.picture(seen.frames)).cpu())

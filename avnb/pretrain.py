@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from avnb import checkpoint
-from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch
+from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
 from avnb.config import Pretrain, digest
 from avnb.files import locked, write_aside
 from avnb.launch import launch
@@ -52,7 +52,7 @@ def bands(manifest: Manifest, run: Pretrain, *, workers: int) -> Bands:
     sampling = Sampling(clip=run.clip, count=1, place="random", augment=run.augment)
     clips = Arrivals(
         VideoClips(heard, sampling, seed=run.seed), [(0, i, (0,)) for i in range(len(heard))],
-        workers=workers,
+        workers=worth_starting(workers, len(heard)),
     )  # fmt: skip
     count, total, squares = 0, torch.zeros(mels).double(), torch.zeros(mels).double()
     for batch in tqdm(clips, total=len(heard), desc="mel band statistics", unit="video"):

@@ -113,7 +113,7 @@ def extract_all(
     return ProbeFeatures(**{
         name: extract(
             source.checkpoint, manifest.split("train" if name == "train" else "test"), sampling,
-            cache,            seed=how.seed, workers=workers,
+            cache, seed=how.seed, workers=workers,
             title=f"{source.run.method} on {manifest.name}, {name}",
         )
         for name, sampling in asked.items()
