@@ -38,7 +38,7 @@ test: install ## install what tests need, lint, type-check, run all tests
 	$(BIN)/python -m pytest
 
 lab: install ## JupyterLab with the notebooks
-	$(BIN)/python -m jupyterlab --notebook-dir=.
+	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
 
 clean: ## delete build/ (videos, checkpoints, results, book), not the environment
 	rm -rf build
