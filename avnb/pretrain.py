@@ -32,9 +32,7 @@ def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:
 def bands(manifest: Manifest, run: Pretrain, *, workers: int) -> Bands:
     """Mean and standard deviation of each mel band over the videos that have sound.
 
-    Kept beside the manifest.
-
-    One clip a video, unaugmented.
+    From one clip a video, not augmented; kept beside the manifest.
 
     Raises:
         ValueError: when no video has sound.

@@ -6,6 +6,7 @@ those that cannot, with the reason. Nothing else in the package knows a data set
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -124,13 +125,12 @@ class Manifest:
 
 
 def write_rows(path: Path, kind: type, rows: Iterable[object]) -> None:
-    """A CSV table of dataclass rows, written aside and renamed."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        table = csv.DictWriter(file, [f.name for f in fields(kind)])
-        table.writeheader()
-        table.writerows(asdict(row) for row in rows)  # type: ignore[call-overload]
-    partial.replace(path)
+    """A CSV table of dataclass rows."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)  # type: ignore[call-overload]
+    write_aside(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[Video]:
