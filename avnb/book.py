@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -90,6 +91,11 @@ def press(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
+    except KeyboardInterrupt:
+        # The cell that was running dies with its kernel. asyncio reports that whenever the
+        # forgotten task is collected, in the middle of what is said to whoever interrupted.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     failed.unlink(missing_ok=True)
     running.replace(out)
     return out
