@@ -28,17 +28,22 @@ class MemoryBank(nn.Module):
         result does not depend on the order in which a device happens to write.
         """
         video, which, count = video.unique(return_inverse=True, return_counts=True)
-        mean = torch.zeros(len(video), z.shape[1], device=z.device)
-        mean = mean.index_add_(0, which, z.float()) / count[:, None]
+        mean = torch.zeros(len(video), z.shape[1], device=z.device, dtype=self.rows.dtype)
+        mean = mean.index_add_(0, which, z.to(mean.dtype)) / count[:, None]
         mixed = self.momentum * self.rows[video] + (1 - self.momentum) * mean
         self.rows[video] = F.normalize(mixed, dim=1)
 
 
-def draw_negatives(video: Tensor, videos: int, count: int, rng: torch.Generator) -> Tensor:
+def draw_negatives(
+    video: Tensor, videos: int, count: int, rng: torch.Generator, *, first: int = 0, whole: int = 0
+) -> Tensor:
     """[B, count] rows drawn uniformly from all `videos` but the clip's own, `video` [B].
 
-    Drawn on the CPU, whose generator is the same everywhere; nothing waits for the device.
+    The clips are rows `first` to `first` + B of a batch of `whole` clips; each clip's draw is the
+    same however the batch is divided. Drawn on the CPU, whose generator is the same everywhere;
+    nothing waits for the device.
     """
-    other = torch.randint(videos - 1, (len(video), count), generator=rng)
-    other = other.to(video.device, non_blocking=True)
+    size = len(video)
+    other = torch.randint(videos - 1, (max(whole, first + size), count), generator=rng)
+    other = other[first : first + size].to(video.device, non_blocking=True)
     return other + (other >= video[:, None])

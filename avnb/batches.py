@@ -6,8 +6,9 @@ and an interrupted epoch can be repeated exactly. A reading of a file gives all 
 are due soon.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ class Sampling:
     resize_px: int = 0
     random_crop: bool = False
     sound: bool = True
+    apart_seconds: tuple[float, float] | None = None  # a second clip of the video, so far away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,25 +47,69 @@ class Batch:
     video: Tensor  # [B] row of the manifest
     label: Tensor  # [B]
     draws: views.Draws | None = None
+    partner: Tensor | None = None  # [B, 3, T, S, S] of a second clip of each video
+    partner_draws: views.Draws | None = None
     step: int = 0  # steps of the run before this one
+    first: int = 0  # clips of the whole batch before these: of other processes, or of other parts
 
     def __post_init__(self) -> None:
-        sizes = {name: len(getattr(self, name)) for name in ("frames", "sound", "video", "label")}
+        sizes = {
+            f.name: len(value) for f in fields(self) if (value := self.tensor(f.name)) is not None
+        }
         if len(set(sizes.values())) != 1 or self.frames.ndim != 5 or self.frames.shape[1] != 3:
             raise ValueError(f"a batch of {sizes} with frames {tuple(self.frames.shape)}")
 
+    def tensor(self, name: str) -> Tensor | None:
+        """The field's value if it is a tensor."""
+        value = getattr(self, name)
+        return value if isinstance(value, Tensor) else None
+
+    def __len__(self) -> int:
+        return len(self.video)
+
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with every tensor changed."""
-        names = ("frames", "sound", "video", "label")
-        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
-        return replace(self, draws=self.draws and self.draws.apply(change), **changed)
+        changed: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                changed[f.name] = change(value)
+            elif isinstance(value, views.Draws):
+                changed[f.name] = value.apply(change)
+        return replace(self, **changed)
+
+    def split(self, size: int) -> list["Batch"]:
+        """Parts of `size` clips, in order."""
+        return [
+            replace(self.apply(lambda x, at=at: x[at : at + size]), first=self.first + at)  # type: ignore[misc]
+            for at in range(0, len(self), size)
+        ]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; only the order of `draws` stays, which steers the code."""
+        """The same batch on a device; only the order of draws stays, which steers the code."""
         moved = self.apply(lambda x: x.to(device, non_blocking=True))
-        if self.draws is None or moved.draws is None:
-            return moved
-        return replace(moved, draws=replace(moved.draws, order=self.draws.order))
+        kept = {
+            name: replace(new, order=old.order)
+            for name in ("draws", "partner_draws")
+            if (old := getattr(self, name)) is not None
+            and (new := getattr(moved, name)) is not None
+        }
+        return replace(moved, **kept)
+
+    @classmethod
+    def stack(cls, rows: list[tuple["Batch", int]], **where: int) -> "Batch":
+        """One batch of the given clips of the given batches."""
+        found: dict[str, Any] = {}
+        for f in fields(cls):
+            values = [getattr(one, f.name) for one, _ in rows]
+            if isinstance(values[0], Tensor):
+                found[f.name] = torch.stack(
+                    [v[at] for v, (_, at) in zip(values, rows, strict=True)]
+                )
+            elif isinstance(values[0], views.Draws):
+                one = [v[at : at + 1] for v, (_, at) in zip(values, rows, strict=True)]
+                found[f.name] = views.Draws.stack(one)
+        return cls(**{**found, **where})
 
 
 Item = tuple[int, int, tuple[int, ...]]  # epoch, row of the manifest, which of its clips
@@ -93,45 +139,63 @@ class VideoClips(Dataset[Batch]):
         """All clips of one video."""
         return self[epoch, row, tuple(range(self.sampling.count))]
 
-    def __getitem__(self, item: Item) -> Batch:
-        epoch, row, wanted = item
-        s, video = self.sampling, self.manifest.videos[row]
-        clip, rng = s.clip, np.random.default_rng([self.seed, epoch, row])
+    def cuts(self, seconds: float, rng: np.random.Generator) -> tuple[clips.Array, clips.Array]:
+        """Where the clips of a video start: [C, V] pictures of V views, and [C] sounds."""
+        s, clip = self.sampling, self.sampling.clip
         takes = clip.picture_seconds
         if s.sound:
             takes = clips.room(takes, clip.sound_seconds, clip.max_offset_seconds)
         if s.place == "random":
-            starts = clips.random_starts(video.seconds, takes, s.count, rng)
+            starts = clips.random_starts(seconds, takes, s.count, rng)
         else:
-            starts = clips.uniform_starts(video.seconds, takes, s.count)
-        times = clips.frame_times(starts, clip.frames, clip.picture_fps, video.seconds)
+            starts = clips.uniform_starts(seconds, takes, s.count)
         heard = clips.sound_starts(
-            starts, video.seconds, clip.sound_seconds, clip.max_offset_seconds, rng
+            starts, seconds, clip.sound_seconds, clip.max_offset_seconds, rng
         )
-        crops = [self.crop(video.height, video.width, rng) for _ in range(s.count)]
-        draws = views.draw(s.augment, s.count, rng) if s.augment is not None else None
+        if s.apart_seconds is None:
+            return starts[:, None], heard
+        partner = clips.partner_starts(starts, seconds, clip.picture_seconds, s.apart_seconds, rng)
+        return np.stack([starts, partner], axis=1), heard
+
+    def __getitem__(self, item: Item) -> Batch:
+        epoch, row, wanted = item
+        s, video = self.sampling, self.manifest.videos[row]
+        clip, rng = s.clip, np.random.default_rng([self.seed, epoch, row])
+        starts, heard = self.cuts(video.seconds, rng)
+        count, seen = starts.shape
+        crops = [self.crop(video.height, video.width, rng) for _ in range(count * seen)]
+        draws = [
+            views.draw(s.augment, count, rng) if s.augment is not None else None
+            for _ in range(seen)
+        ]
         chosen = np.array(wanted)
-        size = (len(wanted), clip.frames, 3, clip.frame_px, clip.frame_px)
+        times = clips.frame_times(
+            starts[chosen].ravel(), clip.frames, clip.picture_fps, video.seconds
+        )
+        size = (len(wanted) * seen, clip.frames, 3, clip.frame_px, clip.frame_px)
         frames = torch.empty(size, dtype=torch.uint8)
 
         def take(index: int, picture: clips.Array) -> None:
             which, at = divmod(index, clip.frames)
-            crop = crops[wanted[which]]
+            crop = crops[wanted[which // seen] + count * (which % seen)]
             frames[which, at] = crop(torch.from_numpy(picture).permute(2, 0, 1))
 
         sound = decode.read(
-            self.manifest.path(video), times[chosen].ravel(), take, seconds=video.seconds,
+            self.manifest.path(video), times.ravel(), take, seconds=video.seconds,
             start=video.start,
             sound_starts=heard[chosen] if s.sound else None, samples=clip.samples,
             hz=clip.sound_hz,
         )  # fmt: skip
-        count = len(wanted)
+        pictures = frames.transpose(1, 2)  # [C V, 3, T, S, S]
+        kept = [None if d is None else d[torch.from_numpy(chosen)] for d in draws]
         return Batch(
-            frames=frames.transpose(1, 2),  # [C, 3, T, S, S]
-            sound=torch.zeros(count, 0) if sound is None else torch.from_numpy(sound),
-            video=torch.full((count,), row),
-            label=torch.full((count,), self.labels[row]),
-            draws=None if draws is None else draws[torch.from_numpy(chosen)],
+            frames=pictures[::seen],
+            sound=torch.zeros(len(wanted), 0) if sound is None else torch.from_numpy(sound),
+            video=torch.full((len(wanted),), row),
+            label=torch.full((len(wanted),), self.labels[row]),
+            draws=kept[0],
+            partner=pictures[1::2] if seen == 2 else None,
+            partner_draws=kept[1] if seen == 2 else None,
         )
 
 
@@ -158,11 +222,19 @@ class Arrivals:
             dataset, batch_size=None, sampler=items, num_workers=workers,
             worker_init_fn=start_worker, prefetch_factor=4 if workers else None,
             multiprocessing_context="spawn" if workers else None,
+            persistent_workers=workers > 0,
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
             yield batch.apply(Tensor.clone) if self.batches.num_workers else batch
+
+
+def grouped(arriving: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Batches of one video each, `size` of them put together."""
+    several = iter(arriving)
+    while held := list(itertools.islice(several, size)):
+        yield Batch.stack([(one, row) for one in held for row in range(len(one))])
 
 
 # ---- the plan of an epoch ---------------------------------------------------------------------
@@ -233,26 +305,33 @@ class Stream(Sampler[Item]):
 
 
 def training_epochs(
-    dataset: VideoClips, run: Pretrain, first: int, *, rank: int, processes: int, workers: int
+    dataset: VideoClips, run: Pretrain, done: int, *, rank: int, processes: int, workers: int
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
-    """Each epoch from `first` on, with this process's part of its batches.
+    """Each epoch after `done` steps, with what is left of this process's part of its batches.
 
     Workers are started once and read ahead over the end of an epoch.
     """
-    size = run.optim.batch // processes
+    size, steps = run.optim.batch // processes, steps_per_epoch(len(dataset), run)
+    first, skip = divmod(done, steps)
 
     def plan(epoch: int) -> Plan:
-        whole = epoch_plan(len(dataset), run, epoch)
+        whole = epoch_plan(len(dataset), run, epoch)[skip if epoch == first else 0 :]
         return [rows[rank * size : (rank + 1) * size] for rows in whole]
 
     epochs = range(first, run.optim.epochs)
     arriving = iter(Arrivals(dataset, Stream(plan, epochs, run.window_steps), workers=workers))
     for epoch in epochs:
-        yield epoch, planned_batches(arriving, plan(epoch), epoch, run.window_steps)
+        parts = plan(epoch)
+        yield (
+            epoch,
+            planned_batches(
+                arriving, parts, run.window_steps, (epoch + 1) * steps - len(parts), rank * size
+            ),
+        )
 
 
 def planned_batches(
-    arriving: Iterator[Batch], plan: Plan, epoch: int, window: int
+    arriving: Iterator[Batch], plan: Plan, window: int, first_step: int, first: int
 ) -> Iterator[Batch]:
     """Put the arriving clips together as planned; each is held until its step and no longer."""
     reads = iter(readings(plan, window))
@@ -263,17 +342,4 @@ def planned_batches(
                 video, clips_read = next(reads)
                 batch = next(arriving)
                 held.update({(video, c): (batch, i) for i, c in enumerate(clips_read)})
-        yield pick([held.pop(row) for row in rows], epoch * len(plan) + step)
-
-
-def pick(rows: list[tuple[Batch, int]], step: int) -> Batch:
-    """One batch of the given clips of the given videos."""
-    draws = [one.draws[clip : clip + 1] for one, clip in rows if one.draws is not None]
-    return Batch(
-        frames=torch.stack([one.frames[clip] for one, clip in rows]),
-        sound=torch.stack([one.sound[clip] for one, clip in rows]),
-        video=torch.stack([one.video[clip] for one, clip in rows]),
-        label=torch.stack([one.label[clip] for one, clip in rows]),
-        draws=views.Draws.stack(draws) if draws else None,
-        step=step,
-    )
+        yield Batch.stack([held.pop(row) for row in rows], step=first_step + step, first=first)

@@ -10,9 +10,9 @@ from torch import nn
 
 from avnb.config import Pretrain
 from avnb.encoders import AudioEncoder, VideoEncoder
-from avnb.methods import Random, build
+from avnb.methods import Method, build
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -23,13 +23,22 @@ def save(path: Path, about: dict[str, Any], method: nn.Module, **rest: Any) -> N
     """Write aside, flush to disk, rename: an interruption leaves the old file or the new one.
 
     `about` is what the run is: its plain values, the classes, the digest of the data.
+
+    Raises:
+        CheckpointError: when it cannot be written, as on a full disk; the old file stays.
     """
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save({"format": FORMAT, "about": about, "method": method.state_dict(), **rest}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    whole = {"format": FORMAT, "about": about, "method": method.state_dict(), **rest}
+    try:
+        with partial.open("wb") as file:
+            torch.save(whole, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a short write
+        partial.unlink(missing_ok=True)
+        before = "the one before it is kept" if path.exists() else "there is none before it"
+        raise CheckpointError(f"{path} could not be written ({error}); {before}") from error
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -74,7 +83,8 @@ def encoders(path: Path) -> tuple[VideoEncoder, AudioEncoder, dict[str, Any]]:
     """Both encoders, frozen in evaluation mode, and what the run was."""
     found = load(path)
     run = Pretrain.from_flat(**found["about"]["run"])
-    method: Random = build(run, found["about"]["videos"])
+    about = found["about"]
+    method: Method = build(run, about["videos"], len(about["classes"]))
     method.load_state_dict(found["method"])
     method.eval().requires_grad_(False)
-    return method.video_encoder, method.audio_encoder, found["about"]
+    return method.video_encoder, method.audio_encoder, about

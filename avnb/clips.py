@@ -37,6 +37,28 @@ def sound_starts(
     return rng.uniform(low, high)
 
 
+def partner_starts(
+    starts: Array,
+    seconds: float,
+    clip_seconds: float,
+    apart_seconds: tuple[float, float],
+    rng: np.random.Generator,
+) -> Array:
+    """[C] starts of a second clip, d in [least, most] seconds after the first.
+
+    Behind the video's end it goes on at its beginning. The two do not overlap wherever the video
+    leaves room for that; where it does not, d is taken modulo what there is.
+    """
+    d = rng.uniform(*apart_seconds, len(starts))
+    last = max(seconds - clip_seconds, 0.0)
+    behind = np.maximum(last - starts - clip_seconds, 0.0)  # where it may start after the first
+    before = np.maximum(starts - clip_seconds, 0.0)  # and before it
+    apart = behind + before > 0
+    step = np.mod(np.maximum(d - clip_seconds, 0.0), np.where(apart, behind + before, 1.0))
+    clear = np.where(step < behind, starts + clip_seconds + step, step - behind)
+    return np.where(apart, clear, np.mod(starts + d, last) if last else 0.0)
+
+
 def room(picture_seconds: float, sound_seconds: float, max_offset_seconds: float) -> float:
     """Seconds that a clip takes from the start of its picture, so that its sound fits as well."""
     return max(picture_seconds, sound_seconds - max_offset_seconds)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-Method = Literal["xid", "random"]
+Method = Literal["xid", "vicreg_av", "vicreg_v", "supervised", "random"]
 Missing = Literal["silence", "drop", "error"]
 
 
@@ -107,8 +107,9 @@ class Spectrogram:
 
 @dataclass(frozen=True, kw_only=True)
 class XID:
-    """Cross-modal instance discrimination scored by RINCE (thesis 3.1)."""
+    """Cross-modal instance discrimination (thesis 3.1)."""
 
+    xid_loss: Literal["rince", "info_nce"] = "rince"  # info_nce is the loss of AVID
     embedding_dim: int = 128
     negatives: int = 1024
     temperature: float = 0.07
@@ -126,6 +127,68 @@ class XID:
     def q_at(self, progress: float) -> float:
         """Linear from q_first at progress 0 to q_last at progress 1."""
         return self.q_first + (self.q_last - self.q_first) * progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICReg:
+    """Variance-invariance-covariance regularisation (thesis 3.2), and its two suggested mendings.
+
+    Clips of `vicreg_v` start so many seconds apart. `huber_delta` above 0 makes the invariance
+    grow linearly for differences above it; `audio_rest_share` of all steps leave the audio path
+    of `vicreg_av` as it is (thesis 4.2.2). Both are off in the thesis's runs.
+    """
+
+    expander_dim: int = 4096
+    invariance_weight: float = 25.0
+    variance_weight: float = 25.0
+    covariance_weight: float = 1.0
+    apart_seconds_min: float = 2.0
+    apart_seconds_max: float = 8.0
+    huber_delta: float = 0.0
+    audio_rest_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 10**6, "expander_dim")
+        check_range(self, 0, 1e6, "invariance_weight", "variance_weight", "covariance_weight")
+        check_range(self, 0, 3600, "apart_seconds_min")
+        check_range(self, self.apart_seconds_min, 3600, "apart_seconds_max")
+        check_range(self, 0, 1e6, "huber_delta")
+        check_range(self, 0, 1, "audio_rest_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Which training videos are used (thesis 4.1.1); the draw is the same for every method.
+
+    Balanced over classes as far as the smallest class allows, then at random. Validation videos
+    are others of the same split; only `supervised` looks at them. Fewer are taken where there
+    are not so many.
+    """
+
+    subset_videos: int = 50_000
+    validation_videos: int = 10_000
+    subset_seed: int = 0
+    patience_epochs: int = 2  # `supervised` ends when validation accuracy has not risen so long
+
+    def __post_init__(self) -> None:
+        check_range(self, 2, 10**9, "subset_videos")
+        check_range(self, 0, 10**9, "validation_videos")
+        check_range(self, 1, 10**6, "patience_epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How the same thing is computed: what fits the machine, and what it costs in precision."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks; losses are always in fp32
+    compile_encoders: bool = False
+    sync_batch_norm: Literal["vicreg", "all", "none"] = "vicreg"  # one set of statistics a batch
+    micro_batch: int = 0  # clips a process takes at once, adding gradients; 0: all its share
+    save_every_steps: int = 500  # and at the end of each epoch
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 10**6, "micro_batch")
+        check_range(self, 1, 10**9, "save_every_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +292,20 @@ class Pretrain(Flat):
     spectrogram: Spectrogram = field(default_factory=Spectrogram)
     optim: Optim = field(default_factory=Optim)
     xid: XID = field(default_factory=XID)
+    vicreg: VICReg = field(default_factory=VICReg)
+    subset: Subset = field(default_factory=Subset)
+    compute: Compute = field(default_factory=Compute)
+
+    @property
+    def hears(self) -> bool:
+        """Whether the method listens to the sound."""
+        return self.method != "vicreg_v"
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether batch statistics are taken over all processes."""
+        value = self.compute.sync_batch_norm
+        return value == "all" or (value == "vicreg" and self.method.startswith("vicreg"))
 
     def __post_init__(self) -> None:
         check_range(self, 1, 4096, "width", "clips_per_video")
@@ -283,21 +360,24 @@ class World(Flat):
         check_range(self, 2, 10_000, *counts)
 
 
-# Differences to the thesis. `demo` fits two CPU cores and a few minutes; `smoke` only shows that
-# every part works, and its numbers mean nothing.
+# Differences to the defaults, for all methods and by method. `demo` fits two CPU cores and a few
+# minutes; `smoke` only shows that every part works, and its numbers mean nothing.
 _SMALL: dict[str, Any] = {
     "picture_fps": 8.0, "frame_px": 48, "mels": 64, "crop_area_min": 0.5,
     "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05,
     # With lam (negatives + 1) above 1, RINCE is positive while nothing is learnt yet, and the
     # quickest way down is to push everything apart. Short runs do not find back from there.
     "negatives": 96, "q_last": 0.1,
-    "batch": 32, "shards": 2, "lr": 2.5e-3, "window_steps": 1000,
+    "batch": 32, "shards": 2, "lr": 2.5e-3, "window_steps": 1000, "expander_dim": 256,
+    # Videos of four seconds leave less room between two clips.
+    "apart_seconds_min": 1.0, "apart_seconds_max": 3.0,
 }  # fmt: skip
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
-    "thesis": {"pretrain": {}, "evaluation": {}, "world": {}},
+    "thesis": {"pretrain": {}, "supervised": {"epochs": 50}, "evaluation": {}, "world": {}},
     "demo": {
         "pretrain": {
             **_SMALL, "width": 16, "epochs": 9, "lr_decay": 0.8, "lr_decay_every_epochs": 2,
+            "subset_videos": 480, "validation_videos": 64,
         },
         "evaluation": {
             "picture_fps": 8.0, "resize_px": 56, "train_draws": 8, "clip_level_clips": 5,
@@ -308,7 +388,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "pretrain": {
             **_SMALL, "width": 8, "frame_px": 32, "epochs": 2, "batch": 16, "clips_per_video": 2,
-            "negatives": 16,
+            "negatives": 16, "expander_dim": 32, "subset_videos": 32, "validation_videos": 8,
         },
         "evaluation": {
             "picture_fps": 8.0, "resize_px": 36, "train_draws": 2, "clip_level_clips": 2,

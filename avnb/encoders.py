@@ -1,4 +1,4 @@
-"""The two encoders and the projector (thesis 4.1.2).
+"""The two encoders and the heads of pre-training (thesis 4.1.2).
 
 Shapes: B clips, T frames of H x W pixels, M mel bands x t spectrogram frames, w the width
 (64 in the thesis). Both encoders give [B, 8w] features.
@@ -19,7 +19,8 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(part, nn.Linear):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def space_then_time(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
@@ -139,5 +140,24 @@ class Projector(nn.Sequential):
             nn.Linear(features, features),
             nn.ReLU(inplace=True),
             nn.Linear(features, dim),
+        )
+        initialise(self)
+
+
+class Expander(nn.Sequential):
+    """Three linear layers from features to a wide embedding, BatchNorm and ReLU between them.
+
+    Without biases, which BatchNorm and the loss's own centring would take out again.
+    """
+
+    def __init__(self, features: int, dim: int):
+        super().__init__(
+            nn.Linear(features, dim, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(dim, dim, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(dim, dim, bias=False),
         )
         initialise(self)

@@ -124,6 +124,9 @@ def show(line: str, log: IO[str], bar: Any, tail: collections.deque[str]) -> Non
         tail.append(before)
     if mark:
         said = json.loads(text)
+        if "said" in said:
+            bar.write(said["said"])
+            return
         if bar.total != said["total"]:
             bar.reset(said["total"])
             bar.initial = bar.n = said["done"]  # resumed: the rate counts from here

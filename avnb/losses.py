@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -59,3 +60,53 @@ def rince(pos: Tensor, neg: Tensor, *, q: float, lam: float) -> Tensor:
     pos, neg = at_least_float(pos, neg)
     excess = log_total(pos, neg) + math.log(lam) - pos  # [B]
     return ((q * pos).exp() * torch.expm1(q * excess)).mean() / q
+
+
+def off_diagonal(x: Tensor) -> Tensor:
+    """All entries [D (D - 1)] of a square matrix [D, D] but its diagonal."""
+    d = len(x)
+    return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
+
+
+def vicreg_terms(
+    x: Tensor, y: Tensor, *, eps: float = 1e-4, huber_delta: float = 0.0
+) -> dict[str, Tensor]:
+    r"""The three terms of VICReg (thesis eqs. 3.4-3.6), each a scalar of at least 0, unweighted.
+
+        invariance = mean over clips and dimensions of (x - y)^2
+        variance   = mean over both views and all dimensions of max(0, 1 - sqrt(Var + eps))
+        covariance = sum over both views of sum_{i != j} C_ij^2 / D
+
+    Bardes et al. 2022, arXiv:2105.04906, in the normalisation that the weights 25, 25, 1 are
+    meant for. Variances and covariances are those of a sample (B - 1).
+
+    Args:
+        x: [B, D] embeddings of one view, B at least 2, not normalised.
+        y: [B, D] embeddings of the other view of the same clips.
+        eps: keeps the root's slope finite where a dimension is constant.
+        huber_delta: above 0, differences beyond it count linearly (Huber), so that a pair which
+            does not belong together pulls no harder the further it lies apart; the square is
+            kept below it, and 0 is the square everywhere.
+
+    Raises:
+        ValueError: when the shapes differ, or there are less than two clips.
+    """
+    if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"x and y must both be [B, D] with B at least 2, got {shapes}")
+    x, y = at_least_float(x, y)
+    invariance = F.mse_loss(x, y)
+    if huber_delta > 0:
+        invariance = 2 * F.huber_loss(x, y, delta=huber_delta)
+    hinges, covariances = [], []
+    for z in (x, y):
+        z = z - z.mean(dim=0)
+        deviation = (z.square().sum(dim=0) / (len(z) - 1) + eps).sqrt()
+        hinges.append(F.relu(1 - deviation).mean())
+        covariance = z.T @ z / (len(z) - 1)
+        covariances.append(off_diagonal(covariance).square().sum() / z.shape[1])
+    return {
+        "invariance": invariance,
+        "variance": (hinges[0] + hinges[1]) / 2,
+        "covariance": covariances[0] + covariances[1],
+    }

@@ -13,29 +13,61 @@ from avnb import dist
 from avnb.bank import MemoryBank, draw_negatives
 from avnb.batches import Batch
 from avnb.config import Pretrain
-from avnb.encoders import AudioEncoder, Projector, VideoEncoder
-from avnb.losses import rince
+from avnb.encoders import AudioEncoder, Expander, Projector, VideoEncoder
+from avnb.losses import at_least_float, info_nce, rince, vicreg_terms
+
+Terms = dict[str, Tensor]
 
 
-class Random(nn.Module):
-    """No pre-training: the encoders as they are initialised, the same for every method."""
+class Method(nn.Module):
+    """The two encoders, initialised alike for every method, and what training asks of them.
 
-    def __init__(self, run: Pretrain, videos: int):
+    Args:
+        run: the run's values.
+        videos: rows of the training manifest.
+        classes: its classes.
+    """
+
+    divisible = True  # whether the loss of a batch is the mean of the losses of its parts
+
+    def __init__(self, run: Pretrain, videos: int, classes: int):
         super().__init__()
+        self.run = run
         self.video_encoder, self.audio_encoder = VideoEncoder(run.width), AudioEncoder(run.width)
+        self.embedded: Terms = {}  # of the last forward pass, [B, D] each, for a look at health
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """Networks run inside it, losses outside."""
+        lower = self.run.compute.precision == "bf16"
+        return torch.autocast(batch.video.device.type, torch.bfloat16, enabled=lower)
+
+    def before_step(self, step: int) -> None:
+        """Called when gradients are there and weights have not moved yet."""
+
+    def after_step(self) -> None:
+        """Called when weights have moved."""
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> Terms:
+        """[B] measures of each clip of a validation batch, for methods that have labels."""
+        raise NotImplementedError(f"{type(self).__name__} is not validated")
 
 
-class CrossModalDiscrimination(Random):
+class Random(Method):
+    """No pre-training."""
+
+
+class CrossModalDiscrimination(Method):
     """xID: find the sound of a picture among those of other videos, and the reverse.
 
     Thesis 3.1, eq. 3.3; Morgado et al. 2021, arXiv:2004.12943, with RINCE for InfoNCE.
     """
 
-    def __init__(self, run: Pretrain, videos: int):
-        super().__init__(run, videos)
+    def __init__(self, run: Pretrain, videos: int, classes: int):
+        super().__init__(run, videos, classes)
         if videos < 2:
             raise ValueError(f"xid needs two videos to tell apart, got {videos}")
-        self.run, self.videos, x = run, videos, run.xid
+        self.videos, x = videos, run.xid
         features = self.video_encoder.features
         self.video_projector = Projector(features, x.embedding_dim)
         self.audio_projector = Projector(features, x.embedding_dim)
@@ -43,13 +75,15 @@ class CrossModalDiscrimination(Random):
             MemoryBank(videos, x.embedding_dim, momentum=x.bank_momentum, seed=seed_of(run.seed, k))
             for k in (1, 2)
         )
+        self.fresh: list[tuple[Tensor, Tensor, Tensor]] = []  # what the banks have yet to see
 
     def negatives(self, batch: Batch) -> Tensor:
         """[B, N] rows of either bank; drawn for the whole batch of all processes, then divided."""
         rng = torch.Generator().manual_seed(seed_of(self.run.seed, 3, batch.step))
-        size, video = len(batch.video), dist.gather_rows(batch.video)
-        drawn = draw_negatives(video, self.videos, self.run.xid.negatives, rng)
-        return drawn[dist.rank() * size :][:size]
+        return draw_negatives(
+            batch.video, self.videos, self.run.xid.negatives, rng,
+            first=batch.first, whole=self.run.optim.batch,
+        )  # fmt: skip
 
     def score(
         self, z: Tensor, bank: MemoryBank, video: Tensor, neg: Tensor
@@ -59,23 +93,31 @@ class CrossModalDiscrimination(Random):
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Unit embeddings of pictures and of sounds, both [B, D] float32."""
-        v = self.video_projector(self.video_encoder(batch.frames))
-        a = self.audio_projector(self.audio_encoder(batch.sound))
-        return F.normalize(v.float(), dim=1), F.normalize(a.float(), dim=1)
+        with self.autocast(batch):
+            v = self.video_projector(self.video_encoder(batch.frames))
+            a = self.audio_projector(self.audio_encoder(batch.sound))
+        v, a = at_least_float(v, a)
+        return F.normalize(v, dim=1), F.normalize(a, dim=1)
 
-    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def contrast(self, pos: Tensor, neg: Tensor, progress: float) -> Tensor:
+        """The loss of cosines pos [B] and neg [B, N]."""
+        x = self.run.xid
+        pos, neg = pos / x.temperature, neg / x.temperature
+        if x.xid_loss == "info_nce":
+            return info_nce(pos, neg)
+        return rince(pos, neg, q=x.q_at(progress), lam=x.lam)
+
+    def forward(self, batch: Batch, progress: float) -> Terms:
         """Loss and its parts; `progress` from 0 in the first epoch to 1 in the last."""
         v, a = self.embed(batch)
-        neg, x = self.negatives(batch), self.run.xid
+        neg = self.negatives(batch)
         pos_v, neg_v = self.score(v, self.audio_bank, batch.video, neg)
         pos_a, neg_a = self.score(a, self.video_bank, batch.video, neg)
-        form = {"q": x.q_at(progress), "lam": x.lam}
-        v_to_a = rince(pos_v / x.temperature, neg_v / x.temperature, **form)
-        a_to_v = rince(pos_a / x.temperature, neg_a / x.temperature, **form)
+        v_to_a = self.contrast(pos_v, neg_v, progress)
+        a_to_v = self.contrast(pos_a, neg_a, progress)
+        self.embedded = {"video": v.detach(), "audio": a.detach()}
         if self.training:
-            video = dist.gather_rows(batch.video)
-            self.video_bank.update(video, dist.gather_rows(v))
-            self.audio_bank.update(video, dist.gather_rows(a))
+            self.fresh.append((batch.video, v.detach(), a.detach()))
         return {
             "loss": (v_to_a + a_to_v) / 2,
             "video_to_audio": v_to_a,
@@ -84,8 +126,110 @@ class CrossModalDiscrimination(Random):
             "cosine_other": (neg_v.mean() + neg_a.mean()) / 2,
         }
 
+    def after_step(self) -> None:
+        """The banks see the embeddings of all processes."""
+        video, v, a = (dist.gather_rows(torch.cat(part)) for part in zip(*self.fresh, strict=True))
+        self.video_bank.update(video, v)
+        self.audio_bank.update(video, a)
+        self.fresh.clear()
 
-METHODS: dict[str, type[Random]] = {"xid": CrossModalDiscrimination, "random": Random}
+
+class AudioVisualVICReg(Method):
+    """VICReg between a picture and its sound, each with its own encoder and expander.
+
+    Thesis 3.2; Bardes et al. 2022, arXiv:2105.04906.
+    """
+
+    divisible = False  # variances and covariances are the whole batch's
+
+    def __init__(self, run: Pretrain, videos: int, classes: int):
+        super().__init__(run, videos, classes)
+        features, dim = self.video_encoder.features, run.vicreg.expander_dim
+        self.video_expander = Expander(features, dim)
+        self.audio_expander = Expander(features, dim)
+
+    def regularised(self, **embedded: Tensor) -> Terms:
+        """The weighted sum and its terms, of two embeddings [B, D] of each clip of a process."""
+        self.embedded = {name: z.detach() for name, z in embedded.items()}
+        x, y = map(dist.whole_batch, at_least_float(*embedded.values()))
+        how = self.run.vicreg
+        terms = vicreg_terms(x, y, huber_delta=how.huber_delta)
+        loss = (
+            how.invariance_weight * terms["invariance"]
+            + how.variance_weight * terms["variance"]
+            + how.covariance_weight * terms["covariance"]
+        )
+        return {"loss": loss, **terms}
+
+    def forward(self, batch: Batch, progress: float) -> Terms:
+        """Loss and the three terms, of the whole batch on every process."""
+        with self.autocast(batch):
+            v = self.video_expander(self.video_encoder(batch.frames))
+            a = self.audio_expander(self.audio_encoder(batch.sound))
+        return self.regularised(video=v, audio=a)
+
+    def before_step(self, step: int) -> None:
+        """Now and then, as `audio_rest_share` says, the audio path rests (thesis 4.2.2)."""
+        share = self.run.vicreg.audio_rest_share
+        if share and np.random.default_rng([self.run.seed, 4, step]).random() < share:
+            for part in (self.audio_encoder, self.audio_expander):
+                part.zero_grad(set_to_none=True)  # what has no gradient, Adam does not touch
+
+
+class VisualVICReg(AudioVisualVICReg):
+    """VICReg between two clips of one video, seconds apart, with one encoder; no sound."""
+
+    def __init__(self, run: Pretrain, videos: int, classes: int):
+        super().__init__(run, videos, classes)
+        del self.audio_expander
+        self.audio_encoder.requires_grad_(False)  # stays as it was initialised
+
+    def forward(self, batch: Batch, progress: float) -> Terms:
+        """Loss and the three terms, of the whole batch on every process."""
+        if batch.partner is None:
+            raise ValueError("vicreg_v needs batches with a second clip of each video")
+        with self.autocast(batch):
+            z = self.video_expander(self.video_encoder(torch.cat([batch.frames, batch.partner])))
+        first, second = z.chunk(2)
+        return self.regularised(first=first, second=second)
+
+
+class LateFusion(Method):
+    """Supervised: one linear layer on the features of picture and sound, side by side."""
+
+    def __init__(self, run: Pretrain, videos: int, classes: int):
+        super().__init__(run, videos, classes)
+        both = self.video_encoder.features + self.audio_encoder.features
+        self.classifier = nn.Linear(both, classes)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """[B, classes], not in half precision."""
+        with self.autocast(batch):
+            v, a = self.video_encoder(batch.frames), self.audio_encoder(batch.sound)
+            self.embedded = {"video": v.detach(), "audio": a.detach()}
+            (logits,) = at_least_float(self.classifier(torch.cat([v, a], dim=1)))
+        return logits
+
+    def forward(self, batch: Batch, progress: float) -> Terms:
+        """Cross-entropy, and the share of clips classified right."""
+        logits = self.logits(batch)
+        right = (logits.argmax(1) == batch.label).float().mean()
+        return {"loss": F.cross_entropy(logits, batch.label), "accuracy": right}
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> Terms:
+        """[B] cross-entropy, and 1 where a clip is classified right."""
+        logits = self.logits(batch)
+        return {
+            "validation_loss": F.cross_entropy(logits, batch.label, reduction="none"),
+            "validation_accuracy": (logits.argmax(1) == batch.label).float(),
+        }
+
+
+METHODS: dict[str, type[Method]] = {
+    "xid": CrossModalDiscrimination, "vicreg_av": AudioVisualVICReg, "vicreg_v": VisualVICReg,
+    "supervised": LateFusion, "random": Random,
+}  # fmt: skip
 
 
 def seed_of(*parts: int) -> int:
@@ -93,8 +237,8 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def build(run: Pretrain, videos: int) -> Random:
+def build(run: Pretrain, videos: int, classes: int) -> Method:
     """The method of a run, initialised from its seed alone; global generators stay as they were."""
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(run.seed, 0))
-        return METHODS[run.method](run, videos)
+        return METHODS[run.method](run, videos, classes)

@@ -13,6 +13,11 @@ def silent(done: float, note: str) -> None:
     """For processes that do not report."""
 
 
+def announce(text: str) -> None:
+    """Say something that whoever watches the bar must see."""
+    os.write(1, (MARK + json.dumps({"said": text}) + "\n").encode())
+
+
 def reporter(total: float) -> Callable[[float, str], None]:
     """A function that says how far the job is, at most a few times a second."""
     last = 0.0
@@ -26,3 +31,19 @@ def reporter(total: float) -> Callable[[float, str], None]:
             os.write(1, line.encode())  # at once: other processes write to the same pipe
 
     return report
+
+
+class Pace:
+    """Seconds a step takes; the first quarter of `total` steps is not counted."""
+
+    def __init__(self, total: int):
+        self.begin, self.total, self.started = total // 4, total, 0.0
+
+    def __call__(self, done: float, note: str) -> None:
+        """Called after each step."""
+        if done == self.begin:
+            self.started = time.monotonic()
+
+    def step_seconds(self) -> float:
+        """Up to now, when all steps are done."""
+        return (time.monotonic() - self.started) / (self.total - self.begin)

@@ -1,12 +1,14 @@
 """Training: one loop for every method, one process of a job of any size."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed
@@ -14,15 +16,38 @@ from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn.parallel import DistributedDataParallel
 
-from avnb import checkpoint, dist, progress
-from avnb.batches import Batch, Sampling, VideoClips, steps_per_epoch, training_epochs
-from avnb.config import Optim, Pretrain
+from avnb import checkpoint, dist, health, progress, subsets
+from avnb.batches import (
+    Arrivals,
+    Batch,
+    Sampling,
+    VideoClips,
+    grouped,
+    steps_per_epoch,
+    training_epochs,
+)
+from avnb.config import Compute, Pretrain
 from avnb.files import write_aside
-from avnb.methods import build
+from avnb.methods import Method, build
 from avnb.videos import Manifest
 from avnb.views import PictureView, SoundView
 
 Epochs = Callable[[int], Iterator[tuple[int, Iterator[Batch]]]]
+Row = dict[str, float]
+
+
+class Schedule(Protocol):
+    """Rate and progress of a training; epochs count from 0."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of Adam, in the gradient."""
+
+    def lr_at(self, epoch: int) -> float:
+        """Rate in an epoch."""
+
+    def progress_at(self, epoch: int) -> float:
+        """From 0 in the first epoch to 1 in the last."""
 
 
 class Views(nn.Module):
@@ -37,74 +62,190 @@ class Views(nn.Module):
         """Frames [B, 3, T, S, S] float and sound [B, 1, M, t]."""
         return Batch(
             frames=self.picture(batch.frames, batch.draws),
-            sound=self.sound(batch.sound, batch.draws),
-            video=batch.video, label=batch.label, step=batch.step,
+            sound=self.sound(batch.sound, batch.draws) if batch.sound.shape[1] else batch.sound,
+            partner=None if batch.partner is None
+            else self.picture(batch.partner, batch.partner_draws),
+            video=batch.video, label=batch.label, step=batch.step, first=batch.first,
         )  # fmt: skip
 
 
-def resume(last: Path, about: dict[str, Any], method: nn.Module, adam: Any) -> list[dict[str, Any]]:
-    """Put method and optimiser back where `last` left them; the log so far, empty at the start."""
-    if not last.exists():
-        return []
-    found = checkpoint.load(last)
-    checkpoint.check_same(last, found["about"], about)
-    method.load_state_dict(found["method"])
-    adam.load_state_dict(found["optimiser"])
-    return list(found["log"])
+class Tally:
+    """Sums of terms over the steps of an epoch; kept on the device, so that no step waits."""
+
+    def __init__(self, sums: dict[str, Tensor] | None = None):
+        self.sums = dict(sums or {})
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Count one step's terms."""
+        one = torch.ones((), device=terms["loss"].device)
+        for name, value in {**terms, "steps": one}.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
+
+    def means(self) -> Row:
+        """Mean of each term over the epoch's steps and over processes."""
+        names = [name for name in self.sums if name != "steps"]
+        values = torch.stack([self.sums[name] for name in names]) / self.sums["steps"]
+        found = dist.mean_over_processes(values).tolist()
+        return dict(zip(names, found, strict=True))
+
+    def saved(self) -> dict[str, Tensor]:
+        """The sums of all processes, [processes] each."""
+        return {name: dist.gather_rows(value[None]).cpu() for name, value in self.sums.items()}
+
+    @classmethod
+    def restored(cls, saved: dict[str, Tensor], device: torch.device) -> "Tally":
+        """This process's sums; their mean when another number of processes saved them."""
+        same = all(len(value) == dist.world_size() for value in saved.values())
+        mine = {k: v[dist.rank()] if same else v.mean() for k, v in saved.items()}
+        return cls({name: value.to(device) for name, value in mine.items()})
+
+
+def gradients(
+    model: nn.Module, views: nn.Module, batch: Batch, progress: float, micro: int,
+    device: torch.device,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Leave the gradient of the batch's mean loss in the weights; the mean terms.
+
+    A part of `micro` clips at a time when that is not 0; processes speak once, after the last.
+    """
+    parts = batch.split(micro) if micro else [batch]
+    sums: dict[str, Tensor] = {}
+    for part in parts:
+        apart = part is not parts[-1] and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if apart else contextlib.nullcontext():  # type: ignore[operator]
+            terms = model(views(part.to(device)), progress)
+            share = len(part) / len(batch)
+            (terms["loss"] * share).backward()
+        sums = {k: sums.get(k, 0) + v.detach() * share for k, v in terms.items()}
+    return sums
+
+
+@dataclass(kw_only=True)
+class State:
+    """All that a run consists of between two steps."""
+
+    method: Method
+    adam: torch.optim.Adam
+    log: list[Row]  # of whole epochs
+    tally: Tally  # of the epoch that has begun
+    steps: int  # done
+
+    def save(self, last: Path, about: dict[str, Any]) -> None:
+        """Write the checkpoint and the log; every process must call it, the first one writes.
+
+        Raises:
+            FloatingPointError: when a term is not finite; the last good checkpoint stays.
+            CheckpointError: when the file cannot be written; likewise.
+        """
+        sums = self.tally.saved()
+        row = self.log[-1] if not sums else {k: v.sum().item() for k, v in sums.items()}
+        if bad := {k: v for k, v in row.items() if not math.isfinite(v)}:
+            raise FloatingPointError(
+                f"step {self.steps} (epoch {len(self.log) - (not sums)}) gave {bad}; "
+                f"the last good weights are in {last}"
+            )
+        if dist.rank() == 0:
+            checkpoint.save(
+                last, about, self.method, optimiser=self.adam.state_dict(), log=self.log,
+                sums=sums, steps=self.steps,
+            )  # fmt: skip
+            write_log(last.with_name("log.jsonl"), self.log)
+
+    def restore(self, last: Path, about: dict[str, Any], device: torch.device) -> None:
+        """Go back to where `last` was written, if it is there."""
+        if last.exists():
+            found = checkpoint.load(last)
+            checkpoint.check_same(last, found["about"], about)
+            self.method.load_state_dict(found["method"])
+            self.adam.load_state_dict(found["optimiser"])
+            self.log, self.steps = list(found["log"]), found["steps"]
+            self.tally = Tally.restored(found["sums"], device)
 
 
 def fit(
-    method: nn.Module, views: nn.Module, epochs: Epochs, optim: Optim, out: Path,
+    method: Method, views: nn.Module, epochs: Epochs, optim: Schedule, compute: Compute, out: Path,
     about: dict[str, Any], device: torch.device, report: Callable[[float, str], None],
+    validate: Callable[[], Row] = dict, ended: Callable[[list[Row]], bool] = lambda log: False,
 ) -> Path:  # fmt: skip
     """Train `method` to its last epoch; return the last checkpoint's path.
 
     Gradients are averaged over processes and the first one writes. Goes on from `out/last.pt`
-    when the same run wrote it. `method(batch, progress)` returns named scalars, of which `loss`
-    is minimised; their means over an epoch are a line of `out/log.jsonl`.
+    when the same run wrote it, from any step. `method(batch, progress)` returns named scalars,
+    of which `loss` is minimised; their means over an epoch, the health of the embeddings and
+    what `validate` finds are a line of `out/log.jsonl`.
+
+    Args:
+        epochs: from a number of steps done, each epoch that is left and its batches.
+        validate: measures after each epoch, the same on every process.
+        ended: whether the log so far says that enough is enough.
 
     Raises:
         FloatingPointError: when a term is not finite; the last good checkpoint stays.
-        CheckpointError: when `out` holds another run's checkpoint.
+        CheckpointError: when `out` holds another run's checkpoint, or cannot be written.
     """
     last = out / "last.pt"
     method.to(device), views.to(device)
-    adam = torch.optim.Adam(method.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
-    log = resume(last, about, method, adam)
+    trained = [p for p in method.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(trained, lr=optim.lr_at(0), weight_decay=optim.weight_decay)
+    state = State(method=method, adam=adam, log=[], tally=Tally(), steps=0)
+    state.restore(last, about, device)
     if dist.rank() == 0:
-        write_log(out / "log.jsonl", log)  # an interruption may have come before this line's turn
+        write_log(out / "log.jsonl", state.log)  # an interruption may have come before its turn
     # Banks are kept equal by gathered updates; broadcasting 50 000 rows a step would be waste.
     model = (
         DistributedDataParallel(method, broadcast_buffers=False)
         if dist.world_size() > 1
         else method
     )
-    method.train()
-    one = torch.ones((), device=device)
-    for epoch, batches in epochs(len(log)):
-        for group in adam.param_groups:
-            group["lr"] = optim.lr_at(epoch)
-        sums: dict[str, Tensor] = {}
+    for epoch, batches in epochs(state.steps):
+        if ended(state.log):
+            break
+        method.train()
+        adam.param_groups[0]["lr"] = optim.lr_at(epoch)
         for batch in batches:
-            terms = model(views(batch.to(device)), optim.progress_at(epoch))
+            if state.tally.sums and state.steps % compute.save_every_steps == 0:
+                state.save(last, about)  # in the middle of an epoch
             adam.zero_grad(set_to_none=True)
-            terms["loss"].backward()
-            adam.step()
-            # Summed on the device: the loop waits for no number.
-            sums = {k: sums.get(k, 0) + v.detach() for k, v in {**terms, "steps": one}.items()}
-            report(batch.step + 1, f"loss {log[-1]['loss']:.3f}" if log else "first epoch")
-        steps = sums.pop("steps")
-        means = dist.mean_over_processes(torch.stack(list(sums.values())) / steps).tolist()
-        row = {"epoch": epoch, "lr": optim.lr_at(epoch), **dict(zip(sums, means, strict=True))}
-        if not all(map(math.isfinite, row.values())):
-            raise FloatingPointError(
-                f"epoch {epoch} gave {row}; the last good weights are in {last}"
+            terms = gradients(
+                model, views, batch, optim.progress_at(epoch), compute.micro_batch, device
             )
-        log.append(row)
-        if dist.rank() == 0:
-            checkpoint.save(last, about, method, optimiser=adam.state_dict(), log=log)
-            write_log(out / "log.jsonl", log)
+            method.before_step(batch.step)
+            adam.step()
+            method.after_step()
+            state.tally.add(terms)
+            state.steps = batch.step + 1
+            report(state.steps, note(state.log))
+        state.log.append(
+            {
+                "epoch": epoch,
+                "lr": optim.lr_at(epoch),
+                **state.tally.means(),
+                **healthy(method),
+                **validate(),
+            }
+        )
+        state.tally = Tally()
+        state.save(last, about)
+        if dist.rank() == 0 and (wrong := health.complaint(state.log[-1])):
+            progress.announce(wrong)
     return last
+
+
+def note(log: list[Row]) -> str:
+    """What stands beside the bar."""
+    if not log:
+        return "first epoch"
+    row = log[-1]
+    found = f"loss {row['loss']:.3f}"
+    if "validation_accuracy" in row:
+        found += f", validation {100 * row['validation_accuracy']:.1f} %"
+    return found
+
+
+def healthy(method: Method) -> Row:
+    """Health of the last embeddings of all processes."""
+    embedded = {name: dist.gather_rows(z) for name, z in method.embedded.items()}
+    return {name: value.item() for name, value in health.measure(embedded).items()}
 
 
 def write_log(path: Path, log: list[dict[str, Any]]) -> None:
@@ -133,20 +274,76 @@ def process_group() -> Iterator[torch.device]:
         torch.distributed.destroy_process_group()
 
 
-def training_videos(manifest: Manifest, run: Pretrain) -> Manifest:
-    """The training split, with the videos without sound treated as the run says.
+def validation(
+    method: Method, views: nn.Module, manifest: Manifest, run: Pretrain, device: torch.device,
+    workers: int,
+) -> Callable[[], Row]:  # fmt: skip
+    """A function that measures `method` on one clip of each video, dealt over the processes.
 
     Raises:
-        ValueError: when there are some and `missing_sound` is `error`.
+        ValueError: when there is no video to validate on.
     """
-    train = manifest.split("train")
-    silent = len(train) - len(train.with_sound())
-    if silent and run.missing_sound == "error":
+    if not manifest.videos:
         raise ValueError(
-            f"{silent} of {len(train)} training videos of {manifest.folder} have no audio stream; "
-            "`missing_sound` may be 'silence' (they are heard as zeros) or 'drop'"
+            "no training video is left for validation: lower `subset_videos`, and see that "
+            "`validation_videos` is above 0"
         )
-    return train.with_sound() if run.missing_sound == "drop" else train
+    sampling = Sampling(
+        clip=run.clip, count=1, place="random", resize_px=round(run.clip.frame_px * 256 / 224)
+    )
+    rows = range(dist.rank(), len(manifest), dist.world_size())
+    clips = Arrivals(
+        VideoClips(manifest, sampling, seed=run.seed), [(0, row, (0,)) for row in rows],
+        workers=workers,
+    )  # fmt: skip
+
+    @torch.no_grad()
+    def measure() -> Row:
+        method.eval()
+        sums: dict[str, Tensor] = {"count": torch.zeros((), device=device)}
+        for batch in grouped(clips, 16):
+            found = method.validate(views(batch.to(device)))
+            found["count"] = torch.ones(len(batch), device=device)
+            sums = {k: sums.get(k, 0) + v.float().sum() for k, v in found.items()}
+        mean = dist.mean_over_processes(torch.stack(list(sums.values())))
+        named = dict(zip(sums, mean.tolist(), strict=True))
+        count = named.pop("count")
+        return {name: value / count for name, value in named.items()}
+
+    return measure
+
+
+def stagnant(log: list[Row], patience: int) -> bool:
+    """Whether the best validation accuracy lies `patience` epochs or more back."""
+    seen = [row["validation_accuracy"] for row in log]
+    return bool(seen) and len(seen) - 1 - seen.index(max(seen)) >= patience
+
+
+def ended(run: Pretrain, log: list[Row]) -> bool:
+    """Whether a run with this log has come to its end."""
+    if run.method == "random":
+        return True
+    early = run.method == "supervised" and stagnant(log, run.subset.patience_epochs)
+    return early or len(log) == run.optim.epochs
+
+
+def sampling_of(run: Pretrain) -> Sampling:
+    """How a run's training clips are cut."""
+    v = run.vicreg
+    return Sampling(
+        clip=run.clip, count=run.clips_per_video, place="random", augment=run.augment,
+        sound=run.hears,
+        apart_seconds=(v.apart_seconds_min, v.apart_seconds_max)
+        if run.method == "vicreg_v" else None,
+    )  # fmt: skip
+
+
+def limited(
+    epochs: Iterator[tuple[int, Iterator[Batch]]], steps: int
+) -> Iterator[tuple[int, Iterator[Batch]]]:
+    """The first steps of the first epoch."""
+    epoch, batches = next(epochs)
+    yield epoch, itertools.islice(batches, steps)
 
 
 @record
@@ -154,23 +351,44 @@ def main(out: Path) -> None:
     """One process of the job described by `out/job.json`; started by torchrun, or alone."""
     job = json.loads((out / "job.json").read_text())
     run, manifest = Pretrain.from_flat(**job["about"]["run"]), Manifest.load(Path(job["manifest"]))
-    manifest = training_videos(manifest, run)
-    if manifest.digest != job["about"]["data"]:
-        raise ValueError(f"{job['manifest']} has changed since {out / 'job.json'} was written")
-    sampling = Sampling(
-        clip=run.clip, count=run.clips_per_video, place="random", augment=run.augment
+    train, rest = (
+        subsets.heard(subsets.chosen(manifest, Path(job[ids])), run)
+        for ids in ("train_ids", "validation_ids")
     )
-    clips = VideoClips(manifest, sampling, seed=run.seed)
-    total = steps_per_epoch(len(manifest), run) * run.optim.epochs
+    if train.digest != job["about"]["data"]:
+        raise ValueError(f"{job['manifest']} has changed since {out / 'job.json'} was written")
+    clips = VideoClips(train, sampling_of(run), seed=run.seed)
+    measured = job.get("steps", 0)
+    total = measured or steps_per_epoch(len(train), run) * run.optim.epochs
     with process_group() as device:
 
-        def epochs(first: int) -> Iterator[tuple[int, Iterator[Batch]]]:
-            return training_epochs(
-                clips, run, first, rank=dist.rank(), processes=dist.world_size(),
+        def epochs(done: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+            every = training_epochs(
+                clips, run, done, rank=dist.rank(), processes=dist.world_size(),
                 workers=job["workers"],
             )  # fmt: skip
+            return limited(every, measured) if measured else every
 
-        report = progress.reporter(total) if dist.rank() == 0 else progress.silent
-        method = build(run, len(manifest))
+        bar = progress.reporter(total) if dist.rank() == 0 else progress.silent
+        pace = progress.Pace(measured)
+
+        def report(done: float, note: str) -> None:
+            bar(done, note)
+            pace(done, note)
+
+        method = build(run, len(train), len(train.classes))
+        if run.synchronised and dist.world_size() > 1:
+            dist.synchronise_batch_norm(method, device)
+        if run.compute.compile_encoders:
+            method.video_encoder.compile()
+            method.audio_encoder.compile()
         views = Views(run, job["about"]["bands"])
-        fit(method, views, epochs, run.optim, out, job["about"], device, report)
+        validate: Callable[[], Row] = dict
+        if run.method == "supervised" and not measured:
+            validate = validation(method, views, rest, run, device, job["workers"])
+        fit(
+            method, views, epochs, run.optim, run.compute, out, job["about"], device, report,
+            validate, lambda log: ended(run, log),
+        )  # fmt: skip
+        if measured and dist.rank() == 0:
+            write_aside(out / "pace.json", json.dumps({"step_seconds": pace.step_seconds()}))

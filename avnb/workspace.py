@@ -75,7 +75,8 @@ class Workspace:
 
     def pretraining(self, **changes: Any) -> Pretrain:
         """The profile's pre-training values, with changes by flat name."""
-        return Pretrain.from_flat(**{**self.values["pretrain"], **changes})
+        own = self.values.get(changes.get("method", "xid"), {})
+        return Pretrain.from_flat(**{**self.values["pretrain"], **own, **changes})
 
     def evaluation(self, **changes: Any) -> Evaluation:
         """The profile's evaluation values, with changes by flat name."""

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,17 @@ def vggsound(manifests) -> Manifest:
 @pytest.fixture
 def smoke() -> Pretrain:
     return Pretrain.from_flat(**PROFILES["smoke"]["pretrain"])
+
+
+@pytest.fixture
+def tiny(smoke) -> Pretrain:
+    """For what is true at any size."""
+    return with_values(smoke, frame_px=16, width=4, mels=16, sound_seconds=0.5, batch=8)
+
+
+def with_values(run: Pretrain, **changes: Any) -> Pretrain:
+    """The same run but for some values, by flat name."""
+    return Pretrain.from_flat(**{**run.flat(), **changes})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A job of any number of processes: the gradient of one batch, dealt as in training."""
+"""A job of any number of processes: the gradient of each method's second step, as in training."""
 
 import json
 import sys
@@ -8,40 +8,52 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from avnb import dist
-from avnb.batches import Sampling, VideoClips, training_epochs
+from avnb.batches import VideoClips, training_epochs
 from avnb.config import Pretrain
-from avnb.methods import build
-from avnb.train import Views, process_group
+from avnb.methods import METHODS, build
+from avnb.train import Views, gradients, process_group, sampling_of
 from avnb.videos import Manifest
+
+
+class Doubled(Views):
+    """In double precision: what is left of a difference is not rounding."""
+
+    def forward(self, batch):
+        return super().forward(batch).apply(lambda x: x.double() if x.is_floating_point() else x)
 
 
 def main(out: Path) -> None:
     job = json.loads((out / "job.json").read_text())
-    run = Pretrain.from_flat(**job["about"]["run"])
     manifest = Manifest.load(Path(job["manifest"])).split("train")
-    sampling = Sampling(
-        clip=run.clip, count=run.clips_per_video, place="random", augment=run.augment
-    )
+    found = {}
     with process_group() as device:
-        epochs = training_epochs(
-            VideoClips(manifest, sampling, seed=0), run, 0,
-            rank=dist.rank(), processes=dist.world_size(), workers=0,
-        )  # fmt: skip
-        _, batches = next(epochs)
-        method = build(run, len(manifest)).to(device)
-        for part in method.modules():  # its statistics are a process's own
-            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-                part.eval()
-        model = DistributedDataParallel(method) if dist.world_size() > 1 else method
-        views = Views(run, job["about"]["bands"]).to(device)
-        for _ in range(2):  # the second step sees banks that the first one moved
-            batch = views(next(batches).to(device))
-            method.zero_grad()
-            model(batch, 0.5)["loss"].backward()
+        for name in METHODS:
+            if name == "random":
+                continue
+            run = Pretrain.from_flat(**{**job["run"], "method": name})
+            _, batches = next(training_epochs(
+                VideoClips(manifest, sampling_of(run), seed=0), run, 0,
+                rank=dist.rank(), processes=dist.world_size(), workers=0,
+            ))  # fmt: skip
+            method = build(run, len(manifest), len(manifest.classes)).double().to(device)
+            if dist.world_size() > 1:
+                dist.synchronise_batch_norm(method, device)
+                model = DistributedDataParallel(method, broadcast_buffers=False)
+            else:
+                model = method
+            views = Doubled(run, job["bands"]).to(device)
+            for _ in range(2):  # the second step sees banks that the first one moved
+                method.zero_grad()
+                gradients(model, views, next(batches), 0.5, 0, device)
+                method.after_step()
+            for part, p in method.named_parameters():
+                if p.grad is not None:
+                    found[f"{name}.{part}"] = p.grad
+            for part, b in method.named_buffers():
+                if part.endswith(("rows", "running_mean", "running_var")):
+                    found[f"{name}.{part}"] = b
         if dist.rank() == 0:
-            grads = {n: p.grad for n, p in method.named_parameters()}
-            banks = {n: b for n, b in method.named_buffers() if n.endswith("rows")}
-            torch.save({**grads, **banks}, out / "gradient.pt")
+            torch.save(found, out / "gradient.pt")
 
 
 if __name__ == "__main__":

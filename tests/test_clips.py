@@ -41,3 +41,27 @@ def test_frames_are_evenly_spaced_and_a_short_video_is_seen_over_again():
     np.testing.assert_allclose(
         clips.frame_times(np.array([0.0]), 4, 4, 0.5)[0], [0, 0.25, 0, 0.25], atol=1e-9
     )
+
+
+def test_a_second_clip_never_overlaps_the_first_where_there_is_room():
+    rng = np.random.default_rng(0)
+    for seconds in (0.7, 1.5, 2.0, 2.5, 3.0, 4.0, 10.0, 30.0):
+        last = max(seconds - 1, 0)
+        starts = rng.uniform(0, last, 500)
+        partner = clips.partner_starts(starts, seconds, 1.0, (2.0, 8.0), rng)
+        assert (partner >= 0).all() and (partner <= last).all()
+        room = (starts >= 1) | (starts + 1 <= last)
+        apart = np.abs(partner - starts)
+        assert (apart[room] >= 1 - 1e-9).all()
+        if seconds >= 3:
+            assert room.all()
+
+
+def test_a_second_clip_lies_d_behind_the_first_or_wraps():
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 29, 5000)
+    d = clips.partner_starts(starts, 30.0, 1.0, (2.0, 8.0), rng) - starts
+    ahead = d[d > 0]
+    assert ahead.min() >= 2 and ahead.max() <= 8
+    assert ahead.mean() == pytest.approx(5, abs=0.2)
+    assert (starts[d < 0] + 8 > 29).all()  # only those near the end go on at the beginning

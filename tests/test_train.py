@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,16 +13,17 @@ import time
 import pytest
 import torch
 
-from avnb import checkpoint, pretrain
-from avnb.batches import Sampling, VideoClips, steps_per_epoch, training_epochs
+from avnb import checkpoint, health, pretrain, subsets
+from avnb.batches import VideoClips, steps_per_epoch, training_epochs
 from avnb.checkpoint import CheckpointError
 from avnb.config import Pretrain
 from avnb.launch import LaunchError, launch
-from avnb.methods import build
+from avnb.methods import METHODS, build
 from avnb.pretrain import describe, finished, read_log, run_folder
-from avnb.train import Views, fit, training_videos
+from avnb.train import Views, ended, fit, gradients, main, sampling_of
 from avnb.videos import Manifest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, with_values
+from tests.test_launch import wait_for
 
 CPU = torch.device("cpu")
 
@@ -30,18 +33,15 @@ def silent(done, note):
 
 
 @pytest.fixture
-def about(smoke, vggsound):
-    flat = ([-2.5] * smoke.spectrogram.mels, [1.0] * smoke.spectrogram.mels)
-    return describe(smoke, vggsound, flat)
+def about(tiny, vggsound):
+    flat = ([-2.5] * tiny.spectrogram.mels, [1.0] * tiny.spectrogram.mels)
+    return describe(tiny, vggsound, flat)
 
 
 def train(run: Pretrain, manifest, about, out, *, stop_after=None, report=silent):
     """Train in this process; `stop_after` steps raises KeyboardInterrupt, as Ctrl-C would."""
     out.mkdir(exist_ok=True)
-    sampling = Sampling(
-        clip=run.clip, count=run.clips_per_video, place="random", augment=run.augment
-    )
-    clips = VideoClips(manifest, sampling, seed=run.seed)
+    clips = VideoClips(manifest, sampling_of(run), seed=run.seed)
 
     def epochs(first):
         return training_epochs(clips, run, first, rank=0, processes=1, workers=0)
@@ -51,9 +51,8 @@ def train(run: Pretrain, manifest, about, out, *, stop_after=None, report=silent
             raise KeyboardInterrupt
 
     views = Views(run, about["bands"])
-    return fit(
-        build(run, len(manifest)), views, epochs, run.optim, out, about, CPU, reporting
-    )  # fmt: skip
+    method = build(run, len(manifest), len(manifest.classes))
+    return fit(method, views, epochs, run.optim, run.compute, out, about, CPU, reporting)
 
 
 def same_tensors(a, b):
@@ -62,21 +61,21 @@ def same_tensors(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_an_interrupted_run_ends_as_one_left_alone_bit_for_bit(smoke, vggsound, about, tmp_path):
-    whole = checkpoint.load(train(smoke, vggsound, about, tmp_path / "a"))
-    steps = steps_per_epoch(len(vggsound), smoke)
+def test_an_interrupted_run_ends_as_one_left_alone_bit_for_bit(tiny, vggsound, about, tmp_path):
+    whole = checkpoint.load(train(tiny, vggsound, about, tmp_path / "a"))
+    steps = steps_per_epoch(len(vggsound), tiny)
     for stop in (1, steps + 2):  # in the first epoch, and in the second
         with pytest.raises(KeyboardInterrupt):
-            train(smoke, vggsound, about, tmp_path / "b", stop_after=stop)
-    resumed = checkpoint.load(train(smoke, vggsound, about, tmp_path / "b"))
+            train(tiny, vggsound, about, tmp_path / "b", stop_after=stop)
+    resumed = checkpoint.load(train(tiny, vggsound, about, tmp_path / "b"))
     assert same_tensors(whole, resumed)
     logs = [(tmp_path / x / "log.jsonl").read_text() for x in "ab"]
-    assert logs[0] == logs[1] and len(logs[0].splitlines()) == smoke.optim.epochs
+    assert logs[0] == logs[1] and len(logs[0].splitlines()) == tiny.optim.epochs
 
 
-def test_training_changes_encoders_and_banks_and_logs_every_term(smoke, vggsound, about, tmp_path):
-    found = checkpoint.load(train(smoke, vggsound, about, tmp_path))
-    before = build(smoke, len(vggsound)).state_dict()
+def test_training_changes_encoders_and_banks_and_logs_every_term(tiny, vggsound, about, tmp_path):
+    found = checkpoint.load(train(tiny, vggsound, about, tmp_path))
+    before = build(tiny, len(vggsound), 12).state_dict()
     moved = {
         name for name, value in found["method"].items() if not torch.equal(value, before[name])
     }
@@ -88,24 +87,162 @@ def test_training_changes_encoders_and_banks_and_logs_every_term(smoke, vggsound
     torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
-def test_another_runs_checkpoint_is_refused_with_the_difference(smoke, vggsound, about, tmp_path):
-    train(smoke, vggsound, about, tmp_path)
+@pytest.mark.parametrize("name", ["vicreg_av", "vicreg_v", "supervised"])
+def test_every_other_method_trains_and_says_how_its_embeddings_are(
+    tiny, vggsound, about, tmp_path, name
+):
+    run = with_values(tiny, method=name, epochs=1)
+    found = checkpoint.load(train(run, vggsound, about, tmp_path))
+    row = found["log"][0]
+    terms = {
+        "vicreg_av": {"invariance", "variance", "covariance", "video_rank", "audio_spread"},
+        "vicreg_v": {"invariance", "variance", "covariance", "first_rank", "second_std"},
+        "supervised": {"accuracy", "video_rank", "audio_rank"},
+    }
+    assert terms[name] < row.keys() and all(row[k] >= 0 for k in terms[name])
+    if name == "supervised":
+        return
+    v = run.vicreg
+    weighted = (
+        v.invariance_weight * row["invariance"] + v.variance_weight * row["variance"]
+        + v.covariance_weight * row["covariance"]
+    )  # fmt: skip
+    assert row["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(tiny, vggsound, about):
+    """BatchNorm at rest: its statistics are a part's own."""
+    clips = VideoClips(vggsound, sampling_of(tiny), seed=0)
+    _, batches = next(training_epochs(clips, tiny, 0, rank=0, processes=1, workers=0))
+    batch, views = next(batches), Views(tiny, about["bands"])
+    found = {}
+    for micro in (0, 2):
+        method = build(tiny, len(vggsound), len(vggsound.classes)).train()
+        for part in method.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+                part.eval()
+        terms = gradients(method, views, batch, 0.5, micro, CPU)
+        method.after_step()
+        found[micro] = terms, method
+    for name, value in found[0][0].items():
+        torch.testing.assert_close(found[2][0][name], value, msg=name)
+    for (name, one), other in zip(
+        found[0][1].named_parameters(), found[2][1].parameters(), strict=True
+    ):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4, msg=name)
+    torch.testing.assert_close(found[2][1].video_bank.rows, found[0][1].video_bank.rows)
+
+
+def test_a_resting_audio_path_does_not_move(tiny, vggsound, about, tmp_path):
+    run = with_values(tiny, method="vicreg_av", epochs=1, audio_rest_share=1.0)
+    found = checkpoint.load(train(run, vggsound, about, tmp_path))["method"]
+    before = dict(build(run, len(vggsound), len(vggsound.classes)).named_parameters())
+    moved = {name for name, p in before.items() if not torch.equal(found[name], p)}
+    assert moved and not any(name.startswith("audio") for name in moved)
+
+
+def test_supervised_ends_when_validation_accuracy_stagnates(tiny):
+    run = with_values(tiny, method="supervised", epochs=9)
+    logs = [[{"validation_accuracy": x} for x in xs] for xs in (
+        [0.1, 0.2, 0.2], [0.1, 0.2, 0.2, 0.2], [0.3, 0.2, 0.25], [0.1, 0.2, 0.3],
+    )]  # fmt: skip
+    assert [ended(run, log) for log in logs] == [False, True, True, False]
+    assert ended(run, [{"validation_accuracy": float(i)} for i in range(9)])
+
+
+def test_a_collapse_is_said(tiny):
+    row = {"epoch": 2, "video_spread": 0.001, "video_rank": 1.0, "audio_spread": 0.9,
+           "audio_rank": 9.0}  # fmt: skip
+    assert health.complaint(row).startswith("collapse after epoch 3: video embeddings")
+    assert not health.complaint({**row, "video_spread": 0.5, "video_rank": 3.0})
+
+
+def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
+    tiny, vggsound, about, tmp_path
+):
+    last = train(tiny, vggsound, about, tmp_path)
+    before = last.read_bytes()
+    said = subprocess.run(
+        [sys.executable, "-c", FILL, str(last)], capture_output=True, text=True, check=False
+    )
+    assert f"CheckpointError: {last} could not be written" in said.stderr
+    assert "the one before it is kept" in said.stderr
+    assert last.read_bytes() == before and not list(tmp_path.glob("*.partial"))
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+from avnb import checkpoint
+found = checkpoint.load(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # a disk with room for one page
+class Same:
+    def state_dict(self):
+        return found["method"]
+checkpoint.save(Path(sys.argv[1]), found["about"], Same())
+"""
+
+
+def run_alone(out):
+    """The job in `out` as one process; `begun` appears when it is about to train."""
+    torch.set_num_threads(1)
+    (out / "begun").write_text("")
+    main(out)
+
+
+def live(out, kill_after=None):
+    """One life of the job, from a server that has imported torch already; its exit status."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["avnb.train"])
+    (out / "begun").unlink(missing_ok=True)
+    job = context.Process(target=run_alone, args=(out,))
+    job.start()
+    if kill_after is not None:
+        wait_for((out / "begun").exists)
+        job.join(kill_after)
+        job.kill()
+    job.join()
+    return job.exitcode
+
+
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tiny, vggsound, about, tmp_path):
+    """Bit for bit: weights, banks, optimiser, log."""
+    run = with_values(tiny, save_every_steps=1, epochs=3)
+    manifest = Manifest.load(vggsound.where)
+    folders = tmp_path / "whole", tmp_path / "killed"
+    job = {**pretrain.job_of(run, manifest, processes=1, workers=0), "title": "test"}
+    for folder in folders:
+        folder.mkdir()
+        (folder / "job.json").write_text(json.dumps(job))
+    assert live(folders[0]) == 0
+    begun, ended_at = ((folders[0] / f).stat().st_mtime for f in ("begun", "last.pt"))
+    rng, window = random.Random(0), (ended_at - begun) / 10
+    for _ in range(10):
+        assert live(folders[1], kill_after=rng.uniform(0, window)) == -signal.SIGKILL
+    assert live(folders[1]) == 0
+    a, b = (checkpoint.load(folder / "last.pt") for folder in folders)
+    assert same_tensors(a, b)
+    assert (folders[0] / "log.jsonl").read_text() == (folders[1] / "log.jsonl").read_text()
+
+
+def test_another_runs_checkpoint_is_refused_with_the_difference(tiny, vggsound, about, tmp_path):
+    train(tiny, vggsound, about, tmp_path)
     other = {**about, "run": {**about["run"], "lr": 0.5}}
     with pytest.raises(CheckpointError, match=r"run\.lr: it has 0\.0025, this run has 0\.5"):
-        train(smoke, vggsound, other, tmp_path)
+        train(tiny, vggsound, other, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
-    smoke, vggsound, about, tmp_path
+    tiny, vggsound, about, tmp_path
 ):
-    last = train(smoke, vggsound, about, tmp_path)
-    longer = Pretrain.from_flat(**{**smoke.flat(), "epochs": 3, "lr": 9.0, "temperature": 1e-4})
+    last = train(tiny, vggsound, about, tmp_path)
+    longer = Pretrain.from_flat(**{**tiny.flat(), "epochs": 3, "lr": 9.0, "temperature": 1e-4})
     found = checkpoint.load(last)
     found["method"]["video_encoder.stem.0.weight"].fill_(float("nan"))
     wants = describe(longer, vggsound, about["bands"])
     torch.save({**found, "about": wants}, last)
     before = last.read_bytes()
-    with pytest.raises(FloatingPointError, match="epoch 2 gave"):
+    with pytest.raises(FloatingPointError, match=r"epoch 2\) gave"):
         train(longer, vggsound, wants, tmp_path)
     assert last.read_bytes() == before
 
@@ -137,10 +274,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 # ---- real processes ---------------------------------------------------------------------------
 
 
-def gradients(tmp_path, manifests, smoke, about, processes):
+def gradients_on(tmp_path, manifests, tiny, processes):
     out = tmp_path / str(processes)
     out.mkdir()
-    job = {"about": about, "manifest": str(manifests / "vggsound"), "workers": 0}
+    mels = tiny.spectrogram.mels
+    job = {
+        "run": tiny.flat(), "bands": [[-2.5] * mels, [1.0] * mels],
+        "manifest": str(manifests / "vggsound"),
+    }  # fmt: skip
     (out / "job.json").write_text(json.dumps(job))
     launch(
         [str(out)], processes=processes, folder=out, title="gradient",
@@ -149,12 +290,14 @@ def gradients(tmp_path, manifests, smoke, about, processes):
     return torch.load(out / "gradient.pt", weights_only=True)
 
 
-def test_the_gradient_on_two_processes_is_the_gradient_on_one(tmp_path, manifests, smoke, about):
-    one, two = (gradients(tmp_path, manifests, smoke, about, n) for n in (1, 2))
-    assert one.keys() == two.keys() and len(one) > 50
+def test_the_gradient_of_every_method_on_two_processes_is_that_on_one(tmp_path, manifests, tiny):
+    """With statistics of BatchNorm, banks and negatives of the whole batch."""
+    one, two = (gradients_on(tmp_path, manifests, tiny, n) for n in (1, 2))
+    assert one.keys() == two.keys()
+    assert {name.split(".")[0] for name in one} == METHODS.keys() - {"random"}
     for name in one:
-        scale = one[name].abs().max().item()
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-4 * scale, msg=name)
+        assert one[name].dtype == torch.double
+        torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +315,7 @@ def trained(manifests, tmp_path_factory):
 def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, manifests):
     run, manifest, runs, folder = trained
     assert finished(folder, run) and len(read_log(folder)) == run.optim.epochs
-    assert folder == run_folder(runs, run, manifest.split("train"))
+    assert folder == run_folder(runs, run, subsets.training(manifest, run)[0])
     before = (folder / "last.pt").stat().st_mtime_ns
     start = time.monotonic()
     pretrain.pretrain(run, manifest, runs, processes=2)
@@ -187,8 +330,10 @@ def test_a_workers_traceback_is_in_the_exception(trained, manifests, tmp_path):
         folder = tmp_path / "run"
         folder.mkdir()
         flat = ([0.0] * 64, [1.0] * 64)
-        job = {"about": describe(run, broken.split("train"), flat), "workers": 0,
-               "manifest": str(tmp_path / "manifest")}  # fmt: skip
+        train_ids, validation_ids = subsets.files(broken, run.subset)
+        job = {"about": describe(run, subsets.chosen(broken, train_ids), flat), "workers": 0,
+               "manifest": str(tmp_path / "manifest"), "train_ids": str(train_ids),
+               "validation_ids": str(validation_ids)}  # fmt: skip
         (folder / "job.json").write_text(json.dumps(job))
         launch(["train", str(folder)], processes=2, folder=folder, title="pre-training xid")
     assert "Traceback" in str(caught.value) and "decode.py" in str(caught.value)
@@ -204,7 +349,7 @@ def test_processes_that_do_not_divide_the_shards_are_refused_in_words(trained):
 
 def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
     run, manifest, _, folder = trained
-    train = manifest.split("train")
+    train = subsets.training(manifest, run)[0]
     silent = len(train) - len(train.with_sound())
     assert (
         silent > 0
@@ -212,13 +357,13 @@ def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
     )
     values = run.flat()
     drop = Pretrain.from_flat(**{**values, "missing_sound": "drop"})
-    assert training_videos(manifest, drop) == train.with_sound()
+    assert subsets.training(manifest, drop)[0] == train.with_sound()
     error = Pretrain.from_flat(**{**values, "missing_sound": "error"})
     with pytest.raises(ValueError, match=f"{silent} of {len(train)} training videos"):
-        training_videos(manifest, error)
+        subsets.training(manifest, error)
 
 
-def test_killed_with_sigkill_it_goes_on_and_ends_as_if_nothing_had_been(
+def test_torchrun_killed_with_sigkill_goes_on_and_ends_as_if_nothing_had_been(
     trained, manifests, tmp_path
 ):
     *_, folder = trained
