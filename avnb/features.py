@@ -48,8 +48,9 @@ class Frozen(torch.nn.Module):
             count = len(heard.with_sound())
             print(f"{path} holds no mel band statistics: taken from {count} videos of {heard.name}")
             statistics = bands(heard, self.run, workers=workers)
-        self.picture_view = PictureView()
-        self.sound_view = statistics and SoundView(self.run.clip, self.run.spectrogram, statistics)
+        self.picture_view, self.sound_view = PictureView(), None
+        if statistics is not None:
+            self.sound_view = SoundView(self.run.clip, self.run.spectrogram, statistics)
         self.eval()
 
     def see(self, frames: Tensor) -> Tensor:

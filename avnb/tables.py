@@ -61,10 +61,10 @@ def architecture(found: list[Layer], shape: tuple[int, ...]) -> pd.DataFrame:
         line = {"layer": layer.name, **sizes(layer.shape, axes)}
         line |= {f"K_{axis}": layer.kernel[at] for axis, at in axes.items()}
         line |= {f"S_{axis}": layer.stride[at] for axis, at in axes.items()}
-        lines.append(line | {"parameters": layer.parameters, "MMAC": layer.macs / 1e6})
-    table = pd.DataFrame(lines).set_index("layer")
-    whole = [name for name in table.columns if name != "MMAC"]
-    return table.astype(dict.fromkeys(whole, "Int64")).round(1).astype(object).fillna("–")
+        cost = {"parameters": f"{layer.parameters:,}", "MMAC": f"{layer.macs / 1e6:,.1f}"}
+        lines.append(line | cost)
+    table = pd.DataFrame(lines, dtype=object).set_index("layer").rename_axis(None)
+    return table.fillna("–")
 
 
 def sizes(shape: tuple[int, ...], axes: dict[str, int]) -> dict[str, int]:

@@ -173,6 +173,14 @@ def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, c
     assert about["bands"] is None
 
 
+def test_one_trained_without_a_parallel_wrapper_has_no_prefix(networks, content, tmp_path):
+    found = content("xid")
+    found["model"] = {k.removeprefix("module."): v for k, v in found["model"].items()}
+    video, audio, method = checkpoint.released(tmp_path / "xID", found)
+    same_outputs(networks, video, audio)
+    assert method == "xid"
+
+
 def test_every_tensor_has_a_released_name_of_its_own(networks):
     with torch.device("meta"):
         ours = {"video_encoder": VideoEncoder(), "audio_encoder": AudioEncoder()}
@@ -314,6 +322,7 @@ def test_our_own_checkpoint_is_read_by_encoders_and_named_by_load_released(
         load_released(path)
     video, _, same = checkpoint.encoders(path)
     assert same == about and not video.training
+    assert Frozen(path).hear(torch.zeros(1, 16_000)).shape == (1, 8 * run.width)
     found = checkpoint.load(path)
     refused({**found, "format": 99}, path, "not written by avnb", checkpoint.encoders)
 
