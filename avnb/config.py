@@ -93,12 +93,14 @@ class Spectrogram:
     hop_samples: int = 256  # 16 ms at 16 kHz
     mels: int = 128
     floor: float = 1e-5
+    peak: float = 1.0  # that waveforms are scaled to; the released checkpoints heard 0.95
 
     def __post_init__(self) -> None:
         check_range(self, 1, self.window_samples, "hop_samples")
         check_range(self, self.window_samples, 2**16, "fft_samples")
         check_range(self, 1, 1024, "mels")
         check_range(self, 1e-12, 1, "floor")
+        check_range(self, 1e-3, 1, "peak")
 
     def frames(self, samples: int) -> int:
         """Columns of the spectrogram of `samples` samples: 62 a second at 16 kHz."""

@@ -18,8 +18,9 @@ from avnb import checkpoint
 from avnb.batches import Arrivals, Sampling, VideoClips, worth_starting
 from avnb.config import Pretrain, digest
 from avnb.files import locked
-from avnb.train import Views
+from avnb.pretrain import bands
 from avnb.videos import Manifest
+from avnb.views import PictureView, SoundView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +33,40 @@ class Features:
 
 
 class Frozen(torch.nn.Module):
-    """The encoders of a checkpoint with their views, in evaluation mode."""
+    """The encoders of a checkpoint with their views, in evaluation mode.
 
-    def __init__(self, path: Path):
+    A released checkpoint lacks the statistics that its sounds were standardised with. Those of
+    the videos `heard` stand in for them; without such videos it can only see.
+    """
+
+    def __init__(self, path: Path, heard: Manifest | None = None, *, workers: int = 2):
         super().__init__()
         self.video_encoder, self.audio_encoder, self.about = checkpoint.encoders(path)
         self.run = Pretrain.from_flat(**self.about["run"])
-        self.views = Views(self.run, self.about["bands"])
+        statistics = self.about["bands"]
+        if statistics is None and heard is not None:
+            count = len(heard.with_sound())
+            print(f"{path} holds no mel band statistics: taken from {count} videos of {heard.name}")
+            statistics = bands(heard, self.run, workers=workers)
+        self.picture_view, self.sound_view = PictureView(), None
+        if statistics is not None:
+            self.sound_view = SoundView(self.run.clip, self.run.spectrogram, statistics)
         self.eval()
+
+    def see(self, frames: Tensor) -> Tensor:
+        """uint8 [B, 3, T, S, S] -> [B, F]."""
+        return self.video_encoder(self.picture_view(frames))
+
+    def hear(self, wave: Tensor) -> Tensor:
+        """[B, N] -> [B, F]; ValueError when the statistics of the mel bands are not known."""
+        if self.sound_view is None:
+            raise ValueError("no mel band statistics: name the videos to take them from (`heard`)")
+        return self.audio_encoder(self.sound_view(wave))
+
+
+def training_part(manifest: Manifest) -> Manifest:
+    """The training videos of the data set that `manifest` is a part of."""
+    return Manifest.load(manifest.where).split("train")
 
 
 def extract(
@@ -49,16 +76,19 @@ def extract(
     """Features of every video under the encoders of the checkpoint `path`.
 
     Kept in `cache` under a name made of the checkpoint, the data and the sampling, and read back
-    when asked for again. Encoders are in evaluation mode: nothing in them changes.
+    when asked for again. Encoders are in evaluation mode: nothing in them changes. Where the
+    checkpoint holds no statistics of the mel bands and sound is wanted, they are taken from the
+    training videos of the data set, and a line says so.
 
     Raises:
         CheckpointError: when `path` is not a checkpoint.
         DecodeError: when a video of the manifest can no longer be read.
     """
-    stat = path.stat()
+    stat, heard = path.stat(), training_part(manifest) if sampling.sound else None
     key = {
         "checkpoint": [str(path.resolve()), stat.st_mtime_ns, stat.st_size],
-        "data": manifest.digest, "sampling": sampling, "seed": seed, "format": checkpoint.FORMAT,
+        "data": manifest.digest, "heard": heard and heard.digest,
+        "sampling": sampling, "seed": seed, "format": checkpoint.FORMAT,
     }  # fmt: skip
     file = cache / f"{manifest.name}-{digest(key)}.safetensors"
     if not manifest.videos:
@@ -67,7 +97,7 @@ def extract(
         if file.exists():
             return load(file)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        frozen = Frozen(path).to(device)
+        frozen = Frozen(path, heard, workers=workers).to(device)
         store(file, forward(frozen, manifest, sampling, device, seed, workers, title), key)
     return load(file)
 
@@ -91,9 +121,9 @@ def forward(
     clips = Arrivals(dataset, items, workers=worth_starting(workers, len(items)))
     for batch in tqdm(clips, total=len(items), desc=title, unit="video"):
         seen = batch.to(device)
-        picture.append(frozen.video_encoder(frozen.views.picture(seen.frames)).cpu())
+        picture.append(frozen.see(seen.frames).cpu())
         if sampling.sound:
-            sound.append(frozen.audio_encoder(frozen.views.sound(seen.sound)).cpu())
+            sound.append(frozen.hear(seen.sound).cpu())
     video = torch.stack(picture)
     audio = torch.stack(sound) if sound else video[..., :0].clone()
     return Features(video=video, audio=audio, label=torch.tensor(dataset.labels))

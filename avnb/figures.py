@@ -1,6 +1,6 @@
 """Figures: functions of rows and arrays, in one style."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from avnb.encoders import Layer
 from avnb.losses import rince
 
 Array = np.ndarray[Any, Any]
@@ -174,4 +175,63 @@ def gallery(frames: dict[int, Array], ranks: Array, names: Sequence[str], right:
             )
             for side in ax.spines.values():
                 side.set(visible=True, color=colour, linewidth=2.2)
+    return fig
+
+
+def by_stage(layers: Sequence[Layer]) -> pd.DataFrame:
+    """Parameters and MACs of conv1 and of each block; pools have neither."""
+    table = pd.DataFrame({
+        "stage": [layer.name.partition(".")[0] for layer in layers],
+        "parameters": [layer.parameters for layer in layers],
+        "MACs": [layer.macs for layer in layers],
+    })  # fmt: skip
+    return table[table["stage"] != "max-pool"].groupby("stage", sort=False).sum()
+
+
+def costs(encoders: Mapping[str, Sequence[Layer]]) -> Figure:
+    """Share of each stage in an encoder's parameters and in its MACs, one panel an encoder."""
+    fig, axes = plt.subplots(1, len(encoders), figsize=(9, 3.2), squeeze=False, sharex=True)
+    for ax, (title, layers) in zip(axes[0], encoders.items(), strict=True):
+        table = by_stage(layers)
+        share = 100 * table / table.sum()
+        at = np.arange(len(share))
+        for name, shift, colour in (("parameters", -0.2, "#0b6e99"), ("MACs", 0.2, "#d98324")):
+            drawn = ax.barh(at + shift, share[name], 0.38, color=colour, label=name)
+            ax.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
+        ax.set_yticks(at, share.index)
+        ax.invert_yaxis()
+        ax.margins(x=0.12)
+        ax.set_title(title, fontsize=11)
+        ax.set_xlabel("share of the encoder, %")
+    axes[0, -1].legend(fontsize=9, loc="center right")
+    return fig
+
+
+def grouped_bars(table: pd.DataFrame, unit: str) -> Figure:
+    """A group of bars a row, a colour a column, each bar with its value."""
+    fig, ax = plt.subplots(figsize=(7, 3.2))
+    table.plot.bar(ax=ax, rot=0, width=0.75, color=["#0b6e99", "#d98324", "#8a8f98"])
+    for drawn in ax.containers:
+        ax.bar_label(drawn, fmt="%.2f", fontsize=8, padding=2)  # type: ignore[arg-type]
+    ax.set_xlabel("")
+    ax.set_ylabel(unit)
+    ax.legend(fontsize=9, loc="upper left")
+    return fig
+
+
+def growth(table: pd.DataFrame, marked: Mapping[str, int]) -> Figure:
+    """Columns of `table` against its index on logarithmic axes; `marked` names some places."""
+    fig, axes = plt.subplots(1, table.shape[1], figsize=(9, 3.2), squeeze=False)
+    for ax, (name, column) in zip(axes[0], table.items(), strict=True):
+        ax.loglog(column.index, column, marker="o", ms=4, color="#0b6e99", base=2)
+        for word, at in marked.items():
+            ax.annotate(
+                word, (at, column[at]), xytext=(6, -10), textcoords="offset points", fontsize=9
+            )  # fmt: skip
+        ax.set_xticks(column.index, [str(i) for i in column.index])
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.margins(x=0.15, y=0.15)
+        ax.set_xlabel(str(table.index.name))
+        ax.set_title(str(name), fontsize=11)
     return fig

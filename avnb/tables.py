@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from avnb.config import Pretrain
+from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
 from avnb.figures import METHOD_NAMES
 
 
@@ -46,6 +47,46 @@ def verdict(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
     if one["high"] < other["low"]:
         return f"{names[0]} *trails* {names[1]} by {-gap:.1f} points {numbers}"
     return f"{names[0]} and {names[1]} cannot be told apart {numbers}; the intervals overlap"
+
+
+def architecture(found: list[Layer], shape: tuple[int, ...]) -> pd.DataFrame:
+    """Thesis Table 4.1 or 4.2 with parameters and MACs: size, channels, kernel, stride a layer.
+
+    `shape` is the input's. Axes are s (space, one side of a square) and t (time) of a video, f
+    (frequency) and t of a sound.
+    """
+    axes = {"s": -1, "t": 0} if len(shape) == 4 else {"f": 0, "t": 1}
+    lines: list[dict[str, Any]] = [{"layer": "input", **sizes(shape, axes)}]
+    for layer in found:
+        line = {"layer": layer.name, **sizes(layer.shape, axes)}
+        line |= {f"K_{axis}": layer.kernel[at] for axis, at in axes.items()}
+        line |= {f"S_{axis}": layer.stride[at] for axis, at in axes.items()}
+        cost = {"parameters": f"{layer.parameters:,}", "MMAC": f"{layer.macs / 1e6:,.1f}"}
+        lines.append(line | cost)
+    table = pd.DataFrame(lines, dtype=object).set_index("layer").rename_axis(None)
+    return table.fillna("–")
+
+
+def sizes(shape: tuple[int, ...], axes: dict[str, int]) -> dict[str, int]:
+    """Size along each axis, and channels."""
+    return {f"X_{axis}": shape[1:][at] for axis, at in axes.items()} | {"C": shape[0]}
+
+
+def clip_costs(runs: Mapping[str, Pretrain]) -> pd.DataFrame:
+    """What one pre-training clip of each run is, and costs in both encoders together."""
+    lines = {}
+    for name, run in runs.items():
+        picture = (3, run.clip.frames, run.clip.frame_px, run.clip.frame_px)
+        sound = (1, run.spectrogram.mels, run.spectrogram.frames(run.clip.samples))
+        both = layers(VideoEncoder(run.width), picture) + layers(AudioEncoder(run.width), sound)
+        lines[name] = {
+            "width": run.width,
+            "picture": " x ".join(map(str, picture[1:])),
+            "sound": " x ".join(map(str, sound[1:])),
+            "parameters": sum(layer.parameters for layer in both),
+            "GMAC": sum(layer.macs for layer in both) / 1e9,
+        }
+    return pd.DataFrame.from_dict(lines, orient="index")
 
 
 SIZES = {

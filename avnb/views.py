@@ -211,10 +211,13 @@ class SoundView(nn.Module):
         self.register_buffer("band_std", torch.tensor(bands[1])[:, None])
 
     def log_mel(self, wave: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """[B, N] -> [B, M, t], not standardised; the peak set to `gain`, silence left silent."""
+        """[B, N] -> [B, M, t], not standardised; the peak set to `gain`, silence left silent.
+
+        `gain` is in units of the form's own peak.
+        """
         peak = wave.abs().amax(dim=1, keepdim=True)
         wave = torch.where(peak > 0, wave / peak.clamp_min(1e-12), wave)
-        wave = wave * (gain[:, None] if isinstance(gain, Tensor) else gain)
+        wave = wave * self.form.peak * (gain[:, None] if isinstance(gain, Tensor) else gain)
         mel = self.mel(wave)[..., : self.form.frames(wave.shape[1])]
         return mel.clamp_min(self.form.floor).log10()
 
