@@ -4,8 +4,8 @@ The modules, in the order of the data; each imports only from those to its left:
 
     config -> parameters -> guard -> files -> progress -> scenes -> synth -> decode -> videos
     -> workspace -> clips -> views -> batches -> encoders -> losses -> dist -> bank -> methods
-    -> checkpoint -> train -> launch -> pretrain -> features -> results -> probe -> retrieval
-    -> figures -> tables -> book -> __main__
+    -> checkpoint -> train -> launch -> cluster -> pretrain -> features -> results -> probe
+    -> retrieval -> figures -> tables -> book -> __main__
 """
 
 __version__ = "0.1.0"

@@ -1,17 +1,19 @@
 """Pre-training as one call: statistics, job file, launch, checkpoint. Safe to repeat."""
 
 import json
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
-from avnb import checkpoint
+from avnb import checkpoint, cluster
 from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
-from avnb.config import Pretrain, digest
+from avnb.cluster import Cast, Slurm
+from avnb.config import Pretrain, digest, unknown_name
 from avnb.files import locked, write_aside
 from avnb.launch import launch
 from avnb.methods import build
@@ -21,6 +23,7 @@ from avnb.views import SoundView
 from avnb.workspace import Workspace, cores
 
 Bands = tuple[list[float], list[float]]
+Launcher = Literal["local", "slurm"]
 
 
 def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:
@@ -102,17 +105,27 @@ class Pretrained:
 
 
 def pretrained(
-    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 0
-) -> dict[str, Pretrained]:
+    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 0,
+    launcher: Launcher = "local", nodes: int = 1, slurm: Slurm | None = None,
+) -> dict[str, Pretrained]:  # fmt: skip
     """Runs of several methods with a workspace's values; those not done yet are done now.
 
-    `data` is the folder of VGGSound, '' for synthetic videos.
+    `data` is the folder of VGGSound, '' for synthetic videos; the rest is as in `pretrain`.
     """
     manifest, found = work.manifest("vggsound", data), {}
     for method in methods:
         run = work.pretraining(method=method, seed=seed)
-        found[method] = Pretrained(run, pretrain(run, manifest, work.runs, processes=processes))
+        folder = pretrain(
+            run, manifest, work.runs, processes=processes, launcher=launcher, nodes=nodes,
+            slurm=slurm,
+        )  # fmt: skip
+        found[method] = Pretrained(run, folder)
     return found
+
+
+def dividing(shards: int) -> list[int]:
+    """The numbers of processes that can share the shards evenly."""
+    return [n for n in range(1, shards + 1) if shards % n == 0]
 
 
 def resolved(processes: int, shards: int) -> int:
@@ -121,7 +134,7 @@ def resolved(processes: int, shards: int) -> int:
     Raises:
         ValueError: when the number asked for cannot be used; it says which can.
     """
-    gpus, allowed = torch.cuda.device_count(), [n for n in range(1, shards + 1) if shards % n == 0]
+    gpus, allowed = torch.cuda.device_count(), dividing(shards)
     if processes == 0:
         return max(n for n in allowed if n <= (gpus or cores()))
     if processes not in allowed:
@@ -134,9 +147,51 @@ def resolved(processes: int, shards: int) -> int:
     return processes
 
 
+def spread(processes: int, shards: int, nodes: int, gpus: int) -> int:
+    """The number of processes on `nodes` nodes with `gpus` GPUs each; for 0 as many as fit best.
+
+    Raises:
+        ValueError: when they cannot be spread evenly; it says which can.
+    """
+    at_most = nodes * gpus if gpus else shards
+    allowed = [n for n in dividing(shards) if n % nodes == 0 and n <= at_most]
+    if not allowed:
+        raise ValueError(
+            f"{shards} shards cannot be shared evenly by {nodes} nodes: set `shards` to a multiple "
+            "of the nodes"
+        )
+    if processes == 0:
+        return max(allowed) if gpus else allowed[0]
+    if processes not in allowed:
+        raise ValueError(
+            f"{processes} processes on {nodes} nodes with {gpus} GPUs each cannot share {shards} "
+            f"shards evenly: take one of {allowed}, or 0 (chosen for you)"
+        )
+    return processes
+
+
+def processes_of(job: int, shards: int, launcher: Launcher, nodes: int, slurm: Slurm) -> int:
+    """The number of processes that a launcher starts when asked for `job`, 0 to choose.
+
+    Raises:
+        ValueError: when it cannot start them.
+    """
+    if launcher not in typing.get_args(Launcher):
+        raise ValueError(unknown_name("launcher", launcher, typing.get_args(Launcher)))
+    if nodes < 1 or (launcher == "local" and nodes > 1):
+        raise ValueError(
+            f"nodes = {nodes}: the launcher 'slurm' takes 1 or more, 'local' has this machine "
+            "only (README, 'On a cluster', says how to start torchrun on several by hand)"
+        )
+    if launcher == "local":
+        return resolved(job, shards)
+    return spread(job, shards, nodes, slurm.gpus_per_node)
+
+
 def pretrain(
     run: Pretrain, manifest: Manifest, runs: Path, *, processes: int = 0, workers: int = 0,
-    stall_seconds: float = 900.0,
+    stall_seconds: float = 900.0, launcher: Launcher = "local", nodes: int = 1,
+    slurm: Slurm | None = None,
 ) -> Path:  # fmt: skip
     """Pre-train on the training split and return the run's folder, which holds `last.pt`.
 
@@ -145,35 +200,44 @@ def pretrain(
 
     Args:
         manifest: as its folder has it on disk: the processes read it there.
-        runs: the folder of runs.
-        processes: of the job; 0 is one a GPU, or one a core.
+        runs: the folder of runs; with `slurm`, all nodes must see it, and the videos.
+        processes: of the whole job; 0 is one a GPU, or else one a core (`slurm`: one a node).
         workers: decoding processes for each of them; 0 decodes in the process itself.
+        launcher: `local` starts them on this machine, `slurm` submits them to a cluster.
+        nodes: machines of the cluster; each gets the same number of processes.
+        slurm: what to ask of the cluster.
 
     Raises:
         LaunchError: when the job fails; the message holds the worker's traceback.
         ValueError: when the videos or the number of processes do not fit the run.
     """
     train = training_videos(manifest, run)
-    folder, processes = run_folder(runs, run, train), resolved(processes, run.optim.shards)
+    folder, slurm = run_folder(runs, run, train), slurm or Slurm()
+    processes = processes_of(processes, run.optim.shards, launcher, nodes, slurm)
     if finished(folder, run):
         return folder
     steps_per_epoch(len(train), run)
+    cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
     with locked(folder):
         if finished(folder, run):  # by whoever held the lock
             return folder
-        statistics = bands(train, run, workers=max(1, workers))
-        about = describe(run, train, statistics)
+        # Asked now: another's job would read the file that is written below.
+        cluster.check(folder, cast if launcher == "slurm" else None)
+        about = describe(run, train, bands(train, run, workers=max(1, workers)))
         job = {
-            "about": about, "manifest": str(manifest.where), "workers": workers,
+            "about": about, "manifest": str(manifest.where.resolve()), "workers": workers,
             "processes": processes,
         }  # fmt: skip
         write_aside(folder / "job.json", json.dumps(job, indent=1))
+        title = f"pre-training {run.method}"
         if run.method == "random":
             checkpoint.save(folder / "last.pt", about, build(run, len(train)), log=[])
             write_aside(folder / "log.jsonl", "")
+        elif launcher == "slurm":
+            cluster.launch(folder, cast, title=title, stall_seconds=stall_seconds)
         else:
             launch(
-                ["train", str(folder)], processes=processes, folder=folder,
-                title=f"pre-training {run.method}", stall_seconds=stall_seconds,
+                ["train", str(folder)], processes=processes, folder=folder, title=title,
+                stall_seconds=stall_seconds,
             )  # fmt: skip
     return folder
