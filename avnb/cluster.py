@@ -282,8 +282,10 @@ def submit(folder: Path, cast: Cast) -> str:
     slurm = cast.slurm
     executor = submitit.SlurmExecutor(folder / "slurm", max_num_timeout=slurm.requeues)
     executor.update_parameters(**cast.parameters(f"avnb-{folder.name}"))
+    place = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     try:
         with submitit.helpers.clean_env():  # a notebook may itself run inside a job
+            os.environ.update(place)  # which cluster, though, stays
             job = executor.submit(Task(folder, slurm.minutes, slurm.gpus_per_node))
     except FailedJobError as error:
         raise LaunchError(f"sbatch refused the job: {error}") from error
@@ -301,7 +303,7 @@ def follow(job: "submitit.SlurmJob[None]", title: str, stall: float) -> str:
             what, why = state(job.job_id)
             if what != "RUNNING":
                 heard = time.monotonic()
-            if what != "RUNNING" or not bar.total:
+            if what not in ("RUNNING", "COMPLETING", "COMPLETED") or not bar.total:
                 bar.set_postfix_str(f"job {job.job_id} {what.lower()} {why}".strip())
             # Controllers are shared: soon after the start they are asked often, later seldom.
             pause = min(30.0, 1.0 + (time.monotonic() - began) / 20)

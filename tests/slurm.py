@@ -32,6 +32,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=1
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
 SlurmctldPort={ports[0]}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -42,7 +43,7 @@ SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2
-PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
+PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -85,7 +86,7 @@ def daemons(folder: Path, stack: contextlib.ExitStack):
 
 
 @contextlib.contextmanager
-def cluster():
+def two_nodes():
     """The folder of a running cluster; SLURM_CONF names it to SLURM's commands."""
     # A socket's path may have 107 characters: pytest's own folders are longer.
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))

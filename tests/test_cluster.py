@@ -1,6 +1,5 @@
 """Two nodes of a real SLURM train what two processes on this machine train."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -17,26 +16,25 @@ from avnb.config import PROFILES, Pretrain
 from avnb.launch import LaunchError
 from avnb.pretrain import describe, finished, pretrain, processes_of, read_log, run_folder
 from avnb.videos import Manifest
-from tests import slurm as test_slurm
 from tests.conftest import ROOT
-from tests.slurm import ask
+from tests.slurm import ask, installed, two_nodes
 from tests.test_launch import alive, wait_for
 from tests.test_train import same_tensors
 
-# Long enough to be met while it runs; 1 CPU a process, so that two fit a node of any machine.
-RUN = Pretrain.from_flat(**{**PROFILES["smoke"]["pretrain"], "epochs": 6})
+# Long enough to be met while it runs.
+RUN = Pretrain.from_flat(**{**PROFILES["smoke"]["pretrain"], "epochs": 4})
 HELD = Slurm(minutes=30, options={"hold": ""})
 
 
 @pytest.fixture(scope="module")
 def nodes():
     """The folder of a running cluster of two nodes."""
-    if not test_slurm.installed():
+    if not installed():
         pytest.skip("SLURM is not installed (Debian: apt install slurm-wlm munge)")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        with test_slurm.cluster() as folder:
+        with two_nodes() as folder:
             yield folder
     assert not alive(folder)  # SLURM_CONF, in the environment of all of them, names it
 
@@ -70,17 +68,16 @@ def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     nodes, manifest, local, tmp_path, capfd
 ):
     folder = run_folder(tmp_path, RUN, manifest.split("train"))
-    with subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, str(manifest.where), str(tmp_path)], cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    said = tmp_path / "said.txt"
+    with said.open("w") as file, subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(manifest.where), str(tmp_path)], cwd=ROOT, stderr=file,
     ) as launcher:  # fmt: skip
-        wait_for((folder / "slurm.json").exists, 60)
-        time.sleep(1)
+        wait_for(lambda: "JobHeldUser" in said.read_text() or launcher.poll() is not None, 90)
         launcher.send_signal(signal.SIGINT)
-        _, err = launcher.communicate(timeout=60)
+    assert "KeyboardInterrupt" in said.read_text()
     job = json.loads((folder / "slurm.json").read_text())["job"]
-    assert "KeyboardInterrupt" in err
-    assert f"job {job} goes on; the same call returns to it, `scancel {job}` ends it" in err
+    message = f"job {job} goes on; the same call returns to it, `scancel {job}` ends it"
+    assert message in said.read_text()
     assert cluster.state(job) == ("PENDING", "JobHeldUser")
     for other in ({"launcher": "local"}, {"launcher": "slurm", "slurm": HELD, "nodes": 1}):
         with pytest.raises(LaunchError, match=f"job {job} of SLURM is training this run"):
@@ -93,3 +90,138 @@ def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     seen = capfd.readouterr()
     assert f"job {job} of SLURM" in seen.out and "loss" in seen.err
     assert same_tensors(checkpoint.load(folder / "last.pt"), local)
+
+
+def once_an_epoch_is_done(folder, act):
+    """Calls `act(job)` in a thread when the job of the run in `folder` has done an epoch."""
+
+    def wait_and_act():
+        wait_for((folder / "last.pt").exists, 120)
+        act(json.loads((folder / "slurm.json").read_text())["job"])
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
+def test_preempted_the_job_is_requeued_under_its_id_and_ends_as_if_nothing_had_been(
+    nodes, manifest, local, tmp_path
+):
+    folder = run_folder(tmp_path, RUN, manifest.split("train"))
+
+    def preempt(job):
+        ask("scancel", "--signal=USR2", job)
+        wait_for(lambda: cluster.state(job)[0] == "PENDING", 60)
+        preempted.append((job, len(read_log(folder))))
+        ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # else it waits two minutes
+
+    preempted = []
+    thread = once_an_epoch_is_done(folder, preempt)
+    slurm = Slurm(minutes=30)
+    pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm", nodes=2, slurm=slurm)
+    thread.join()
+    ((job, epochs),) = preempted
+    assert 0 < epochs < RUN.optim.epochs
+    assert "Restarts=1 " in ask("scontrol", "show", "job", job)
+    assert same_tensors(checkpoint.load(folder / "last.pt"), local)
+
+
+def test_a_job_that_is_killed_is_an_error_and_leaves_the_run_free(nodes, manifest, tmp_path):
+    long = Pretrain.from_flat(**{**RUN.flat(), "epochs": 100})
+    folder = run_folder(tmp_path, long, manifest.split("train"))
+    thread = once_an_epoch_is_done(folder, lambda job: ask("scancel", "--signal=KILL", f"{job}.0"))
+    with pytest.raises(LaunchError, match=r"ended as (FAILED|CANCELLED)(.*\n)*(srun|slurmstepd): error"):
+        pretrain(long, manifest, tmp_path, processes=1, launcher="slurm")
+    thread.join()
+    assert cluster.epochs(folder) > 0 and not finished(folder, long)
+    cluster.check(folder, None)  # no job is in the way
+
+
+def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_path):
+    train = manifest.split("train")
+    about = describe(RUN, train, ([0.0] * 64, [1.0] * 64)) | {"data": "another digest"}
+    job = {"about": about, "manifest": str(manifest.where), "workers": 0}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    with pytest.raises(LaunchError, match=r"ended as FAILED") as caught:
+        cluster.launch(tmp_path, Cast(processes=2, nodes=2), title="job")
+    message = str(caught.value)
+    assert "Traceback" in message and "train.py" in message and "submitit" not in message[-200:]
+    assert message.rstrip().endswith("job.json was written")
+
+
+def test_what_sbatch_refuses_is_said_in_its_words(nodes, tmp_path):
+    cast = Cast(processes=1, slurm=Slurm(partition="nowhere"))
+    with pytest.raises(LaunchError, match=r"sbatch refused the job: .*invalid partition"):
+        cluster.launch(tmp_path, cast, title="job")
+
+
+# ---- without a cluster --------------------------------------------------------------------------
+
+
+def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match=r"`sbatch`, which is not on.*login node.*'local'"):
+        pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm")
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "gpus", "found"),
+    [(0, 2, 4, 8), (0, 2, 0, 2), (0, 1, 3, 2), (4, 2, 2, 4), (8, 1, 8, 8)],
+)
+def test_processes_are_spread_evenly(asked, nodes, gpus, found):
+    slurm = Slurm(gpus_per_node=gpus)
+    assert processes_of(asked, 8, "slurm", nodes, slurm) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "launcher", "nodes", "gpus", "message"),
+    [
+        (3, "slurm", 2, 2, r"3 processes on 2 nodes with 2 GPUs each.*one of \[2, 4\]"),
+        (8, "slurm", 2, 2, r"one of \[2, 4\]"),
+        (0, "slurm", 3, 2, "8 shards cannot be shared evenly by 3 nodes"),
+        (0, "slurm", 0, 0, "nodes = 0"),
+        (0, "local", 2, 0, "this machine only.*On a cluster"),
+        (0, "slrum", 1, 0, "did you mean 'slurm'"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused_in_words(asked, launcher, nodes, gpus, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        processes_of(asked, 8, launcher, nodes, Slurm(gpus_per_node=gpus))
+
+
+def test_values_are_read_from_one_line():
+    line = "partition=gpu minutes=90 memory_gb=1.5 setup='module load cuda' --qos=long --exclusive"
+    slurm = Slurm.from_text(line)
+    assert slurm == Slurm(
+        partition="gpu", minutes=90, memory_gb=1.5, setup="module load cuda",
+        options={"qos": "long", "exclusive": ""},
+    )  # fmt: skip
+    asked = Cast(processes=8, nodes=2, workers=3, slurm=slurm).parameters("x")
+    assert asked["ntasks_per_node"] == 4 and asked["cpus_per_task"] == 4
+    assert asked["mem"] == "1536MB" and asked["time"] == 90 and asked["account"] is None
+    assert asked["additional_parameters"] == {"requeue": True, "qos": "long", "exclusive": True}
+    with pytest.raises(TypeError, match="did you mean 'partition'"):
+        Slurm.from_text("partitoin=gpu")
+    with pytest.raises(ValueError, match="minutes"):
+        Slurm(minutes=0)
+
+
+def test_a_growing_file_is_read_from_its_last_lines_on(tmp_path):
+    file = tmp_path / "log"
+    news = cluster.gained(file)
+    assert next(news) == []
+    file.write_bytes(b"x" * 10**6 + b"\nlast\nhal")
+    assert next(news)[1:] == ["last"]
+    with file.open("a") as out:
+        out.write("f\nmore\n")
+    assert next(news) == ["half", "more"] and next(news) == []
+
+
+def test_a_turn_too_short_for_one_epoch_is_not_repeated(tmp_path):
+    task = cluster.Task(tmp_path, minutes=10, gpus_per_node=0)
+    task.began, task.first = time.monotonic() - 9 * 60, 0
+    with pytest.raises(RuntimeError, match="10 minutes were too short for one epoch"):
+        task.checkpoint()
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    again = task.checkpoint().function
+    assert (again.folder, again.minutes) == (tmp_path, 10)
