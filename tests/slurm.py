@@ -113,9 +113,8 @@ def two_nodes():
         try:
             wait_for(idle)
             yield folder
-            ask("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}")
-            ask("scancel", f"--user={getpass.getuser()}")
-            wait_for(idle)  # a job's own processes are the nodes' to end
         finally:
+            ask("scancel", f"--user={getpass.getuser()}")
+            wait_for(idle)  # a job's processes are the nodes' to end, so before the nodes end
             del os.environ["SLURM_CONF"]
     shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from avnb.launch import LaunchError
 from avnb.pretrain import describe, finished, pretrain, processes_of, read_log, run_folder
 from avnb.videos import Manifest
 from tests.conftest import ROOT
-from tests.slurm import ask, installed, two_nodes
+from tests.slurm import ask, free_ports, installed, two_nodes
 from tests.test_launch import alive, wait_for
 from tests.test_train import same_tensors
 
@@ -130,7 +130,7 @@ def test_a_job_that_is_killed_is_an_error_and_leaves_the_run_free(nodes, manifes
     long = Pretrain.from_flat(**{**RUN.flat(), "epochs": 100})
     folder = run_folder(tmp_path, long, manifest.split("train"))
     thread = once_an_epoch_is_done(folder, lambda job: ask("scancel", "--signal=KILL", f"{job}.0"))
-    with pytest.raises(LaunchError, match=r"ended as (FAILED|CANCELLED)(.*\n)*(srun|slurmstepd): error"):
+    with pytest.raises(LaunchError, match=r"(?s)ended as (FAILED|CANCELLED).*(srun|stepd): error"):
         pretrain(long, manifest, tmp_path, processes=1, launcher="slurm")
     thread.join()
     assert cluster.epochs(folder) > 0 and not finished(folder, long)
@@ -156,6 +156,30 @@ def test_what_sbatch_refuses_is_said_in_its_words(nodes, tmp_path):
 
 
 # ---- without a cluster --------------------------------------------------------------------------
+
+
+def test_one_torchrun_a_node_started_by_hand_trains_the_same(manifest, local, tmp_path):
+    """Two of them on this machine; `is_host` stands for what they would know by their names."""
+    about = local["about"]
+    job = {"about": about, "manifest": str(manifest.where), "workers": 0}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_ports(1)[0]}"]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+             *rendezvous, f"--rdzv-conf=is_host={host}", "-m", "avnb", "train", str(tmp_path)],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for host in (1, 0)
+    ]  # fmt: skip
+    try:
+        assert [agent.wait(120) for agent in agents] == [0, 0]
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.wait()
+    assert same_tensors(checkpoint.load(tmp_path / "last.pt"), local)
 
 
 def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
