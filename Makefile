@@ -32,6 +32,7 @@ smoke: install ## as `make book`, at the smallest size, in under three minutes
 
 test: install ## install what tests need, lint, type-check, run all tests
 	@command -v chromium >/dev/null || .ci/browser
+	@command -v sbatch >/dev/null || .ci/slurm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

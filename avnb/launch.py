@@ -123,15 +123,20 @@ def show(line: str, log: IO[str], bar: Any, tail: collections.deque[str]) -> Non
         log.flush()
         tail.append(before)
     if mark:
-        said = json.loads(text)
-        if "said" in said:
-            bar.write(said["said"])
-            return
-        if bar.total != said["total"]:
-            bar.reset(said["total"])
-            bar.initial = bar.n = said["done"]  # resumed: the rate counts from here
-        bar.set_postfix_str(said["note"], refresh=False)
-        bar.update(said["done"] - bar.n)
+        advance(bar, text)
+
+
+def advance(bar: Any, text: str) -> None:
+    """Move the bar to where a progress line, given without its mark, says that the job is."""
+    said = json.loads(text)
+    if "said" in said:
+        bar.write(said["said"])
+        return
+    if bar.total != said["total"]:
+        bar.reset(said["total"])
+        bar.initial = bar.n = said["done"]  # resumed: the rate counts from here
+    bar.set_postfix_str(said["note"], refresh=False)
+    bar.update(said["done"] - bar.n)
 
 
 def explain(title: str, code: int, errors: Path, output: Path, tail: list[str]) -> str:

@@ -1,19 +1,19 @@
 """Pre-training as one call: statistics, job file, launch, checkpoint. Safe to repeat."""
 
 import json
-import shutil
-import tempfile
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
-from avnb import checkpoint, health, subsets
+from avnb import checkpoint, cluster, health, subsets
 from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
-from avnb.config import Pretrain, digest
+from avnb.cluster import Cast, Slurm
+from avnb.config import Pretrain, digest, unknown_name
 from avnb.files import locked, write_aside
 from avnb.launch import launch
 from avnb.methods import METHODS, build
@@ -23,6 +23,7 @@ from avnb.views import SoundView
 from avnb.workspace import Workspace, cores
 
 Bands = tuple[list[float], list[float]]
+Launcher = Literal["local", "slurm"]
 
 
 def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:
@@ -113,17 +114,27 @@ class Pretrained:
 
 
 def pretrained(
-    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 0
-) -> dict[str, Pretrained]:
+    work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 0,
+    launcher: Launcher = "local", nodes: int = 1, slurm: Slurm | None = None,
+) -> dict[str, Pretrained]:  # fmt: skip
     """Runs of several methods with a workspace's values; those not done yet are done now.
 
-    `data` is the folder of VGGSound, '' for synthetic videos.
+    `data` is the folder of VGGSound, '' for synthetic videos; the rest is as in `pretrain`.
     """
     manifest, found = work.manifest("vggsound", data), {}
     for method in methods:
         run = work.pretraining(method=method, seed=seed)
-        found[method] = Pretrained(run, pretrain(run, manifest, work.runs, processes=processes))
+        folder = pretrain(
+            run, manifest, work.runs, processes=processes, launcher=launcher, nodes=nodes,
+            slurm=slurm,
+        )  # fmt: skip
+        found[method] = Pretrained(run, folder)
     return found
+
+
+def dividing(shards: int) -> list[int]:
+    """The numbers of processes that can share the shards evenly."""
+    return [n for n in range(1, shards + 1) if shards % n == 0]
 
 
 def resolved(processes: int, shards: int) -> int:
@@ -132,7 +143,7 @@ def resolved(processes: int, shards: int) -> int:
     Raises:
         ValueError: when the number asked for cannot be used; it says which can.
     """
-    gpus, allowed = torch.cuda.device_count(), [n for n in range(1, shards + 1) if shards % n == 0]
+    gpus, allowed = torch.cuda.device_count(), dividing(shards)
     if processes == 0:
         return max(n for n in allowed if n <= (gpus or cores()))
     if processes not in allowed:
@@ -168,17 +179,62 @@ def job_of(run: Pretrain, manifest: Manifest, processes: int, workers: int) -> d
     train, _ = subsets.training(manifest, run)
     check_parts(run, processes)
     steps_per_epoch(len(train), run)
-    train_ids, validation_ids = map(str, subsets.files(manifest, run.subset))
+    train_ids, validation_ids = (
+        str(path.resolve()) for path in subsets.files(manifest, run.subset)
+    )
     return {
         "about": describe(run, train, bands(train, run, workers=max(1, workers))),
-        "manifest": str(manifest.where), "train_ids": train_ids, "validation_ids": validation_ids,
+        "manifest": str(manifest.where.resolve()),
+        "train_ids": train_ids, "validation_ids": validation_ids,
         "workers": workers, "processes": processes,
     }  # fmt: skip
 
 
+def spread(processes: int, shards: int, nodes: int, gpus: int) -> int:
+    """The number of processes on `nodes` nodes with `gpus` GPUs each; for 0 as many as fit best.
+
+    Raises:
+        ValueError: when they cannot be spread evenly; it says which can.
+    """
+    at_most = nodes * gpus if gpus else shards
+    allowed = [n for n in dividing(shards) if n % nodes == 0 and n <= at_most]
+    if not allowed:
+        raise ValueError(
+            f"{shards} shards cannot be shared evenly by {nodes} nodes: set `shards` to a multiple "
+            "of the nodes"
+        )
+    if processes == 0:
+        return max(allowed) if gpus else allowed[0]
+    if processes not in allowed:
+        raise ValueError(
+            f"{processes} processes on {nodes} nodes with {gpus} GPUs each cannot share {shards} "
+            f"shards evenly: take one of {allowed}, or 0 (chosen for you)"
+        )
+    return processes
+
+
+def processes_of(job: int, shards: int, launcher: Launcher, nodes: int, slurm: Slurm) -> int:
+    """The number of processes that a launcher starts when asked for `job`, 0 to choose.
+
+    Raises:
+        ValueError: when it cannot start them.
+    """
+    if launcher not in typing.get_args(Launcher):
+        raise ValueError(unknown_name("launcher", launcher, typing.get_args(Launcher)))
+    if nodes < 1 or (launcher == "local" and nodes > 1):
+        raise ValueError(
+            f"nodes = {nodes}: the launcher 'slurm' takes 1 or more, 'local' has this machine "
+            "only (README, 'On a cluster', says how to start torchrun on several by hand)"
+        )
+    if launcher == "local":
+        return resolved(job, shards)
+    return spread(job, shards, nodes, slurm.gpus_per_node)
+
+
 def pretrain(
     run: Pretrain, manifest: Manifest, runs: Path, *, processes: int = 0, workers: int = 0,
-    stall_seconds: float = 900.0,
+    stall_seconds: float = 900.0, launcher: Launcher = "local", nodes: int = 1,
+    slurm: Slurm | None = None,
 ) -> Path:  # fmt: skip
     """Pre-train on the training split and return the run's folder, which holds `last.pt`.
 
@@ -188,21 +244,28 @@ def pretrain(
 
     Args:
         manifest: as its folder has it on disk: the processes read it there.
-        runs: the folder of runs.
-        processes: of the job; 0 is one a GPU, or one a core.
+        runs: the folder of runs; with `slurm`, all nodes must see it, and the videos.
+        processes: of the whole job; 0 is one a GPU, or else one a core (`slurm`: one a node).
         workers: decoding processes for each of them; 0 decodes in the process itself.
+        launcher: `local` starts them on this machine, `slurm` submits them to a cluster.
+        nodes: machines of the cluster; each gets the same number of processes.
+        slurm: what to ask of the cluster.
 
     Raises:
         LaunchError: when the job fails; the message holds the worker's traceback.
         ValueError: when the videos or the number of processes do not fit the run.
     """
     train, _ = subsets.training(manifest, run)
-    folder, processes = run_folder(runs, run, train), resolved(processes, run.optim.shards)
+    folder, slurm = run_folder(runs, run, train), slurm or Slurm()
+    processes = processes_of(processes, run.optim.shards, launcher, nodes, slurm)
     if finished(folder, run):
         return folder
+    cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
     with locked(folder):
         if finished(folder, run):  # by whoever held the lock
             return folder
+        # Asked now: another's job would read the file that is written below.
+        cluster.check(folder, cast if launcher == "slurm" else None)
         job = job_of(run, manifest, processes, workers)
         write_aside(folder / "job.json", json.dumps(job, indent=1))
         if run.method == "random":
@@ -210,73 +273,18 @@ def pretrain(
             checkpoint.save(folder / "last.pt", job["about"], untrained, log=[])
             write_aside(folder / "log.jsonl", "")
         else:
-            launch(
-                ["train", str(folder)], processes=processes, folder=folder,
-                title=f"pre-training {run.method}", stall_seconds=stall_seconds,
-            )  # fmt: skip
+            carry_out(folder, cast, launcher, f"pre-training {run.method}", stall_seconds)
     return folder
 
 
-# ---- what it would cost -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a run takes on this machine, from a few steps of it."""
-
-    step_seconds: float
-    steps: int  # of the whole run, at most
-    clips: int  # a step
-    checkpoint_bytes: int
-    free_bytes: int  # on the disk of the runs
-    processes: int
-
-    @property
-    def hours(self) -> float:
-        """Of the whole run."""
-        return self.step_seconds * self.steps / 3600
-
-    @property
-    def clips_per_second(self) -> float:
-        """Over all processes."""
-        return self.clips / self.step_seconds
-
-    @property
-    def disk_bytes(self) -> int:
-        """A checkpoint, and the next one written beside it."""
-        return 2 * self.checkpoint_bytes
-
-    def __str__(self) -> str:
-        return (
-            f"{self.steps} steps of {self.clips} clips at {self.clips_per_second:.1f} clips/s on "
-            f"{self.processes} processes: {self.hours:.1f} h; {self.disk_bytes / 1e6:.0f} MB on a "
-            f"disk with {self.free_bytes / 1e9:.1f} GB free"
-        )
-
-
-def cost(
-    run: Pretrain, manifest: Manifest, runs: Path, *, processes: int = 0, workers: int = 0,
-    steps: int = 20,
-) -> Cost:  # fmt: skip
-    """Train for some steps in a folder that is thrown away, and measure.
-
-    The first quarter of the steps is not counted: files are opened, kernels chosen.
-    """
-    processes = resolved(processes, run.optim.shards)
-    runs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="cost-", dir=runs) as name:
-        folder = Path(name)
-        job = job_of(run, manifest, processes, workers)
-        write_aside(folder / "job.json", json.dumps({**job, "steps": steps}))
-        launch(
-            ["train", str(folder)], processes=processes, folder=folder,
-            title=f"measuring {run.method}",
-        )  # fmt: skip
-        seconds = json.loads((folder / "pace.json").read_text())["step_seconds"]
-        size = (folder / "last.pt").stat().st_size
-    videos = job["about"]["videos"]
-    return Cost(
-        step_seconds=seconds, steps=steps_per_epoch(videos, run) * run.optim.epochs,
-        clips=run.optim.batch, checkpoint_bytes=size, processes=processes,
-        free_bytes=shutil.disk_usage(runs).free,
+def carry_out(
+    folder: Path, cast: Cast, launcher: Launcher, title: str, stall_seconds: float = 900.0
+) -> None:
+    """Have the job that `folder` describes done here or by SLURM; LaunchError when it fails."""
+    if launcher == "slurm":
+        cluster.launch(folder, cast, title=title, stall_seconds=stall_seconds)
+        return
+    launch(
+        ["train", str(folder)], processes=cast.processes, folder=folder, title=title,
+        stall_seconds=stall_seconds,
     )  # fmt: skip

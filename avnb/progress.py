@@ -2,11 +2,13 @@
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 
 MARK = "\x1e"  # the ASCII record separator begins a progress line; no log line does
-EVERY_SECONDS = 0.3
+EVERY_SECONDS = 0.3  # into a pipe, which its launcher empties
+FILE_EVERY_SECONDS = 3.0  # into a file, which grows, perhaps for days and on a shared disk
 
 
 def silent(done: float, note: str) -> None:
@@ -21,11 +23,12 @@ def announce(text: str) -> None:
 def reporter(total: float) -> Callable[[float, str], None]:
     """A function that says how far the job is, at most a few times a second."""
     last = 0.0
+    every = FILE_EVERY_SECONDS if stat.S_ISREG(os.fstat(1).st_mode) else EVERY_SECONDS
 
     def report(done: float, note: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= EVERY_SECONDS or done >= total:
+        if now - last >= every or done >= total:
             last = now
             line = MARK + json.dumps({"done": done, "total": total, "note": note}) + "\n"
             os.write(1, line.encode())  # at once: other processes write to the same pipe
