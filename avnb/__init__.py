@@ -5,6 +5,7 @@ The modules, in the order of the data; each imports only from those to its left:
     config -> parameters -> guard -> files -> progress -> scenes -> synth -> decode -> videos
     -> workspace -> clips -> views -> batches -> encoders -> losses -> dist -> bank -> methods
     -> checkpoint -> train -> launch -> pretrain -> features -> results -> probe -> retrieval
+    -> names -> language -> concepts -> splits
     -> figures -> tables -> book -> __main__
 """
 
