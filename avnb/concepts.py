@@ -122,8 +122,10 @@ def similarity(queries: list[str], targets: list[str], model: Encoder | str) -> 
         model: a model, or a name that `language.load` knows.
 
     Raises:
-        ValueError: for a name that the model maps to no direction.
+        ValueError: without names on either side; for a name whose vector has no direction.
     """
+    if not queries or not targets:
+        raise ValueError(f"similarity needs names, got {len(queries)} and {len(targets)}")
     return unit_vectors(queries, model) @ unit_vectors(targets, model).T
 
 
@@ -244,30 +246,22 @@ class Matched:
 
 
 def match(
-    pairs: Sequence[Pair],
-    first: language.LanguageModel,
-    second: language.LanguageModel,
-    *,
-    top: int = 3,
-) -> list[Matched]:
-    """Compare the names of each pair under both models; every list is read once by each."""
-    lists = dict.fromkeys(each for pair in pairs for each in (pair.queries, pair.targets))
-    units = [{each: unit_vectors(each.plain, m) for each in lists} for m in (first, second)]
-    made = []
-    for pair in pairs:
-        primary, secondary = (of[pair.queries] @ of[pair.targets].T for of in units)
-        made.append(
-            Matched(
-                pair=pair, models=(first.title, second.title), top=top,
-                primary=primary, secondary=secondary,
-            )
-        )  # fmt: skip
-    return made
+    pair: Pair, first: language.LanguageModel, second: language.LanguageModel, *, top: int = 3
+) -> Matched:
+    """Compare the names of a pair under both models.
+
+    With fewer than `top` targets, both models name all of them.
+    """
+    q, t = pair.queries.plain, pair.targets.plain
+    return Matched(
+        pair=pair, models=(first.title, second.title), top=top,
+        primary=similarity(q, t, first), secondary=similarity(q, t, second),
+    )  # fmt: skip
 
 
 def setting(threshold: float, top: int) -> str:
     """How a count was made, as its row says it in `split`."""
-    return f"threshold {threshold:.3f}, top {top}"
+    return f"threshold {threshold:g}, top {top}"
 
 
 def read_setting(split: str) -> tuple[float, int]:

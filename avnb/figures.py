@@ -218,7 +218,7 @@ def cosines(matched: Sequence[Matched]) -> Figure:
         ax.text(0.98, 0.95, f"{share:.0f} %\nabove", ha="right", va="top", transform=ax.transAxes)
         ax.set_title(m.pair.title, fontsize=10)
     for ax in axes[-1]:
-        ax.set_xlabel("cosine")
+        ax.set_xlabel(f"cosine, {matched[0].models[0]}", fontsize=10)
     for ax in axes[:, 0]:
         ax.set_ylabel("density")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -229,7 +229,8 @@ def cosines(matched: Sequence[Matched]) -> Figure:
 def sensitivity(rows: pd.DataFrame, published: pd.DataFrame, own_top: int) -> Figure:
     """Seen concepts against the threshold, a line a top-k; the published count across.
 
-    The line of `own_top` is the thick one, and the axis ends at the number of classes.
+    The title names the models. The line of `own_top` is the thick one, and the axis ends at the
+    number of classes.
 
     Args:
         rows: result rows `seen` of one pair of models, at many settings.
@@ -248,13 +249,14 @@ def sensitivity(rows: pd.DataFrame, published: pd.DataFrame, own_top: int) -> Fi
         one = some.iloc[0]
         same = (published["level"] == one["level"]) & (published["dataset"] == one["dataset"])
         for value in published[same]["value"]:
-            ax.axhline(value, color="#b3261e", lw=1, ls="--", label="thesis, top 3")
+            ax.axhline(value, color="#b3261e", lw=1, ls="--", label="thesis (phrase-bert), top 3")
         ax.set_title(f"{pair_title(one)} ({int(one['n'])})", fontsize=10)
         ax.set_ylim(0, one["n"])
         if ax.get_subplotspec().is_last_row():  # type: ignore[union-attr]
             ax.set_xlabel("threshold")
         if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             ax.set_ylabel("seen concepts")
+    fig.suptitle(f"here: {table['method'].iloc[0]}", fontsize=9)
     handles, labels = fig.axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     return fig

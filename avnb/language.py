@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +47,7 @@ class LanguageModel:
     encoder: SentenceTransformer
     stands_for: str = ""  # the model that was asked for, when this is another
     tried: tuple[str, ...] = ()  # where the model that was asked for was looked for in vain
+    known: dict[str, Array] = field(default_factory=dict, repr=False)  # text -> its vector
 
     @property
     def title(self) -> str:
@@ -62,8 +63,12 @@ class LanguageModel:
         return f"{found}. A **stand-in** for `{self.stands_for}`: {'; '.join(self.tried)}"
 
     def encode(self, texts: list[str]) -> Array:
-        """Vectors [N, D] of N texts, not normalised."""
-        return np.asarray(self.encoder.encode(texts, show_progress_bar=False), dtype=np.float64)
+        """Vectors [N, D] of N texts, not normalised; N is at least 1. Each text is read once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        if new:
+            read = self.encoder.encode(new, batch_size=128, show_progress_bar=False)
+            self.known.update(zip(new, np.asarray(read, dtype=np.float64), strict=True))
+        return np.stack([self.known[text] for text in texts])
 
 
 def in_folder(name: str) -> tuple[str, SentenceTransformer]:
@@ -97,7 +102,7 @@ def in_cache(name: str) -> tuple[str, SentenceTransformer]:
     try:
         folder = snapshot_download(repo_id(name), local_files_only=True)
     except FileNotFoundError as error:
-        raise FileNotFoundError("nothing of that name was downloaded before") from error
+        raise FileNotFoundError("not, or not wholly, downloaded before") from error
     return "the local cache of the hub", from_folder(Path(folder))
 
 
@@ -159,7 +164,7 @@ def reach(url: str, seconds: float) -> None:
         except urllib.error.HTTPError:
             said.clear()  # a refusal is an answer
         except (OSError, ValueError) as error:
-            said[0] = brief(error)
+            said[0] = str(getattr(error, "reason", error))
         else:
             said.clear()
 

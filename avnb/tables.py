@@ -104,13 +104,13 @@ def seen_concepts(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     theirs = {pair_title(row): row for row in published.to_dict("records")}
     lines = []
     for row in ours.to_dict("records"):
-        line = {"pre-training set → test set": pair_title(row), "classes": int(row["n"])}
+        line = {"": pair_title(row), "classes": int(row["n"])}
         line[f"here: {row['method']}"] = counted(row)
         known = theirs.get(pair_title(row))
         name = f"thesis: {published['method'].iloc[0]}"
         line[name] = counted(known) if known else "–"
         lines.append(line)
-    return pd.DataFrame(lines).fillna("–").set_index("pre-training set → test set")
+    return pd.DataFrame(lines).fillna("–").set_index("").rename_axis(None)
 
 
 def counted(row: Mapping[Any, Any]) -> str:
@@ -140,12 +140,19 @@ for (const row of this.parentElement.querySelectorAll('tbody tr')) {
 }"""
 
 
-def searchable(table: pd.DataFrame, rows_shown: int = 14) -> str:
-    """The table as HTML with a field above that keeps the rows holding all words typed in."""
-    body = table.to_html(index=False, border=0, justify="left")
+def searchable(table: pd.DataFrame, caption: str, rows_shown: int = 14) -> str:
+    """The table as HTML with a field above that keeps the rows holding all words typed in.
+
+    Args:
+        table: any; its index is left out.
+        caption: says what the table was made with.
+        rows_shown: about so many at once; the others are scrolled to.
+    """
+    body = table.to_html(index=False, border=0).replace("<th>", '<th style="text-align: left">')
     return (
-        f'<div><input type="search" placeholder="search {len(table)} rows" '
-        f'aria-label="search the table" oninput="{html.escape(SEARCH)}" style="width: 20em">'
+        f'<div><p>{html.escape(caption)}</p><input type="search" style="width: 20em" '
+        f'placeholder="search {len(table)} rows" aria-label="search the table" '
+        f'oninput="{html.escape(SEARCH)}">'
         f'<div style="max-height: {rows_shown * 2.2:g}em; overflow: auto">{body}</div></div>'
     )
 

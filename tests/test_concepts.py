@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
+from playwright.sync_api import sync_playwright
 
-from avnb import book, concepts, language, names, results
+from avnb import book, concepts, figures, language, names, results, tables
 from tests.conftest import ROOT
 
 
@@ -236,6 +240,8 @@ def test_similarity_takes_a_name_a_model_or_an_encoder(minilm):
     assert np.allclose(cosines, concepts.similarity(asked, searched, minilm.encoder), atol=1e-6)
     with pytest.raises(ValueError, match="no part of the name ''"):
         concepts.similarity([""], ["punch"], "wordllama")
+    with pytest.raises(ValueError, match="needs names, got 0 and 1"):
+        concepts.similarity([], ["punch"], minilm)
 
 
 def test_word_vectors_are_means_of_the_packages_own_table(vectors):
@@ -313,7 +319,7 @@ def test_without_a_hub_phrase_bert_has_a_stand_in_that_is_named_one(without_hub)
 def test_an_unknown_model_is_an_error_that_says_what_was_tried(without_hub):
     said = without_hub["whaleloops/phrase-brt"]
     assert "'whaleloops/phrase-brt'" in said
-    for tried in ("folder: no folder", "package: no", "hub cache: nothing", "hub: http://127.0.0"):
+    for tried in ("folder: no folder", "package: no", "hub cache: not", "hub: http://127.0.0"):
         assert tried in said
 
 
@@ -372,12 +378,12 @@ def test_a_pair_is_measured_in_rows(tmp_path, minilm, vectors):
     (tmp_path / "a.txt").write_text("yoga\nplaying drums\nhair drying\n")
     (tmp_path / "b.txt").write_text("drumming\nblow dry hair\narchery\n")
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
-    (matched,) = concepts.match(concepts.pairs(*files, {}, 0.5), minilm, vectors, top=2)
+    matched = concepts.match(*concepts.pairs(*files, {}, 0.5), minilm, vectors, top=2)
     rows = list(concepts.measure(matched, [0.5, 1.0], [1, 2, 3]))
-    (own,) = [r for r in rows if r.metric == "seen" and r.split == "threshold 0.500, top 2"]
+    (own,) = [r for r in rows if r.metric == "seen" and r.split == "threshold 0.5, top 2"]
     assert own.value == len(matched.seen()[1]) == 2 and own.n == 3
     assert own.method == "all-MiniLM-L6-v2 + wordllama"
-    assert {r.value for r in rows if r.split.startswith("threshold 1.000")} == {0}
+    assert {r.value for r in rows if r.split.startswith("threshold 1,")} == {0}
     assert sum(r.value for r in rows if r.metric.startswith("shared")) == 3
 
 
@@ -401,6 +407,92 @@ def test_with_phrase_bert_the_published_table_comes_out(minilm):
     published = results.select(results.published(), task="concepts", where="Table 4.5")
     want = {(r.level, r.dataset): r.value for r in published.itertuples()}
     made = concepts.pairs("", "", concepts.THRESHOLDS, 0.47)
-    matched = concepts.match(made, minilm, phrase_bert)
+    matched = [concepts.match(pair, minilm, phrase_bert) for pair in made]
     found = {(m.pair.queries.key, m.pair.targets.key): len(m.seen()[1]) for m in matched}
     assert found == want
+
+
+# ---- tables and figures -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path, minilm, vectors):
+    """VGGSound against five targets of one's own, where the second model is a stand-in."""
+    (tmp_path / "mine.txt").write_text("Drumming\nblow_dry_hair\narchery\nskijet\nsurfing\n")
+    stand_in = language.LanguageModel("wordllama", "here", vectors.encoder, "owner/wanted")
+    pair, *_ = concepts.pairs("", str(tmp_path / "mine.txt"), {}, 0.47)
+    return [concepts.match(pair, minilm, stand_in)]
+
+
+def test_groups_name_what_each_class_matches(small):
+    table = tables.groups(small).set_index("class")
+    assert table.loc["hair dryer drying", "matches"].split(", ")[0] == "blow_dry_hair"
+    matches, found = small[0].seen()
+    assert len(table) == sum(map(bool, matches))
+    assert {name for cell in table["matches"] for name in cell.split(", ")} == {
+        small[0].pair.targets.names[i] for i in found
+    }
+
+
+def test_the_counts_stand_beside_the_published_ones_under_their_models():
+    published = results.select(results.published(), task="concepts")
+    ours = published.assign(method="a + b (stand-in for c)", value=published["value"] - 1)
+    table = tables.seen_concepts(ours, published)
+    assert table.loc["VGGSound → UCF-101"].tolist() == [101, "53 (52 %)", "54 (53 %)"]
+    assert list(table.columns[1:]) == [
+        "here: a + b (stand-in for c)",
+        "thesis: all-MiniLM-L6-v2 + whaleloops/phrase-bert",
+    ]
+    read = tables.reading_coverage(ours, published)
+    assert "**Kinetics-400**: 125 of 152 classes (82 %) here, 127 of 152 classes (84 %)" in read
+
+
+def test_struck_counts_what_would_match_otherwise(minilm):
+    pair, *_ = concepts.pairs("", "", concepts.THRESHOLDS, 1.0)
+    matched = [concepts.match(pair, minilm, minilm)]
+    table = tables.struck(matched).set_index("struck")
+    assert table["matches here"].to_dict() == {"skijet": 4, "shotput": 2, "pizza tossing": 4}
+    stay, gone = (matched[0].seen(struck=s)[1] for s in (False, True))
+    assert stay - gone == matched[0].pair.exclude
+
+
+def test_the_table_can_be_searched_in_a_browser(small):
+    page_text = tables.searchable(tables.groups(small), "Made with <two> models")
+    assert "Made with &lt;two&gt; models" in page_text
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("chromium-browser")
+        assert path, "Chromium is missing; on Debian: apt install chromium"
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_content(page_text)
+        rows, field = page.locator("tbody tr:visible"), page.locator("input")
+        total = rows.count()
+        field.fill("HAIR vggsound")
+        kept = rows.all_inner_texts()
+        assert 0 < len(kept) < total and all("hair" in row.lower() for row in kept)
+        field.fill("no such row")
+        assert rows.count() == 0
+        field.fill("")
+        assert rows.count() == total
+        browser.close()
+
+
+def test_figures_name_the_stand_in(small):
+    def texts(figure):
+        return " ".join(t.get_text() for t in figure.findobj(Text)).replace("\n", " ")
+
+    rows = results.frame(
+        vars(r) for r in concepts.measure(small[0], concepts.THRESHOLD_GRID, concepts.TOP_GRID)
+    )
+    published = results.select(results.published(), task="concepts")
+    seen = concepts.own(results.select(rows, metric="seen"), [small[0].pair], 3)
+    shared = results.select(rows, metric=[f"shared {i}" for i in range(4)])
+    counts = rows[(rows["metric"] == "seen")]
+    drawn = [
+        figures.sensitivity(counts, published, 3),
+        figures.two_models(small[0], shared),
+        figures.coverage(seen, published),
+    ]
+    assert all("(stand-in for owner/wanted)" in texts(figure) for figure in drawn)
+    assert "all-MiniLM-L6-v2" in texts(figures.cosines(small))
+    plt.close("all")

@@ -87,7 +87,7 @@ def test_class_splits_are_files_in_the_data_sets_own_names(tmp_path):
     (tmp_path / "b.txt").write_text("YoYo\nDrumming\nbrush_hair\n")
     pairs = concepts.pairs(str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), {}, 0.4)
     model = language.load("wordllama")
-    (matched,) = concepts.match(pairs, model, model, top=1)
+    matched = concepts.match(*pairs, model, model, top=1)
     made = splits.write_classes(tmp_path, matched)
     assert splits.read_classes(made["seen"]) == ["Drumming"]
     assert splits.read_classes(made["unseen"]) == ["YoYo", "brush_hair"]
