@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -157,7 +158,7 @@ class Pair:
         """`VGGSound → UCF-101`."""
         return f"{self.queries.title} → {self.targets.title}"
 
-    @property
+    @cached_property
     def exclude(self) -> set[int]:
         """The outliers as labels of the test set."""
         return self.targets.positions(set(self.outliers))

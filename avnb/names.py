@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class ClassList:
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
+    @cached_property
     def plain(self) -> list[str]:
         """The names as a language model reads them, in the same order."""
         return [normalised(name) for name in self.names]
