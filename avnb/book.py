@@ -107,9 +107,10 @@ def press(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
 def package_digest() -> str:
     """Stands for the package's code and data: what was executed with other code is run again."""
     sha = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*")):
-        if file.suffix in (".py", ".jsonl"):
-            sha.update(file.name.encode() + file.read_bytes())
+    folder = Path(__file__).parent
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in (".py", ".jsonl", ".txt", ".csv"):
+            sha.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
     return sha.hexdigest()[:16]
 
 

@@ -1,6 +1,6 @@
 """Figures: functions of rows and arrays, in one style."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from avnb.concepts import Matched, read_setting
 from avnb.encoders import Layer
 from avnb.losses import rince
+from avnb.names import TITLES
 
 Array = np.ndarray[Any, Any]
 METHOD_NAMES = {"random": "Random", "xid": "xID"}
@@ -234,4 +236,141 @@ def growth(table: pd.DataFrame, marked: Mapping[str, int]) -> Figure:
         ax.margins(x=0.15, y=0.15)
         ax.set_xlabel(str(table.index.name))
         ax.set_title(str(name), fontsize=11)
+    return fig
+
+
+# ---- seen concepts ----------------------------------------------------------------------------
+
+
+def pair_title(row: Any) -> str:
+    """`VGGSound → UCF-101`, of a result row."""
+    return " → ".join(TITLES.get(key, key) for key in (row["level"], row["dataset"]))
+
+
+def pair_panels(rows: pd.DataFrame, height: float) -> tuple[Figure, Iterator[tuple[Axes, Any]]]:
+    """A panel a pair of data sets, one line a test set: (axes, the pair's rows) one by one."""
+    levels, sets = (list(dict.fromkeys(rows[name])) for name in ("level", "dataset"))
+    fig, axes = plt.subplots(
+        len(sets), len(levels), figsize=(9, height * len(sets)), squeeze=False, sharex=True
+    )
+    groups = ((level, name) for name in sets for level in levels)
+    some = (rows[(rows["level"] == q) & (rows["dataset"] == t)] for q, t in groups)
+    return fig, zip(axes.flat, some, strict=True)
+
+
+def cosines(matched: Sequence[Matched]) -> Figure:
+    """Cosines of all name pairs, and of each query with its best target; the threshold in them."""
+    columns = len({m.pair.queries.key for m in matched})
+    lines = len(matched) // columns
+    fig, axes = plt.subplots(
+        lines, columns, figsize=(9, 2.6 * lines), squeeze=False, sharex=True, sharey=True
+    )
+    bins = np.linspace(-0.2, 1, 49).tolist()
+    for ax, m in zip(axes.flat, matched, strict=True):
+        best = m.primary.max(axis=1)
+        ax.hist(m.primary.ravel(), bins, density=True, color="#c9ccd1", label="all pairs")
+        ax.hist(
+            best, bins, density=True, histtype="step", color="#0b6e99", lw=1.6,
+            label="best of each class",
+        )  # fmt: skip
+        ax.axvline(m.pair.threshold, color="#b3261e", lw=1.2, ls="--", label="threshold")
+        share = 100 * float((best > m.pair.threshold).mean())
+        ax.text(0.98, 0.95, f"{share:.0f} %\nabove", ha="right", va="top", transform=ax.transAxes)
+        ax.set_title(m.pair.title, fontsize=10)
+    for ax in axes[-1]:
+        ax.set_xlabel(f"cosine, {matched[0].models[0]}", fontsize=10)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def sensitivity(rows: pd.DataFrame, published: pd.DataFrame, own_top: int) -> Figure:
+    """Seen concepts against the threshold, a line a top-k; the published count across.
+
+    The title names the models. The line of `own_top` is the thick one, and the axis ends at the
+    number of classes.
+
+    Args:
+        rows: result rows `seen` of one pair of models, at many settings.
+        published: the thesis's rows `seen`.
+    """
+    settings = [read_setting(split) for split in rows["split"]]
+    table = rows.assign(threshold=[t for t, _ in settings], top=[k for _, k in settings])
+    fig, panels = pair_panels(table, 2.7)
+    tops = sorted(set(table["top"]))
+    shades = sns.color_palette("crest", len(tops))
+    for ax, some in panels:
+        for top, colour in zip(tops, shades, strict=True):
+            line = some[some["top"] == top].sort_values("threshold")
+            width = 3.0 if top == own_top else 1.3
+            ax.plot(line["threshold"], line["value"], color=colour, lw=width, label=f"top {top}")
+        one = some.iloc[0]
+        same = (published["level"] == one["level"]) & (published["dataset"] == one["dataset"])
+        for value in published[same]["value"]:
+            ax.axhline(value, color="#b3261e", lw=1, ls="--", label="thesis (phrase-bert), top 3")
+        ax.set_title(f"{pair_title(one)} ({int(one['n'])})", fontsize=10)
+        ax.set_ylim(0, one["n"])
+        if ax.get_subplotspec().is_last_row():  # type: ignore[union-attr]
+            ax.set_xlabel("threshold")
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel("seen concepts")
+    fig.suptitle(f"here: {table['method'].iloc[0]}", fontsize=9)
+    handles, labels = fig.axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    return fig
+
+
+def two_models(matched: Matched, rows: pd.DataFrame) -> Figure:
+    """Cosines of one pair of data sets under both models, and how many top targets they share.
+
+    Args:
+        matched: the pair of the left panel.
+        rows: result rows `shared 0`, `shared 1`, ... of all pairs.
+    """
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.7), width_ratios=(1, 1.25))
+    left.hexbin(
+        matched.primary.ravel(), matched.secondary.ravel(), gridsize=45, bins="log",
+        cmap="crest", mincnt=1, linewidths=0.1,
+    )  # fmt: skip
+    left.axvline(matched.pair.threshold, color="#b3261e", lw=1.2, ls="--")
+    left.set_xlabel(f"cosine, {matched.models[0]}", fontsize=9)
+    left.set_ylabel("cosine, " + matched.models[1].replace(" (", "\n("), fontsize=9)
+    left.set_title(matched.pair.title, fontsize=10)
+    table = rows.assign(pair=[pair_title(row) for row in rows.to_dict("records")])
+    table["share"] = 100 * table["value"] / table["n"]
+    wide = table.pivot_table(index="pair", columns="metric", values="share", sort=False)
+    wide[::-1].plot.barh(stacked=True, ax=right, width=0.72, colormap="Blues", edgecolor="#5a6068")
+    right.set(xlabel="classes of the pre-training set, %", ylabel="", xlim=(0, 100))
+    right.tick_params(axis="y", labelsize=9)
+    right.legend(
+        labels=[name.removeprefix("shared ") for name in wide.columns], title="targets shared",
+        ncols=len(wide.columns), fontsize=8, title_fontsize=8, loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+    )  # fmt: skip
+    return fig
+
+
+def coverage(ours: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Share of each test set's classes that a pre-training set knows, here and in the thesis."""
+    fig, ax = plt.subplots(figsize=(9, 0.5 * len(ours) + 1.3))
+    titles = [pair_title(row) for row in ours.to_dict("records")]
+    models = ", ".join(dict.fromkeys(ours["method"]))
+    ax.barh(
+        titles,
+        100 * ours["value"] / ours["n"],
+        color="#0b6e99",
+        height=0.6,
+        label=f"here: {models}",
+    )
+    theirs = {pair_title(row): row for row in published.to_dict("records")}
+    known = [title for title in titles if title in theirs]
+    shares = [100 * theirs[title]["value"] / theirs[title]["n"] for title in known]
+    if known:
+        named = f"thesis: {published['method'].iloc[0]}"
+        ax.plot(shares, known, "D", color="#f2a900", mec="black", ms=8, ls="none", label=named)
+    ax.invert_yaxis()
+    ax.set(xlabel="seen concepts, % of the test set's classes", xlim=(0, 100))
+    fig.legend(loc="outside lower center", fontsize=8)
     return fig

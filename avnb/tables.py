@@ -1,13 +1,15 @@
 """Tables and readings: rows in, a table or a few sentences out; no number is typed in."""
 
-from collections.abc import Mapping
+import html
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from avnb.concepts import Matched, outliers
 from avnb.config import Pretrain
 from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
-from avnb.figures import METHOD_NAMES
+from avnb.figures import METHOD_NAMES, pair_title
 
 
 def with_interval(row: Mapping[Any, Any]) -> str:
@@ -128,3 +130,133 @@ def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
     if last["cosine_other"] > 0.9 or gap < 0.05:
         lines.append("- **The gap is small: the embeddings carry little, or have collapsed.**")
     return "\n".join(lines)
+
+
+# ---- seen concepts ----------------------------------------------------------------------------
+
+
+def seen_concepts(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Table 4.5: our counts beside the thesis's, each column headed by the models it is made with.
+
+    Args:
+        ours: result rows `seen`, one a pair of data sets.
+        published: the thesis's, of the same pairs or of others.
+    """
+    theirs = {pair_title(row): row for row in published.to_dict("records")}
+    lines = []
+    for row in ours.to_dict("records"):
+        line = {"": pair_title(row), "classes": int(row["n"])}
+        line[f"here: {row['method']}"] = counted(row)
+        known = theirs.get(pair_title(row))
+        name = f"thesis: {published['method'].iloc[0]}"
+        line[name] = counted(known) if known else "–"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("–").set_index("").rename_axis(None)
+
+
+def counted(row: Mapping[Any, Any]) -> str:
+    """`54 (53 %)`, of a row that counts among n."""
+    return f"{int(row['value'])} ({100 * row['value'] / row['n']:.0f} %)"
+
+
+def groups(matched: Sequence[Matched]) -> pd.DataFrame:
+    """Every class of a pre-training set that matches something, with what it matches."""
+    lines = []
+    for m in matched:
+        asked, against = m.pair.queries, m.pair.targets
+        for i, found in enumerate(m.seen()[0]):
+            if found:
+                line = {"pre-training set": asked.title, "class": asked.names[i]}
+                line |= {"cosine": f"{m.primary[i].max():.3f}", "test set": against.title}
+                lines.append(line | {"matches": ", ".join(against.names[t] for t in found)})
+    columns = ["pre-training set", "class", "cosine", "test set", "matches"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+# Rows that do not hold every typed word are hidden; without scripts the whole table stays.
+SEARCH = """const words = this.value.toLowerCase().split(/\\s+/);
+for (const row of this.parentElement.querySelectorAll('tbody tr')) {
+  const text = row.textContent.toLowerCase();
+  row.hidden = !words.every(word => text.includes(word));
+}"""
+
+
+def searchable(table: pd.DataFrame, caption: str, rows_shown: int = 14) -> str:
+    """The table as HTML with a field above that keeps the rows holding all words typed in.
+
+    Args:
+        table: any; its index is left out.
+        caption: says what the table was made with.
+        rows_shown: about so many at once; the others are scrolled to.
+    """
+    body = table.to_html(index=False, border=0).replace("<th>", '<th style="text-align: left">')
+    return (
+        f'<div><p>{html.escape(caption)}</p><input type="search" style="width: 20em" '
+        f'placeholder="search {len(table)} rows" aria-label="search the table" '
+        f'oninput="{html.escape(SEARCH)}">'
+        f'<div style="max-height: {rows_shown * 2.2:g}em; overflow: auto">{body}</div></div>'
+    )
+
+
+def struck(matched: Sequence[Matched]) -> pd.DataFrame:
+    """The outliers struck by hand, why, and how many classes would match them here otherwise."""
+    at = {(m.pair.queries.key, m.pair.targets.key): m for m in matched}
+    lines = []
+    for row in outliers():
+        m = at.get((row["queries"], row["targets"]))
+        if m is None:
+            continue
+        label = m.pair.targets.plain.index(row["target"])
+        again = sum(label in found for found in m.seen(struck=False)[0])
+        line = {"pair": m.pair.title, "struck": row["target"], "why": row["reason"]}
+        lines.append(line | {"reached from, e.g.": row["reached_from"], "matches here": again})
+    columns = ["pair", "struck", "why", "reached from, e.g.", "matches here"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def reading_cosines(rows: pd.DataFrame) -> str:
+    """How many classes have a near enough relative; result rows `queries`."""
+    lines = [
+        f"- **{pair_title(row)}**: {int(row['value'])} of {int(row['n'])} classes "
+        f"({100 * row['value'] / row['n']:.0f} %) have a target above the threshold."
+        for row in rows.to_dict("records")
+    ]
+    return "\n".join(lines)
+
+
+def reading_sensitivity(rows: pd.DataFrame, low: str, high: str) -> str:
+    """How far each count moves between two settings; result rows `seen`."""
+    lines = []
+    for _, some in rows.groupby(["dataset", "level"], sort=False):
+        value = {row["split"]: int(row["value"]) for row in some.to_dict("records")}
+        lines.append(
+            f"- **{pair_title(some.iloc[0])}**: {value[low]} at {low}, {value[high]} at {high}."
+        )
+    return "\n".join(lines)
+
+
+def reading_models(rows: pd.DataFrame) -> str:
+    """How often both models share nothing among their top targets; result rows `shared k`."""
+    none = rows[rows["metric"] == "shared 0"]
+    parts = [
+        f"{pair_title(row)} {100 * row['value'] / row['n']:.0f} %"
+        for row in none.to_dict("records")
+    ]
+    return "Share of classes for which the two models have no target in common: " + ", ".join(parts)
+
+
+def reading_coverage(ours: pd.DataFrame, published: pd.DataFrame) -> str:
+    """What each pre-training set knows of all test classes together, here and in the thesis."""
+    lines = []
+    for level, some in ours.groupby("level", sort=False):
+        here = f"{counted_all(some)} here"
+        theirs = published[published["level"] == level]
+        beside = f", {counted_all(theirs)} in the thesis" if len(theirs) else ""
+        lines.append(f"- **{pair_title(some.iloc[0]).split(' → ')[0]}**: {here}{beside}.")
+    return "\n".join(lines)
+
+
+def counted_all(rows: pd.DataFrame) -> str:
+    """`127 of 152 classes (84 %)`, over all rows."""
+    value, n = int(rows["value"].sum()), int(rows["n"].sum())
+    return f"{value} of {n} classes ({100 * value / n:.0f} %)"

@@ -171,7 +171,8 @@ def test_picture_and_sound_can_be_played(pages, opened, kind):
 def test_a_page_says_at_which_size_it_was_made(pages, opened):
     open_page, _ = opened
     for path in pages:
-        if path.parent.name == "chapters" and path.stem != "02_rince":  # it runs nothing
+        # One runs nothing, the other compares names: neither has a size.
+        if path.parent.name == "chapters" and path.stem not in ("02_rince", "07_concepts"):
             text = open_page(path).locator("article").inner_text()
             assert "smoke" in text and "numbers mean nothing" in text, path.name
 
