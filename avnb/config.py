@@ -378,9 +378,12 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "thesis": {"pretrain": {}, "supervised": {"epochs": 50}, "evaluation": {}, "world": {}},
     "demo": {
         "pretrain": {
-            **_SMALL, "width": 16, "epochs": 9, "lr_decay": 0.8, "lr_decay_every_epochs": 2,
-            "subset_videos": 480, "validation_videos": 64,
+            **_SMALL, "width": 16, "epochs": 6, "lr_decay": 0.7, "lr_decay_every_epochs": 2,
+            "subset_videos": 480, "validation_videos": 60,
         },
+        "vicreg_av": {"epochs": 3},
+        "vicreg_v": {"epochs": 3},
+        "supervised": {"epochs": 4},
         "evaluation": {
             "picture_fps": 8.0, "resize_px": 56, "train_draws": 8, "clip_level_clips": 5,
             "probe_lr": 2e-2,

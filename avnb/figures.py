@@ -18,8 +18,13 @@ from avnb.losses import rince
 from avnb.names import TITLES
 
 Array = np.ndarray[Any, Any]
-METHOD_NAMES = {"random": "Random", "xid": "xID"}
-COLOURS = dict(zip(METHOD_NAMES, ("#8a8f98", "#0b6e99"), strict=True))
+METHOD_NAMES = {
+    "random": "Random", "supervised": "Supervised", "vicreg_av": "VICReg-AV",
+    "vicreg_v": "VICReg-V", "xid": "xID",
+}  # fmt: skip
+# Told apart with any colour vision, and in print (Okabe & Ito 2008).
+SHADES = ("#8a8f98", "#d55e00", "#cc79a7", "#009e73", "#0b6e99")
+COLOURS = dict(zip(METHOD_NAMES, SHADES, strict=True))
 
 
 def style() -> None:

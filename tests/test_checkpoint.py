@@ -317,7 +317,7 @@ def test_our_own_checkpoint_is_read_by_encoders_and_named_by_load_released(
     path, run = tmp_path / "last.pt", smoke
     flat = ([0.0] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
     about = describe(run, vggsound, flat)
-    checkpoint.save(path, about, build(run, len(vggsound)))
+    checkpoint.save(path, about, build(run, len(vggsound), len(vggsound.classes)))
     with pytest.raises(CheckpointError, match="is a checkpoint of avnb, not one released"):
         load_released(path)
     video, _, same = checkpoint.encoders(path)
