@@ -297,13 +297,19 @@ def look_at(folder: Path, entry: Entry) -> Video | Unusable:
     return Video(**asdict(entry), **asdict(found))
 
 
+def state(path: Path) -> list[int]:
+    """Size and date of a file; empty when it cannot be reached, as behind a broken link."""
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
 def fingerprint(what: Listing) -> dict[str, str]:
     """Changes with the folder, the lists, and the size or date of any listed file."""
-    files = [(what.folder / e.path).stat() for e in what.entries]
-    state = [
-        [asdict(e), f.st_size, f.st_mtime_ns] for e, f in zip(what.entries, files, strict=True)
-    ]
-    return {"folder": str(what.folder), "files": digest(state)}
+    state_of = [[asdict(e), *state(what.folder / e.path)] for e in what.entries]
+    return {"folder": str(what.folder), "files": digest(state_of)}
 
 
 def audit(what: Listing, out: Path, *, workers: int = 2) -> tuple[Manifest, list[Unusable]]:
