@@ -1,7 +1,7 @@
 """Where things lie: one folder a profile below `build/`, made when needed, safe to delete.
 
 build/<profile>/world/<data set>/      synthetic videos, when no real folder is given
-build/<profile>/manifests/<data set>/  manifest.csv, ledger.csv
+build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/features/              *.safetensors
 build/<profile>/results.jsonl          every number that was measured
@@ -100,5 +100,6 @@ class Workspace:
         """
         root = Path(folder).expanduser().resolve() if folder else self.world() / data_set
         listed = videos.listing(data_set, root, fold)
-        where = self.folder / "manifests" / f"{data_set}-{digest([str(root), fold])}"
-        return videos.audit(listed, where, workers=cores())[0]
+        where = self.folder / "manifests" / f"{data_set}-{digest(str(root))}"
+        diary = where / "decoded.jsonl"
+        return videos.audit(listed, where / f"fold{fold}", workers=cores(), diary=diary)[0]
