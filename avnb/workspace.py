@@ -91,15 +91,17 @@ class Workspace:
         world = World.from_flat(**self.values["world"])
         return synth.make(world, self.folder / f"world-{synth.world_id(world)}", workers=cores())
 
-    def manifest(self, data_set: str, folder: str = "", *, fold: int = 1) -> Manifest:
+    def manifest(
+        self, data_set: str, folder: str = "", *, fold: int = 1, allow_missing: bool = False
+    ) -> Manifest:
         """The audited videos of a data set: a real one in `folder`, or the synthetic one if ''.
 
         Raises:
-            FileNotFoundError: when the folder or its lists are not there.
+            FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
             ValueError: for an unknown data set, or lists that cannot be understood.
         """
         root = Path(folder).expanduser().resolve() if folder else self.world() / data_set
-        listed = videos.listing(data_set, root, fold)
+        listed = videos.listing(data_set, root, fold, allow_missing=allow_missing)
         where = self.folder / "manifests" / f"{data_set}-{digest(str(root))}"
         diary = where / "decoded.jsonl"
         return videos.audit(listed, where / f"fold{fold}", workers=cores(), diary=diary)[0]

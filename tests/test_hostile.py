@@ -283,9 +283,7 @@ def test_the_ledger_gives_the_reason_of_every_file_that_cannot_be_read(tmp_path)
     film(folder / "turned.mp4", matrix=(0, 1, 0, -1, 0, 0))
     names = [*reasons, "plain.mp4", "turned.mp4"]
     entries = tuple(Entry(id=n, path=n, label="any", split="train") for n in names)
-    listed = Listing(
-        name="any", folder=folder, classes=("any",), entries=entries, listed=len(names)
-    )
+    listed = Listing(name="any", folder=folder, classes=("any",), entries=entries)
     manifest, ledger = audit(listed, tmp_path / "out")
     sizes = [(v.path, v.width, v.height) for v in manifest.videos]
     assert sizes == [("plain.mp4", 64, 48), ("turned.mp4", 48, 64)]
