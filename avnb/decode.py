@@ -296,6 +296,13 @@ def read(
         return track.cut(sound_starts, samples, seconds)
 
 
+def stills(path: Path, times: Array, *, seconds: float, start: float = 0.0) -> list[Array]:
+    """The frames [H, W, 3] on show at the given times, as `read` counts them."""
+    seen: dict[int, Array] = {}
+    read(path, times, seen.__setitem__, seconds=seconds, start=start)
+    return [seen[i] for i in range(len(times))]
+
+
 def whole_sound(path: Path, hz: int) -> Array:
     """All sound of a file, mono [samples] float32; empty when it has none."""
     with opened(path) as container:
