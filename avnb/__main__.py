@@ -52,9 +52,14 @@ def audit_command(args: argparse.Namespace) -> None:
     from avnb import videos
     from avnb.workspace import cores
 
-    found = videos.listing(args.dataset, args.folder.resolve(), args.fold)
+    found = videos.listing(
+        args.dataset, args.folder.resolve(), args.fold, allow_missing=args.allow_missing
+    )
     manifest, bad = videos.audit(found, args.out, workers=cores())
-    print(f"{len(found.entries)} of {found.listed} listed files are there")
+    print(
+        f"{len(found.entries)} of {found.listed} listed files are there, and "
+        f"{len(found.unlisted)} that no list names; {args.out / 'mismatches.csv'} names all"
+    )
     silent = len(manifest) - len(manifest.with_sound())
     print(
         f"{len(manifest)} usable videos of {len(manifest.classes)} classes, {silent} without sound"
@@ -89,8 +94,9 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("audit", help="decode every file of a data set; write its manifest")
     one.add_argument("dataset", choices=["vggsound", "ucf101", "hmdb51"])
     one.add_argument("folder", type=Path, help="the data set's folder, official layout")
-    one.add_argument("out", type=Path, help="folder for manifest.csv and ledger.csv")
+    one.add_argument("out", type=Path, help="folder for the tables")
     one.add_argument("--fold", type=int, choices=[1, 2, 3], default=1)
+    one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
     one.set_defaults(run=audit_command)
 
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
@@ -109,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         args.run(args)
-    except (ValueError, TypeError, FileNotFoundError, BookError) as error:
+    except (ValueError, TypeError, FileNotFoundError, ChildProcessError, BookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -11,12 +11,15 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 Array = np.ndarray[Any, Any]
 EARLY_SECONDS = 1e-4  # a frame this little after the wanted time still counts as shown at it
 SEEK_AFTER_SECONDS = 3.0  # a shorter lead-in is decoded: seeking would save nothing
 GAP_SECONDS = 0.1  # sound that is later than expected by more is moved to its own time
+NO_PICTURE = "holds no picture that can be decoded"
 SHORTFALL = 0.75  # a file that holds less than this share of its announced length is cut off
 
 
@@ -46,21 +49,69 @@ def opened(path: Path) -> Any:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise DecodeError(path, error.strerror or str(error)) from error
-    if not container.streams.video:
+    try:
+        picture_stream(path, container).codec_context.thread_count = 1  # many are read at once
+    except DecodeError:
         container.close()
-        raise DecodeError(path, "holds no video stream")
-    container.streams.video[0].codec_context.thread_count = 1  # many files are read at once
+        raise
     return container
 
 
-def upright(frame: Any, reformat: Any) -> Array:
-    """RGB [H, W, 3], turned as the file's display matrix asks.
+def picture_stream(path: Path, container: Any) -> Any:
+    """The first video stream that is not the cover of a piece of music."""
+    for stream in container.streams.video:
+        if stream.codec_context is None:
+            raise DecodeError(path, "its pictures are in a format that FFmpeg has no decoder for")
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise DecodeError(path, "holds no video stream")
 
-    `reformat` is a VideoReformatter kept for the whole file: making one costs more than using it.
+
+class Upright:
+    """Turns the frames of a stream into RGB [H, W, 3], as its display matrix asks.
+
+    All have the size that the stream began with, should it change on the way. One object serves
+    a whole file: making a VideoReformatter costs more than using it.
     """
-    picture = reformat.reformat(frame, format="rgb24").to_ndarray()
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    def __init__(self, video: Any):
+        self.width, self.height = video.codec_context.width, video.codec_context.height
+        self.reformatter = VideoReformatter()
+
+    def __call__(self, frame: Any) -> Array:
+        """One frame as it is to be seen."""
+        wanted = self.reformatter.reformat(frame, self.width, self.height, format="rgb24")
+        picture: Array = wanted.to_ndarray()
+        side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        if side is None:
+            return picture
+        # It takes (x, y) to (a x + c y, b x + d y), the origin being free; y points down.
+        a, b, _, c, d = np.frombuffer(side, np.int32)[:5].tolist()
+        if abs(b) > abs(a):
+            picture, a, d = picture.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+class Extent:
+    """From when to when the frames of a stream are on show."""
+
+    def __init__(self) -> None:
+        self.count, self.untimed = 0, 0
+        self.first = self.last = self.shown = 0.0
+
+    def see(self, frame: Any) -> None:
+        """Count one frame; the last one's own duration belongs to the video."""
+        if frame.time is None:
+            self.untimed += 1  # `read` cannot place it either
+            return
+        if self.count == 0 or frame.time > self.last:
+            self.first = self.first if self.count else frame.time
+            self.last, self.shown = frame.time, float((frame.duration or 0) * frame.time_base)
+        self.count += 1
+
+    def seconds(self, rate: float) -> float:
+        """The length; a last frame of unknown duration is shown for 1 / rate."""
+        return self.last - self.first + (self.shown or 1 / rate)
 
 
 def inspect(path: Path) -> Stream:
@@ -70,45 +121,42 @@ def inspect(path: Path) -> Stream:
         DecodeError: when it cannot be opened, decoded to its end, or holds less than it says.
     """
     with opened(path) as container:
-        video = container.streams.video[0]
+        video = picture_stream(path, container)
         audio = container.streams.audio[0] if container.streams.audio else None
-        count, first, last, size, heard = 0, 0.0, 0.0, (0, 0), False
+        upright, extent, size, heard = Upright(video), Extent(), (0, 0), False
         try:
             for packet in container.demux([s for s in (video, audio) if s is not None]):
                 for frame in packet.decode():
                     if isinstance(frame, av.AudioFrame):
                         heard = True
                         continue
-                    if frame.time is None:
-                        continue  # `read` cannot place it either
-                    if count == 0:
-                        first = last = frame.time
-                        size = upright(frame, VideoReformatter()).shape[:2]
-                    count, last = count + 1, max(last, frame.time)
+                    extent.see(frame)
+                    if size == (0, 0):
+                        size = upright(frame).shape[:2]
         except av.error.FFmpegError as error:
-            raise DecodeError(path, f"{error.strerror} after {count} frames") from error
-        if count == 0:
-            raise DecodeError(path, "holds no picture that can be decoded")
+            raise DecodeError(path, f"{error.strerror} after {extent.count} frames") from error
+        if extent.count == 0:
+            what = "its pictures bear no time stamps" if extent.untimed else NO_PICTURE
+            raise DecodeError(path, what)
         rate = float(video.average_rate or video.guessed_rate or 25)
-        seconds = last - first + 1 / rate
-        announced = float((video.duration or 0) * video.time_base)
+        seconds, announced = extent.seconds(rate), float((video.duration or 0) * video.time_base)
         if seconds < SHORTFALL * announced:
             raise DecodeError(path, f"ends after {seconds:.2f} s of {announced:.2f} s")
         hz = audio.rate if audio is not None and heard else 0
     return Stream(
-        start=first, seconds=seconds, fps=rate, width=size[1], height=size[0], sound_hz=hz
+        start=extent.first, seconds=seconds, fps=rate, width=size[1], height=size[0], sound_hz=hz
     )
 
 
 class Pictures:
     """Hands over the frame on show at each wanted time, as frames come by in order."""
 
-    def __init__(self, times: Array, take: Callable[[int, Array], None]):
+    def __init__(self, times: Array, take: Callable[[int, Array], None], upright: Upright):
         self.order = np.argsort(times, kind="stable")
         self.times, self.take = times, take
         self.next = 0
         self.last: Any = None
-        self.reformat = VideoReformatter()
+        self.upright = upright
 
     @property
     def wanting(self) -> bool:
@@ -125,7 +173,7 @@ class Pictures:
         """Give the last frame to every time before the given one."""
         picture = None
         while self.wanting and self.times[self.order[self.next]] < before:
-            picture = upright(self.last, self.reformat) if picture is None else picture
+            picture = self.upright(self.last) if picture is None else picture
             self.take(int(self.order[self.next]), picture)
             self.next += 1
 
@@ -214,7 +262,7 @@ def read(
         DecodeError: when the file cannot be read.
     """
     with opened(path) as container:
-        track, streams = None, [container.streams.video[0]]
+        track, streams = None, [picture_stream(path, container)]
         begin = float(times.min())
         if sound_starts is not None and container.streams.audio:
             ends = sound_starts + samples / hz
@@ -222,7 +270,7 @@ def read(
             begin = 0.0 if wraps else min(begin, float(sound_starts.min()))
             track = Track(hz, seconds if wraps else float(ends.max()))
             streams.append(container.streams.audio[0])
-        pictures = Pictures(times, take)
+        pictures = Pictures(times, take, Upright(streams[0]))
         try:
             if begin > SEEK_AFTER_SECONDS:
                 container.seek(round((begin - 0.5 + start) * av.time_base))
@@ -239,13 +287,20 @@ def read(
         except av.error.FFmpegError as error:
             raise DecodeError(path, error.strerror or str(error)) from error
         if pictures.last is None:
-            raise DecodeError(path, "holds no picture that can be decoded")
+            raise DecodeError(path, NO_PICTURE)
         pictures.serve(float("inf"))
         if sound_starts is None:
             return None
         if track is None:
             return np.zeros((len(sound_starts), samples), np.float32)
         return track.cut(sound_starts, samples, seconds)
+
+
+def stills(path: Path, times: Array, *, seconds: float, start: float = 0.0) -> list[Array]:
+    """The frames [H, W, 3] on show at the given times, as `read` counts them."""
+    seen: dict[int, Array] = {}
+    read(path, times, seen.__setitem__, seconds=seconds, start=start)
+    return [seen[i] for i in range(len(times))]
 
 
 def whole_sound(path: Path, hz: int) -> Array:

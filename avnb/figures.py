@@ -50,6 +50,69 @@ def film_strips(clips: Tensor, titles: Sequence[str]) -> Figure:
     return fig
 
 
+def film_table(films: Sequence[Sequence[Array]], titles: Sequence[str], columns: int = 2) -> Figure:
+    """Frames [H, W, 3] of each video side by side, the videos in columns; sizes may differ."""
+    rows = -(-len(films) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(9, 1.05 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+        ax.set_anchor("NW")
+    for ax, film, title in zip(axes.flat, films, titles, strict=False):
+        ax.imshow(np.concatenate(film, axis=1))
+        ax.set_title(title, loc="left", fontsize=8, pad=2)
+    return fig
+
+
+SPLIT_COLOURS = {"train": "#0b6e99", "test": "#d98c2b"}
+
+
+def extents(rows: pd.DataFrame) -> Figure:
+    """How long, how large and how fast the videos of a manifest are, stacked by split."""
+    sizes = rows["width"].astype(str) + " x " + rows["height"].astype(str)
+    fig, (long, large, fast) = plt.subplots(1, 3, figsize=(9, 3))
+    parts = [rows.loc[rows["split"] == split, "seconds"] for split in SPLIT_COLOURS]
+    colours, names = list(SPLIT_COLOURS.values()), list(SPLIT_COLOURS)
+    long.hist(parts, bins=30, stacked=True, color=colours, label=names)
+    long.set(xlabel="seconds", ylabel="videos", title="length")
+    long.legend(fontsize=8)
+    rates = rows["fps"].map("{:.4g}".format)
+    for ax, values, title in (large, sizes, "frame size"), (fast, rates, "frames a second"):
+        table = pd.crosstab(commonest(values), rows["split"]).reindex(columns=names)
+        table = table.loc[table.sum(axis=1).sort_values().index].fillna(0)
+        left = np.zeros(len(table))
+        for split, colour in SPLIT_COLOURS.items():
+            ax.barh(table.index, table[split], left=left, color=colour)
+            left = left + table[split].to_numpy()
+        ax.set(xlabel="videos", title=title, ylim=(len(table) - 8.5, len(table) - 0.4))
+    return fig
+
+
+def commonest(values: pd.Series, count: int = 7) -> pd.Series:
+    """Values as words, all but the commonest few as `other`."""
+    words = values.astype(str)
+    return words.where(words.isin(words.value_counts().index[:count]), "other")
+
+
+def contents(rows: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Videos a class, in the order of the labels, with and without an audio stream."""
+    heard = rows["sound_hz"] > 0
+    fig, ax = plt.subplots(figsize=(9, 3.2))
+    bottom, places = np.zeros(len(classes)), np.arange(len(classes))
+    parts = {"with sound": (heard, "#0b6e99"), "without an audio stream": (~heard, "#c3c8cf")}
+    for name, (mask, colour) in parts.items():
+        counts = rows.loc[mask, "label"].value_counts().reindex(list(classes)).fillna(0).to_numpy()
+        ax.bar(places, counts, bottom=bottom, color=colour, label=name, width=0.85)
+        bottom = bottom + counts
+    if len(classes) <= 30:
+        ax.set_xticks(places, classes, rotation=60, ha="right", fontsize=8)
+    else:
+        ax.set_xlabel("class, by its label")
+    ax.set_ylabel("videos")
+    ax.set_ylim(0, 1.25 * bottom.max())
+    ax.legend(fontsize=8, ncols=2, loc="upper right")
+    return fig
+
+
 def spectrograms(sounds: Tensor, titles: Sequence[str], seconds: float) -> Figure:
     """Standardised log-mel spectrograms [C, 1, M, t] side by side."""
     fig, axes = plt.subplots(

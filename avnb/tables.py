@@ -10,6 +10,7 @@ from avnb.concepts import Matched, outliers
 from avnb.config import Pretrain
 from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
 from avnb.figures import METHOD_NAMES, pair_title
+from avnb.videos import Manifest
 
 
 def with_interval(row: Mapping[Any, Any]) -> str:
@@ -260,3 +261,49 @@ def counted_all(rows: pd.DataFrame) -> str:
     """`127 of 152 classes (84 %)`, over all rows."""
     value, n = int(rows["value"].sum()), int(rows["n"].sum())
     return f"{value} of {n} classes ({100 * value / n:.0f} %)"
+
+
+def extents(rows: pd.DataFrame) -> pd.DataFrame:
+    """Counts, lengths and share of sound of a manifest's videos, one line a split and in all."""
+    lines = {}
+    for name in ("train", "test", "all"):
+        some = rows if name == "all" else rows[rows["split"] == name]
+        if len(some):
+            seconds = some["seconds"]
+            lines[name] = {
+                "videos": len(some), "classes": some["label"].nunique(),
+                "hours": round(seconds.sum() / 3600, 2),
+                "shortest, s": round(seconds.min(), 2), "median, s": round(seconds.median(), 2),
+                "longest, s": round(seconds.max(), 2),
+                "with sound, %": round(100 * (some["sound_hz"] > 0).mean(), 1),
+            }  # fmt: skip
+    return pd.DataFrame(lines).T.astype({"videos": int, "classes": int})
+
+
+def reading_data(
+    manifest: Manifest, rows: pd.DataFrame, mismatches: pd.DataFrame, ledger: pd.DataFrame
+) -> str:
+    """What a data set's tables say: what is missing, short, silent, and of what sizes."""
+    kinds = mismatches["what"].value_counts()
+    missing, stray = kinds.get("listed, but not there", 0), kinds.get("there, but in no list", 0)
+    seconds, heard = rows["seconds"], rows["sound_hz"] > 0
+    shortest, longest = rows.iloc[seconds.argmin()], rows.iloc[seconds.argmax()]
+    loud = heard.groupby(rows["label"]).any()
+    sizes = (rows["width"].astype(str) + " x " + rows["height"].astype(str)).value_counts()
+    rates = rows["fps"].map("{:.4g}".format).value_counts()
+    most = [100 * counts.iloc[0] / len(rows) for counts in (sizes, rates)]
+    lines = [
+        f"The lists name {manifest.listed} videos; {len(rows)} can be used. {missing} are missing, "
+        f"{len(ledger)} cannot be read to their end, and {stray} files stand in no list. "
+        f"{len(manifest.classes) - len(loud)} of {len(manifest.classes)} classes have no video.",
+        f"A video lasts {seconds.median():.1f} s in the median. The shortest, "
+        f"`{shortest['id']}`, has {shortest['seconds']:.2f} s and the longest, "
+        f"`{longest['id']}`, {longest['seconds']:.2f} s; {100 * (seconds < 1).mean():.1f} % are "
+        "shorter than one second, and a clip of one second shows those over again.",
+        f"{100 * heard.mean():.1f} % have an audio stream. Classes without sound in any video: "
+        f"{int((~loud).sum())} of {len(loud)}.",
+        f"Sizes of frames: {len(sizes)}, the commonest {sizes.index[0]} in {most[0]:.0f} % of the "
+        f"videos. Rates: {len(rates)}, the commonest {rates.index[0]} frames a second in "
+        f"{most[1]:.0f} %.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,7 +1,7 @@
 """Where things lie: one folder a profile below `build/`, made when needed, safe to delete.
 
 build/<profile>/world/<data set>/      synthetic videos, when no real folder is given
-build/<profile>/manifests/<data set>/  manifest.csv, ledger.csv
+build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/features/              *.safetensors
 build/<profile>/results.jsonl          every number that was measured
@@ -92,14 +92,17 @@ class Workspace:
         world = World.from_flat(**self.values["world"])
         return synth.make(world, self.folder / f"world-{synth.world_id(world)}", workers=cores())
 
-    def manifest(self, data_set: str, folder: str = "", *, fold: int = 1) -> Manifest:
+    def manifest(
+        self, data_set: str, folder: str = "", *, fold: int = 1, allow_missing: bool = False
+    ) -> Manifest:
         """The audited videos of a data set: a real one in `folder`, or the synthetic one if ''.
 
         Raises:
-            FileNotFoundError: when the folder or its lists are not there.
+            FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
             ValueError: for an unknown data set, or lists that cannot be understood.
         """
         root = Path(folder).expanduser().resolve() if folder else self.world() / data_set
-        listed = videos.listing(data_set, root, fold)
-        where = self.folder / "manifests" / f"{data_set}-{digest([str(root), fold])}"
-        return videos.audit(listed, where, workers=cores())[0]
+        listed = videos.listing(data_set, root, fold, allow_missing=allow_missing)
+        where = self.folder / "manifests" / f"{data_set}-{digest(str(root))}"
+        diary = where / "decoded.jsonl"
+        return videos.audit(listed, where / f"fold{fold}", workers=cores(), diary=diary)[0]

@@ -9,6 +9,7 @@ import torch
 
 from avnb import figures, results, tables
 from avnb.config import Pretrain
+from avnb.videos import Manifest
 
 
 def row(method, value, low, high, **more):
@@ -71,3 +72,36 @@ def test_the_landscape_has_the_closed_forms_of_its_ends():
     assert abs(pull - share).max() < 1e-5
     _, pull = figures.landscape(1.0, 0.5, scores)  # linear in the exponential
     assert abs(pull - 0.5 * scores.exp().numpy()).max() < 1e-9
+
+
+def test_a_data_set_is_described_by_what_its_tables_hold(manifests):
+    manifest = Manifest.load(manifests / "vggsound")
+    rows = pd.read_csv(manifests / "vggsound" / "manifest.csv", dtype={"id": str})
+    rows.loc[0, "seconds"] = 0.5
+    lost = pd.DataFrame({"path": ["a.mp4", "b.mp4"], "what": "listed, but not there"})
+    ledger = pd.read_csv(manifests / "vggsound" / "ledger.csv", dtype=str)
+    said = tables.reading_data(manifest, rows, lost, ledger)
+    assert f"name {manifest.listed} videos; {len(manifest)} can be used. 2 are missing, " in said
+    assert f"{len(ledger)} cannot be read" in said and len(ledger) > 0
+    assert f"`{rows['id'][0]}`, has 0.50 s" in said
+    silent = 100 * (1 - len(manifest.with_sound()) / len(manifest))
+    assert f"{100 - silent:.1f} % have an audio stream" in said and silent > 0
+    table = tables.extents(rows)
+    assert table.loc["all", "videos"] == len(manifest)
+    assert table.loc["all", "shortest, s"] == 0.5
+
+
+def test_figures_of_a_data_set_count_every_video_once(manifests):
+    rows = pd.read_csv(manifests / "vggsound" / "manifest.csv")
+    classes = Manifest.load(manifests / "vggsound").classes
+    length, size, rate = figures.extents(rows).axes
+    assert sum(p.get_height() for p in length.patches) == len(rows)
+    for ax in (size, rate):
+        assert sum(p.get_width() for p in ax.patches) == len(rows)
+    (ax,) = figures.contents(rows, classes).axes
+    assert sum(p.get_height() for p in ax.patches) == len(rows)
+    many = [*classes, *(f"empty {i}" for i in range(90))]
+    assert figures.contents(rows, many).axes[0].get_xlabel() == "class, by its label"
+    varied = rows.assign(width=range(len(rows)))
+    assert "other" in [t.get_text() for t in figures.extents(varied).axes[1].get_yticklabels()]
+    plt.close("all")
