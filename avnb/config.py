@@ -408,6 +408,17 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def methods_of(text: str) -> list[str]:
+    """Names of methods from one line, "xid, vicreg_av"; ValueError for an unknown one or none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = typing.get_args(Method)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(unknown_name("method", unknown[0], known))
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"methods must be different names of {', '.join(known)}, got {text!r}")
+    return names
+
+
 def profile(name: str) -> dict[str, dict[str, Any]]:
     """The profile's differences to the thesis, by group; ValueError for an unknown name."""
     if name not in PROFILES:

@@ -10,6 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from avnb.concepts import Matched, read_setting
@@ -178,6 +179,22 @@ def pulls(
     return np.stack(rows)
 
 
+def terms_of(log: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of a pre-training log that belong into one panel, by title."""
+    panels = {
+        "loss": ["loss", "validation_loss", "video_to_audio", "audio_to_video"],
+        "cosine with bank rows": ["cosine_own", "cosine_other"],
+        "terms of VICReg": ["invariance", "variance", "covariance"],
+        "accuracy": ["accuracy", "validation_accuracy"],
+        "spread of embeddings": [
+            name for name in map(str, log.columns) if name.endswith("_spread")
+        ],
+        "effective rank": [name for name in map(str, log.columns) if name.endswith("_rank")],
+    }
+    there = {title: [n for n in names if n in log] for title, names in panels.items()}
+    return {title: names for title, names in there.items() if names}
+
+
 def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
     """Means of an epoch against epochs, one panel a group of terms."""
     fig, axes = plt.subplots(1, len(panels), figsize=(9, 3), squeeze=False)
@@ -189,6 +206,7 @@ def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
             ax.plot(log["epoch"] + 1, log[name], marker="o", ms=3, label=name.replace("_", " "))
         ax.set_title(title, fontsize=11)
         ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(fontsize=9)
     return fig
 

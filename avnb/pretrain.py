@@ -2,7 +2,7 @@
 
 import json
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -115,18 +115,20 @@ class Pretrained:
 
 def pretrained(
     work: Workspace, methods: Iterable[str], *, data: str = "", seed: int = 0, processes: int = 0,
-    launcher: Launcher = "local", nodes: int = 1, slurm: Slurm | None = None,
+    workers: int = 0, launcher: Launcher = "local", nodes: int = 1, slurm: Slurm | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Pretrained]:  # fmt: skip
     """Runs of several methods with a workspace's values; those not done yet are done now.
 
-    `data` is the folder of VGGSound, '' for synthetic videos; the rest is as in `pretrain`.
+    `data` is the folder of VGGSound, '' for synthetic videos; `changes` are values that differ
+    from the workspace's, by flat name; the rest is as in `pretrain`.
     """
     manifest, found = work.manifest("vggsound", data), {}
     for method in methods:
-        run = work.pretraining(method=method, seed=seed)
+        run = work.pretraining(**{**(changes or {}), "method": method, "seed": seed})
         folder = pretrain(
-            run, manifest, work.runs, processes=processes, launcher=launcher, nodes=nodes,
-            slurm=slurm,
+            run, manifest, work.runs, processes=processes, workers=workers, launcher=launcher,
+            nodes=nodes, slurm=slurm,
         )  # fmt: skip
         found[method] = Pretrained(run, folder)
     return found

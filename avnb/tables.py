@@ -10,6 +10,7 @@ from avnb.concepts import Matched, outliers
 from avnb.config import Pretrain
 from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
 from avnb.figures import METHOD_NAMES, pair_title
+from avnb.health import complaint
 from avnb.videos import Manifest
 
 
@@ -113,24 +114,56 @@ def reading(rows: pd.DataFrame, pairs: list[tuple[str, str]], profile: str) -> s
     )
 
 
+def subset(manifest: Manifest, train: Manifest, validation: Manifest) -> pd.DataFrame:
+    """How many videos there are, and how many of them a run uses."""
+    lines = {}
+    for name, some in (
+        ("training split", manifest.split("train")), ("used for training", train),
+        ("used for validation", validation),
+    ):  # fmt: skip
+        each = pd.Series([v.label for v in some.videos]).value_counts()
+        lines[name] = {
+            "videos": len(some), "without sound": len(some) - len(some.with_sound()),
+            "classes": len(each),
+            "a class": f"{each.min()} to {each.max()}" if len(each) else "–",
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
 def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
     """What the curves of a pre-training run show, and whether its embeddings collapsed."""
     if log.empty:
         return f"`{run.method}` is not trained: its encoders stay as they were initialised."
     first, last = log.iloc[0], log.iloc[-1]
-    gap = last["cosine_own"] - last["cosine_other"]
-    q = [run.xid.q_at(run.optim.progress_at(e)) for e in (0, run.optim.epochs - 1)]
-    lines = [
-        f"- In the first epoch a clip's cosine with its own video's row was "
-        f"{first['cosine_own']:.3f}, with others {first['cosine_other']:.3f}.",
-        f"- In the last ({run.optim.epochs}) they were {last['cosine_own']:.3f} and "
-        f"{last['cosine_other']:.3f}, a gap of {gap:.3f}.",
-        f"- $q$ went from {q[0]:g} to {q[1]:g}, the learning rate from {first['lr']:g} to "
-        f"{last['lr']:.2g}.",
-    ]
-    if last["cosine_other"] > 0.9 or gap < 0.05:
-        lines.append("- **The gap is small: the embeddings carry little, or have collapsed.**")
-    return "\n".join(lines)
+
+    def went(name: str, figures: str = ".3f") -> str:
+        return f"{name.replace('_', ' ')} {first[name]:{figures}} → {last[name]:{figures}}"
+
+    lines = [f"From the first to the last of {len(log)} epochs: {went('loss')}."]
+    if run.method == "xid":
+        lines.append(
+            f"{went('cosine_own')}, {went('cosine_other')}: a gap of "
+            f"{last['cosine_own'] - last['cosine_other']:.3f} between own and other videos."
+        )
+    if run.method.startswith("vicreg"):
+        lines.append(f"{went('invariance')}, {went('variance')}, {went('covariance')}.")
+        below = last["variance"] > 0.5
+        lines.append(
+            "The hinge on the standard deviation is "
+            + ("far from met: embeddings vary less than asked for."
+               if below else "mostly met: dimensions vary about as much as asked for.")
+        )  # fmt: skip
+    if run.method == "supervised":
+        seen = list(log["validation_accuracy"])
+        lines.append(
+            f"{went('accuracy')} in training; on validation videos {went('validation_accuracy')}, "
+            f"at best {max(seen):.3f} after epoch {seen.index(max(seen)) + 1}."
+        )
+    ranks = [name for name in map(str, log.columns) if name.endswith("_rank")]
+    lines.append("Effective rank: " + ", ".join(went(name, ".1f") for name in ranks) + ".")
+    wrong = [said for row in log.to_dict("records") if (said := complaint(row))]  # type: ignore[arg-type]
+    lines.append(f"**{wrong[-1]}.**" if wrong else "No collapse was seen at the end of any epoch.")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 # ---- seen concepts ----------------------------------------------------------------------------

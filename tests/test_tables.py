@@ -60,9 +60,15 @@ def test_an_untrained_method_has_no_curves_and_says_so():
 
 def test_a_collapse_is_said_aloud():
     log = pd.DataFrame(
-        [{"epoch": e, "lr": 1e-3, "cosine_own": 0.99, "cosine_other": 0.98} for e in (0, 1)]
-    )
-    assert "collapsed" in tables.reading_pretraining(log, Pretrain())
+        [
+            {
+                "epoch": e, "lr": 1e-3, "loss": 1.0, "cosine_own": 0.99, "cosine_other": 0.98,
+                "video_spread": 0.01, "video_std": 0.001, "video_rank": 1.2,
+            }
+            for e in (0, 1)
+        ]
+    )  # fmt: skip
+    assert "collapse after epoch 2" in tables.reading_pretraining(log, Pretrain())
 
 
 def test_the_landscape_has_the_closed_forms_of_its_ends():
