@@ -208,6 +208,8 @@ def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(fontsize=9)
+        if title in ("spread of embeddings", "effective rank"):
+            ax.set_ylim(bottom=0)  # what matters is how far from collapse
     return fig
 
 

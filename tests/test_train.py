@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from avnb import checkpoint, health, pretrain, subsets
+from avnb import checkpoint, cost, health, pretrain, subsets
 from avnb.batches import VideoClips, steps_per_epoch, training_epochs
 from avnb.checkpoint import CheckpointError
 from avnb.config import Pretrain
@@ -131,6 +131,20 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tiny, vggsound, about):
     ):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4, msg=name)
     torch.testing.assert_close(found[2][1].video_bank.rows, found[0][1].video_bank.rows)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"random"}))
+def test_half_precision_changes_the_loss_by_its_rounding_alone(tiny, vggsound, about, name):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        run = with_values(tiny, method=name, precision=precision)
+        clips = VideoClips(vggsound, sampling_of(run), seed=0)
+        _, batches = next(training_epochs(clips, run, 0, rank=0, processes=1, workers=0))
+        method = build(run, len(vggsound), len(vggsound.classes)).train()
+        terms = method(Views(run, about["bands"])(next(batches)), 0.5)
+        assert all(term.dtype == torch.float for term in terms.values())
+        losses.append(terms["loss"].item())
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.15, abs=0.1)
 
 
 def test_a_resting_audio_path_does_not_move(tiny, vggsound, about, tmp_path):
@@ -345,6 +359,25 @@ def test_processes_that_do_not_divide_the_shards_are_refused_in_words(trained):
         ValueError, match=r"3 processes cannot share 2 shards.*take one of \[1, 2\]"
     ):
         pretrain.pretrain(run, manifest, runs, processes=3)
+
+
+def test_parts_that_do_not_fit_are_refused_in_words(trained):
+    run, manifest, runs, _ = trained
+    with pytest.raises(ValueError, match="8 clips a process cannot be taken 3 at a time"):
+        pretrain.pretrain(with_values(run, micro_batch=3), manifest, runs, processes=2)
+    whole = with_values(run, method="vicreg_v", micro_batch=4)
+    with pytest.raises(ValueError, match="takes variances and covariances of the whole batch"):
+        pretrain.pretrain(whole, manifest, runs, processes=2)
+
+
+def test_what_a_run_would_cost_is_measured_and_leaves_nothing(trained, tmp_path, capsys):
+    run, manifest, _, folder = trained
+    found = cost.measure(run, manifest, tmp_path, processes=1, steps=4)
+    assert found.step_seconds > 0 and found.clips == run.optim.batch
+    assert found.steps == run.optim.epochs * steps_per_epoch(run.subset.subset_videos, run)
+    assert found.hours == pytest.approx(found.step_seconds * found.steps / 3600)
+    assert found.checkpoint_bytes == pytest.approx((folder / "last.pt").stat().st_size, rel=0.05)
+    assert list(tmp_path.iterdir()) == [] and "clips/s on 1 processes" in str(found)
 
 
 def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
