@@ -1,5 +1,6 @@
 """What many tests share: a smoke-size world made once, with its manifests."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,33 @@ import pytest
 
 from avnb import synth, videos
 from avnb.config import PROFILES, Pretrain, World
+from avnb.files import locked
 from avnb.videos import Manifest
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory) -> Path:
-    values = World.from_flat(**PROFILES["smoke"]["world"])
-    return synth.make(values, tmp_path_factory.mktemp("world"))
+def common(tmp_path_factory) -> Path:
+    """A folder of this session, the same in all of its processes (`pytest -n`)."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def manifests(world, tmp_path_factory) -> Path:
+def world(common) -> Path:
+    values = World.from_flat(**PROFILES["smoke"]["world"])
+    with locked(common / "worlds"):
+        return synth.make(values, common / "worlds" / "smoke")
+
+
+@pytest.fixture(scope="session")
+def manifests(world, common) -> Path:
     """Folders with the manifests of the three data sets."""
-    out = tmp_path_factory.mktemp("manifests")
-    for name in videos.LISTS:
-        videos.audit(videos.listing(name, world / name), out / name)
+    out = common / "manifests"
+    with locked(out):
+        for name in videos.LISTS:
+            videos.audit(videos.listing(name, world / name), out / name)
     return out
 
 
