@@ -122,7 +122,7 @@ def test_silence_is_noticed(tmp_path):
             ["sleep", str(tmp_path)], processes=1, folder=tmp_path, title="job",
             module="tests.job_sleep", stall_seconds=8,
         )  # fmt: skip
-    assert time.monotonic() - start < 40
+    assert time.monotonic() - start < 120
 
 
 def test_progress_lines_move_the_bar_and_do_not_reach_the_log(tmp_path, capfd):
