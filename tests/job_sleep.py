@@ -11,7 +11,7 @@ die_with_parent()
 
 from torch.distributed.elastic.multiprocessing.errors import record  # noqa: E402
 
-from avnb.progress import reporter  # noqa: E402
+from avnb.progress import announce, reporter  # noqa: E402
 
 
 @record
@@ -28,6 +28,7 @@ def main(what: str, folder: Path) -> None:
     elif what == "count":
         print("an ordinary line", flush=True)
         report = reporter(4)
+        announce("something everybody should know")
         for done in range(1, 5):
             time.sleep(0.4)
             report(done, "almost there")

@@ -130,7 +130,8 @@ def test_progress_lines_move_the_bar_and_do_not_reach_the_log(tmp_path, capfd):
         ["count", str(tmp_path)], processes=1, folder=tmp_path, title="counting",
         module="tests.job_sleep",
     )  # fmt: skip
-    seen = capfd.readouterr().err
+    said, seen = capfd.readouterr()
+    assert "something everybody should know" in said
     assert "counting" in seen and "4/4" in seen and "almost there" in seen
     log = (tmp_path / "output.txt").read_text()
     assert "an ordinary line" in log and "almost there" not in log
