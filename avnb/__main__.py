@@ -69,9 +69,9 @@ def audit_command(args: argparse.Namespace) -> None:
 
 def train_command(args: argparse.Namespace) -> None:
     """One process of a training job."""
-    from avnb import train
+    from avnb import worker
 
-    train.main(args.folder)
+    worker.main(*args.folders)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=audit_command)
 
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
-    one.add_argument("folder", type=Path, help="the run's folder, which holds job.json")
+    one.add_argument(
+        "folders", type=Path, nargs="+", help="the run's folder, which holds job.json; or several"
+    )
     one.set_defaults(run=train_command)
     return top
 

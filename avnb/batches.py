@@ -9,7 +9,7 @@ are due soon.
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from avnb import clips, decode, views
-from avnb.config import Augment, Clip, Pretrain
+from avnb.config import Augment, Clip
 from avnb.guard import die_with_parent
 from avnb.videos import Manifest
 
@@ -240,7 +240,43 @@ def grouped(arriving: Iterable[Batch], size: int) -> Iterator[Batch]:
 # ---- the plan of an epoch ---------------------------------------------------------------------
 
 
-def epoch_plan(videos: int, run: Pretrain, epoch: int) -> Plan:
+class Batching(Protocol):
+    """How many there are, and the batches they consist of."""
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run."""
+
+    @property
+    def batch(self) -> int:
+        """Clips a step over all processes."""
+
+    @property
+    def shards(self) -> int:
+        """Parts of a batch."""
+
+
+class Planned(Protocol):
+    """The values of a run that say which clips make up which batch."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn."""
+
+    @property
+    def clips_per_video(self) -> int:
+        """An epoch."""
+
+    @property
+    def window_steps(self) -> int:
+        """Clips due within so many steps come out of one pass over a file."""
+
+    @property
+    def optim(self) -> Batching:
+        """Epochs and batches."""
+
+
+def epoch_plan(videos: int, run: Planned, epoch: int) -> Plan:
     """The batches of one epoch over all processes; rows of one shard stand together.
 
     A shard has its own videos in each epoch, and all their clips are shuffled. They must not
@@ -259,7 +295,7 @@ def epoch_plan(videos: int, run: Pretrain, epoch: int) -> Plan:
     return [[row for part in step for row in part] for step in zip(*parts, strict=True)]
 
 
-def steps_per_epoch(videos: int, run: Pretrain) -> int:
+def steps_per_epoch(videos: int, run: Planned) -> int:
     """Steps of every epoch; ValueError when the videos do not fill one batch."""
     shards = run.optim.shards
     steps = videos // shards * run.clips_per_video // (run.optim.batch // shards)
@@ -305,7 +341,7 @@ class Stream(Sampler[Item]):
 
 
 def training_epochs(
-    dataset: VideoClips, run: Pretrain, done: int, *, rank: int, processes: int, workers: int
+    dataset: VideoClips, run: Planned, done: int, *, rank: int, processes: int, workers: int
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Each epoch after `done` steps, with what is left of this process's part of its batches.
 

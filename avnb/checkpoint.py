@@ -137,6 +137,11 @@ def encoders(path: Path) -> tuple[VideoEncoder, AudioEncoder, dict[str, Any]]:
         video, audio, name = released(path, found)
         return video, audio, about_released(name)
     found = written_by_us(path, found)
+    if "run" not in found["about"]:
+        raise CheckpointError(
+            f"{path} is a classifier, fine-tuned on {found['about'].get('data_set')}, not a "
+            "checkpoint of pre-training"
+        )
     run = Pretrain.from_flat(**found["about"]["run"])
     about = found["about"]
     method: Method = build(run, about["videos"], len(about["classes"]))

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from tqdm import tqdm
 
-from avnb import train
+from avnb import worker
 from avnb.config import check_range, unknown_name
 from avnb.files import write_aside
 from avnb.launch import LaunchError, advance
@@ -146,7 +146,7 @@ class Task:
             "MASTER_PORT": str(20_000 + int(here.raw_job_id) % 10_000),
         }  # fmt: skip
         self.began, self.first = time.monotonic(), saved(self.folder)
-        train.main(self.folder)
+        worker.main(self.folder)
 
     def checkpoint(self) -> Any:
         """What to run next time; submitit asks when the time is up or the job is preempted.

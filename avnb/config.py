@@ -252,8 +252,10 @@ class Flat:
             target = nested.setdefault(groups[name], {}) if groups[name] else own
             target[name] = value
         types = typing.get_type_hints(cls)
+        # A group's values may differ here from those that it has by itself.
+        usual: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         for group, inner in nested.items():
-            own[group] = types[group](**checked(types[group], inner))
+            own[group] = dataclasses.replace(usual[group](), **checked(types[group], inner))
         return cls(**checked(cls, own))
 
     def flat(self) -> dict[str, Any]:
@@ -343,6 +345,100 @@ class Evaluation(Flat):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Adam without decay: first the head alone, then every weight at a rate that falls (4.2.1)."""
+
+    warmup_epochs: int = 5
+    tuned_epochs: int = 16  # after them
+    lr: float = 1e-4
+    lr_factor: float = 0.3
+    first_fall: float = 0.375  # shares of the tuned epochs: after 6, 10 and 14 of 16
+    second_fall: float = 0.625
+    third_fall: float = 0.875
+    batch: int = 32  # clips a step over all processes
+    shards: int = 8  # parts of a batch, dealt alike on any number of processes that divides it
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 10**6, "warmup_epochs")
+        check_range(self, 1, 10**6, "tuned_epochs", "batch", "shards")
+        check_range(self, 0, 10, "lr", "lr_factor")
+        check_range(self, 0, 1, "first_fall", "second_fall", "third_fall")
+        if self.batch % self.shards:
+            raise ValueError(f"Tuning.batch must be a multiple of shards, got {self}")
+
+    @property
+    def epochs(self) -> int:
+        """Of both parts."""
+        return self.warmup_epochs + self.tuned_epochs
+
+    @property
+    def weight_decay(self) -> float:
+        """None."""
+        return 0.0
+
+    def lr_at(self, epoch: int) -> float:
+        """Rate of the given epoch, counted from 0 and from the warm-up on."""
+        tuned = epoch - self.warmup_epochs
+        falls = (self.first_fall, self.second_fall, self.third_fall)
+        return self.lr * self.lr_factor ** sum(tuned >= at * self.tuned_epochs for at in falls)
+
+    def progress_at(self, epoch: int) -> float:
+        """0 in the warm-up; above it afterwards, up to 1 in the last epoch."""
+        return max(0, epoch + 1 - self.warmup_epochs) / self.tuned_epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Flat):
+    """Fine-tuning of a video encoder on labels (thesis 4.2.1); the defaults are UCF-101's.
+
+    What is tested, and how, are values of `Evaluation`: as the probe is. Of the clip and of the
+    augmentation, the sound's part is not used.
+    """
+
+    seed: int = 0
+    clips_per_video: int = 10  # an epoch
+    dropout: float = 0.5  # of the features
+    window_steps: int = 64  # clips due within so many steps come out of one pass over a file
+    clip: Clip = field(default_factory=lambda: Clip(picture_seconds=0.5))
+    augment: Augment = field(default_factory=Augment)
+    optim: Tuning = field(default_factory=Tuning)
+    compute: Compute = field(default_factory=lambda: Compute(sync_batch_norm="all"))
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether batch statistics are taken over all processes."""
+        return self.compute.sync_batch_norm == "all"
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, 4096, "clips_per_video")
+        check_range(self, 0, 0.99, "dropout")
+        check_range(self, 0, 10**6, "window_steps")
+
+
+def finetuning(dataset: str, method: str) -> dict[str, Any]:
+    """How the thesis fine-tunes on a data set: its differences to `Finetune`'s defaults.
+
+    `random` learns from nothing, and takes more epochs.
+
+    Raises:
+        ValueError: for a data set or a method that the thesis does not fine-tune.
+    """
+    known: dict[str, dict[str, Any]] = {
+        "ucf101": {},
+        "hmdb51": {
+            "clips_per_video": 25, "tuned_epochs": 10, "brightness": 1.0, "contrast": 1.0,
+            "saturation": 1.0, "first_fall": 0.3, "second_fall": 0.6, "third_fall": 0.8,
+        },
+    }  # fmt: skip
+    if dataset not in known:
+        raise ValueError(unknown_name("data set to fine-tune on", dataset, known))
+    if method not in typing.get_args(Method):
+        raise ValueError(unknown_name("method", method, typing.get_args(Method)))
+    longer = {"tuned_epochs": 100, "first_fall": 0.3, "second_fall": 0.6, "third_fall": 0.8}
+    return known[dataset] | (longer if method == "random" else {})
+
+
+@dataclass(frozen=True, kw_only=True)
 class World(Flat):
     """The synthetic world: how many videos a class, and how wild they are."""
 
@@ -374,8 +470,14 @@ _SMALL: dict[str, Any] = {
     # Videos of four seconds leave less room between two clips.
     "apart_seconds_min": 1.0, "apart_seconds_max": 3.0,
 }  # fmt: skip
+_SHORT: dict[str, Any] = {  # of fine-tuning
+    "picture_fps": 8.0, "crop_area_min": 0.5, "brightness": 0.2, "contrast": 0.2,
+    "saturation": 0.2, "hue": 0.05, "shards": 2, "window_steps": 1000, "warmup_epochs": 1,
+}  # fmt: skip
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
-    "thesis": {"pretrain": {}, "supervised": {"epochs": 50}, "evaluation": {}, "world": {}},
+    "thesis": {
+        "pretrain": {}, "supervised": {"epochs": 50}, "evaluation": {}, "finetune": {}, "world": {},
+    },
     "demo": {
         "pretrain": {
             **_SMALL, "width": 16, "epochs": 6, "lr_decay": 0.7, "lr_decay_every_epochs": 2,
@@ -388,6 +490,10 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
             "picture_fps": 8.0, "resize_px": 56, "train_draws": 8, "clip_level_clips": 5,
             "probe_lr": 2e-2,
         },
+        "finetune": {
+            **_SHORT, "frame_px": 48, "clips_per_video": 2, "tuned_epochs": 2, "batch": 16,
+            "lr": 2e-3,
+        },
         "world": {},
     },
     "smoke": {
@@ -398,6 +504,10 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "evaluation": {
             "picture_fps": 8.0, "resize_px": 36, "train_draws": 2, "clip_level_clips": 2,
             "video_level_clips": 3, "probe_lr": 2e-2,
+        },
+        "finetune": {
+            **_SHORT, "frame_px": 32, "clips_per_video": 1, "tuned_epochs": 1, "batch": 8,
+            "lr": 2e-3,
         },
         "world": {
             "vggsound_per_class": 4, "ucf101_train_per_class": 3, "ucf101_test_per_class": 2,

@@ -12,15 +12,41 @@ from torch import Tensor, nn
 from avnb import dist
 from avnb.bank import MemoryBank, draw_negatives
 from avnb.batches import Batch
-from avnb.config import Pretrain
+from avnb.config import Compute, Pretrain
 from avnb.encoders import AudioEncoder, Expander, Projector, VideoEncoder
 from avnb.losses import at_least_float, info_nce, rince, vicreg_terms
 
 Terms = dict[str, Tensor]
 
 
-class Method(nn.Module):
-    """The two encoders, initialised alike for every method, and what training asks of them.
+class Learner(nn.Module):
+    """What training asks of a module, beside its terms; a module without need leaves it as it is.
+
+    Args:
+        compute: precision of the networks.
+    """
+
+    rests = False  # whether there are steps in which some weights have no gradient
+
+    def __init__(self, compute: Compute):
+        super().__init__()
+        self.compute = compute
+        self.embedded: Terms = {}  # of the last forward pass, [B, D] each, for a look at health
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """Networks run inside it, losses outside."""
+        lower = self.compute.precision == "bf16"
+        return torch.autocast(batch.video.device.type, torch.bfloat16, enabled=lower)
+
+    def before_step(self, step: int) -> None:
+        """Called when gradients are there and weights have not moved yet."""
+
+    def after_step(self) -> None:
+        """Called when weights have moved."""
+
+
+class Method(Learner):
+    """The two encoders, initialised alike for every method.
 
     Args:
         run: the run's values.
@@ -31,21 +57,9 @@ class Method(nn.Module):
     divisible = True  # whether the loss of a batch is the mean of the losses of its parts
 
     def __init__(self, run: Pretrain, videos: int, classes: int):
-        super().__init__()
+        super().__init__(run.compute)
         self.run = run
         self.video_encoder, self.audio_encoder = VideoEncoder(run.width), AudioEncoder(run.width)
-        self.embedded: Terms = {}  # of the last forward pass, [B, D] each, for a look at health
-
-    def autocast(self, batch: Batch) -> torch.autocast:
-        """Networks run inside it, losses outside."""
-        lower = self.run.compute.precision == "bf16"
-        return torch.autocast(batch.video.device.type, torch.bfloat16, enabled=lower)
-
-    def before_step(self, step: int) -> None:
-        """Called when gradients are there and weights have not moved yet."""
-
-    def after_step(self) -> None:
-        """Called when weights have moved."""
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> Terms:

@@ -169,7 +169,12 @@ def check_parts(run: Pretrain, processes: int) -> None:
             f"{share} clips a process cannot be taken {micro} at a time. Leave `micro_batch` 0, "
             "and use more processes, precision='bf16' or a smaller `batch`"
         )
-    if share % micro:
+    check_share(share, micro)
+
+
+def check_share(share: int, micro: int) -> None:
+    """Raise ValueError unless `share` clips of a process can be taken `micro` at a time."""
+    if micro and share % micro:
         raise ValueError(
             f"{share} clips a process cannot be taken {micro} at a time: "
             f"`micro_batch` must divide {share}"

@@ -1,5 +1,6 @@
 """Linear probe: one linear layer on frozen, cached features (thesis 4.2.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from avnb.features import Features, extract
 from avnb.pretrain import Pretrained
 from avnb.results import Row, percent_row
 from avnb.videos import Manifest
+
+Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +73,13 @@ def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
     return (scores.topk(k, dim=-1).indices == label[..., None]).any(dim=-1)
 
 
-def clip_level(probe: Probe, features: Tensor, label: Tensor, k: int) -> Tensor:
+def clip_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
     """[V] share of each video's C clips that are classified right; features [V, C, F]."""
     right = top_k(probe(features), label[:, None].expand(features.shape[:2]), k)
     return right.double().mean(dim=1)
 
 
-def video_level(probe: Probe, features: Tensor, label: Tensor, k: int) -> Tensor:
+def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
     """[V] 1 or 0: the softmax is averaged over a video's C clips, then the video is classified."""
     return top_k(probe(features).softmax(dim=-1).mean(dim=1), label, k).double()
 

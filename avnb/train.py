@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.elastic.multiprocessing.errors import record
 from torch.nn.parallel import DistributedDataParallel
 
 from avnb import checkpoint, dist, health, progress, subsets
@@ -28,7 +27,7 @@ from avnb.batches import (
 )
 from avnb.config import Compute, Pretrain
 from avnb.files import write_aside
-from avnb.methods import Method, build
+from avnb.methods import Learner, Method, build
 from avnb.videos import Manifest
 from avnb.views import PictureView, SoundView
 
@@ -124,7 +123,7 @@ def gradients(
 class State:
     """All that a run consists of between two steps."""
 
-    method: Method
+    method: Learner
     adam: torch.optim.Adam
     log: list[Row]  # of whole epochs
     tally: Tally  # of the epoch that has begun
@@ -163,7 +162,7 @@ class State:
 
 
 def fit(
-    method: Method, views: nn.Module, epochs: Epochs, optim: Schedule, compute: Compute, out: Path,
+    method: Learner, views: nn.Module, epochs: Epochs, optim: Schedule, compute: Compute, out: Path,
     about: dict[str, Any], device: torch.device, report: Callable[[float, str], None],
     validate: Callable[[], Row] = dict, ended: Callable[[list[Row]], bool] = lambda log: False,
 ) -> Path:  # fmt: skip
@@ -193,7 +192,9 @@ def fit(
         write_log(out / "log.jsonl", state.log)  # an interruption may have come before its turn
     # Banks are kept equal by gathered updates; broadcasting 50 000 rows a step would be waste.
     model = (
-        DistributedDataParallel(method, broadcast_buffers=False)
+        DistributedDataParallel(
+            method, broadcast_buffers=False, find_unused_parameters=method.rests
+        )
         if dist.world_size() > 1
         else method
     )
@@ -242,7 +243,7 @@ def note(log: list[Row]) -> str:
     return found
 
 
-def healthy(method: Method) -> Row:
+def healthy(method: Learner) -> Row:
     """Health of the last embeddings of all processes."""
     embedded = {name: dist.gather_rows(z) for name, z in method.embedded.items()}
     return {name: value.item() for name, value in health.measure(embedded).items()}
@@ -346,10 +347,8 @@ def limited(
     yield epoch, itertools.islice(batches, steps)
 
 
-@record
-def main(out: Path) -> None:
-    """One process of the job described by `out/job.json`; started by torchrun, or alone."""
-    job = json.loads((out / "job.json").read_text())
+def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
+    """This process's part of pre-training as `job` says, in the folder `out`."""
     run, manifest = Pretrain.from_flat(**job["about"]["run"]), Manifest.load(Path(job["manifest"]))
     train, rest = (
         subsets.heard(subsets.chosen(manifest, Path(job[ids])), run)
@@ -360,35 +359,34 @@ def main(out: Path) -> None:
     clips = VideoClips(train, sampling_of(run), seed=run.seed)
     measured = job.get("steps", 0)
     total = measured or steps_per_epoch(len(train), run) * run.optim.epochs
-    with process_group() as device:
 
-        def epochs(done: int) -> Iterator[tuple[int, Iterator[Batch]]]:
-            every = training_epochs(
-                clips, run, done, rank=dist.rank(), processes=dist.world_size(),
-                workers=job["workers"],
-            )  # fmt: skip
-            return limited(every, measured) if measured else every
-
-        bar = progress.reporter(total) if dist.rank() == 0 else progress.silent
-        pace = progress.Pace(measured)
-
-        def report(done: float, note: str) -> None:
-            bar(done, note)
-            pace(done, note)
-
-        method = build(run, len(train), len(train.classes))
-        if run.synchronised and dist.world_size() > 1:
-            dist.synchronise_batch_norm(method, device)
-        if run.compute.compile_encoders:
-            method.video_encoder.compile()
-            method.audio_encoder.compile()
-        views = Views(run, job["about"]["bands"])
-        validate: Callable[[], Row] = dict
-        if run.method == "supervised" and not measured:
-            validate = validation(method, views, rest, run, device, job["workers"])
-        fit(
-            method, views, epochs, run.optim, run.compute, out, job["about"], device, report,
-            validate, lambda log: ended(run, log),
+    def epochs(done: int) -> Iterator[tuple[int, Iterator[Batch]]]:
+        every = training_epochs(
+            clips, run, done, rank=dist.rank(), processes=dist.world_size(),
+            workers=job["workers"],
         )  # fmt: skip
-        if measured and dist.rank() == 0:
-            write_aside(out / "pace.json", json.dumps({"step_seconds": pace.step_seconds()}))
+        return limited(every, measured) if measured else every
+
+    bar = progress.reporter(total) if dist.rank() == 0 else progress.silent
+    pace = progress.Pace(measured)
+
+    def report(done: float, note: str) -> None:
+        bar(done, note)
+        pace(done, note)
+
+    method = build(run, len(train), len(train.classes))
+    if run.synchronised and dist.world_size() > 1:
+        dist.synchronise_batch_norm(method, device)
+    if run.compute.compile_encoders:
+        method.video_encoder.compile()
+        method.audio_encoder.compile()
+    views = Views(run, job["about"]["bands"])
+    validate: Callable[[], Row] = dict
+    if run.method == "supervised" and not measured:
+        validate = validation(method, views, rest, run, device, job["workers"])
+    fit(
+        method, views, epochs, run.optim, run.compute, out, job["about"], device, report,
+        validate, lambda log: ended(run, log),
+    )  # fmt: skip
+    if measured and dist.rank() == 0:
+        write_aside(out / "pace.json", json.dumps({"step_seconds": pace.step_seconds()}))

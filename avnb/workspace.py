@@ -3,6 +3,7 @@
 build/<profile>/world/<data set>/      synthetic videos, when no real folder is given
 build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
+build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
 build/<profile>/features/              *.safetensors
 build/<profile>/results.jsonl          every number that was measured
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avnb import synth, videos
-from avnb.config import Evaluation, Pretrain, World, digest, profile
+from avnb.config import Evaluation, Finetune, Pretrain, World, digest, finetuning, profile
 from avnb.videos import Manifest
 
 
@@ -70,7 +71,7 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """The folder of pre-training runs."""
+        """The folder of training runs."""
         return self.folder / "runs"
 
     def pretraining(self, **changes: Any) -> Pretrain:
@@ -81,6 +82,11 @@ class Workspace:
     def evaluation(self, **changes: Any) -> Evaluation:
         """The profile's evaluation values, with changes by flat name."""
         return Evaluation.from_flat(**{**self.values["evaluation"], **changes})
+
+    def finetuning(self, dataset: str, method: str, **changes: Any) -> Finetune:
+        """The thesis's values for a data set and a method, the profile's, then the changes."""
+        thesis = finetuning(dataset, method)
+        return Finetune.from_flat(**{**thesis, **self.values["finetune"], **changes})
 
     def world(self) -> Path:
         """The synthetic world of this profile, made if it is not there."""

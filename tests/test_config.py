@@ -2,7 +2,17 @@ import dataclasses
 
 import pytest
 
-from avnb.config import PROFILES, Clip, Evaluation, Flat, Optim, Pretrain, World, profile
+from avnb.config import (
+    PROFILES,
+    Clip,
+    Evaluation,
+    Finetune,
+    Flat,
+    Optim,
+    Pretrain,
+    World,
+    profile,
+)
 
 
 def test_the_defaults_are_the_thesis():
@@ -39,12 +49,18 @@ def test_every_profile_makes_every_config(name):
     values = profile(name)
     Pretrain.from_flat(**values["pretrain"])
     Evaluation.from_flat(**values["evaluation"])
+    Finetune.from_flat(**values["finetune"])
     World.from_flat(**values["world"])
 
 
-@pytest.mark.parametrize("kind", [Pretrain, Evaluation, World])
+@pytest.mark.parametrize("kind", [Pretrain, Evaluation, Finetune, World])
 def test_flat_and_back(kind: type[Flat]):
     assert kind.from_flat(**kind().flat()) == kind()
+
+
+def test_a_groups_own_defaults_stay_when_others_of_it_are_set():
+    run = Finetune.from_flat(picture_fps=8.0, precision="bf16")
+    assert run.clip.picture_seconds == 0.5 and run.compute.sync_batch_norm == "all"
 
 
 def test_an_unknown_name_is_an_error_with_a_suggestion():

@@ -20,8 +20,9 @@ from avnb.config import Pretrain
 from avnb.launch import LaunchError, launch
 from avnb.methods import METHODS, build
 from avnb.pretrain import describe, finished, read_log, run_folder
-from avnb.train import Views, ended, fit, gradients, main, sampling_of
+from avnb.train import Views, ended, fit, gradients, sampling_of
 from avnb.videos import Manifest
+from avnb.worker import main
 from tests.conftest import ROOT, with_values
 from tests.test_launch import wait_for
 
@@ -207,7 +208,7 @@ def run_alone(out):
 def live(out, kill_after=None):
     """One life of the job, from a server that has imported torch already; its exit status."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["avnb.train"])
+    context.set_forkserver_preload(["avnb.worker"])
     (out / "begun").unlink(missing_ok=True)
     job = context.Process(target=run_alone, args=(out,))
     job.start()

@@ -1,0 +1,255 @@
+"""Fine-tuning as one call, and what its classifiers are worth on test videos (thesis 4.2.1).
+
+Shapes: V videos, C clips of each.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from avnb import checkpoint, classifier, cluster
+from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
+from avnb.classifier import Start
+from avnb.cluster import Cast, Slurm
+from avnb.config import Evaluation, Finetune, digest
+from avnb.files import locked, write_aside
+from avnb.launch import launch
+from avnb.pretrain import (
+    Launcher,
+    carry_out,
+    check_share,
+    pretrained,
+    processes_of,
+    read_log,
+)
+from avnb.probe import clip_level, video_level
+from avnb.results import Row, percent_row
+from avnb.videos import Manifest
+from avnb.views import PictureView
+from avnb.workspace import Workspace
+
+
+def starts(
+    work: Workspace, methods: Iterable[str], *, file: str = "", data: str = "", seed: int = 0,
+    processes: int = 0,
+) -> dict[str, Start]:  # fmt: skip
+    """What fine-tuning starts from, by method; what is not pre-trained yet is pre-trained now.
+
+    A checkpoint `file`, when named, stands for all pre-trained methods, under the name that its
+    run has. `random` needs no data. The rest is as in `pretrained`.
+    """
+    found = {}
+    wanted = list(methods)
+    if "random" in wanted:
+        found["random"] = Start(run=work.pretraining(method="random", seed=seed))
+    if file:
+        own = Start.read(Path(file).expanduser())
+        return {**found, own.run.method: own}
+    others = [method for method in wanted if method != "random"]
+    if others:
+        runs = pretrained(work, others, data=data, seed=seed, processes=processes)
+        found |= {m: Start(run=run.run, file=run.checkpoint) for m, run in runs.items()}
+    return found
+
+
+def describe(run: Finetune, start: Start, manifest: Manifest) -> dict[str, Any]:
+    """What a checkpoint says about itself."""
+    train = manifest.split("train")
+    return {
+        "finetune": run.flat(), "start": start.about(), "data": train.digest,
+        "data_set": train.name, "videos": len(train), "classes": list(train.classes),
+    }  # fmt: skip
+
+
+def run_folder(runs: Path, about: dict[str, Any]) -> Path:
+    """The folder of a run; its name holds a hash of all that the run is."""
+    made_of = digest({**about, "format": checkpoint.FORMAT})
+    return runs / f"finetune-{about['data_set']}-{about['start']['method']}-{made_of}"
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A finished fine-tuning."""
+
+    run: Finetune
+    method: str  # that its encoder was pre-trained with
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its last checkpoint."""
+        return self.folder / "last.pt"
+
+    @property
+    def name(self) -> str:
+        """Its id, as result rows have it."""
+        return self.folder.name
+
+    @property
+    def log(self) -> list[dict[str, float]]:
+        """One dictionary an epoch, those of the warm-up first."""
+        return read_log(self.folder)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        made = self.checkpoint.exists() and (self.folder / "log.jsonl").exists()
+        return made and len(self.log) == self.run.optim.epochs
+
+
+def finetuned(
+    work: Workspace, begin: Mapping[str, Start], manifest: Manifest, *, seed: int = 0,
+    **how: Any,
+) -> dict[str, Finetuned]:  # fmt: skip
+    """Every start fine-tuned with the workspace's values; `how` is as in `finetune`."""
+    many = [
+        (work.finetuning(manifest.name, method, seed=seed), start)
+        for method, start in begin.items()
+    ]
+    return dict(zip(begin, finetune(many, manifest, work.runs, **how), strict=True))
+
+
+def finetune(
+    many: Sequence[tuple[Finetune, Start]], manifest: Manifest, runs: Path, *,
+    processes: int = 0, workers: int = 0, stall_seconds: float = 900.0,
+    launcher: Launcher = "local", nodes: int = 1, slurm: Slurm | None = None,
+) -> list[Finetuned]:  # fmt: skip
+    """Fine-tune on the training split, each with its values, and return where each is.
+
+    What is done already is left alone; what was interrupted goes on after its last checkpoint.
+    On this machine all are trained by one job, one after the other; a cluster gets a job each.
+    The rest is as in `pretrain`.
+
+    Raises:
+        LaunchError: when a job fails; the message holds the worker's traceback.
+        ValueError: when the videos or the number of processes do not fit a run.
+    """
+    slurm, shards = slurm or Slurm(), math.gcd(*(run.optim.shards for run, _ in many))
+    processes = processes_of(processes, shards, launcher, nodes, slurm)
+    cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
+    abouts = [describe(run, start, manifest) for run, start in many]
+    found = [
+        Finetuned(run, start.run.method, run_folder(runs, about))
+        for (run, start), about in zip(many, abouts, strict=True)
+    ]
+    jobs = {
+        one.folder: (one, {"about": about, **job_of(run, start, manifest, cast)})
+        for one, about, (run, start) in zip(found, abouts, many, strict=True)
+        if not one.finished
+    }
+    with contextlib.ExitStack() as locks:
+        for folder in sorted(jobs):  # in one order, or two callers could wait for each other
+            locks.enter_context(locked(folder))
+        left = [folder for folder, (one, _) in jobs.items() if not one.finished]
+        for folder in left:
+            cluster.check(folder, cast if launcher == "slurm" else None)
+            write_aside(folder / "job.json", json.dumps(jobs[folder][1], indent=1))
+        carry_out_all(left, cast, launcher, f"fine-tuning on {manifest.name}", stall_seconds)
+    return found
+
+
+def job_of(run: Finetune, start: Start, manifest: Manifest, cast: Cast) -> dict[str, Any]:
+    """What the processes of a run read beside what its checkpoint will say."""
+    steps_per_epoch(len(manifest.split("train")), run)
+    check_share(run.optim.batch // cast.processes, run.compute.micro_batch)
+    return {
+        "kind": "finetune", "manifest": str(manifest.where.resolve()),
+        "start": {"run": start.run.flat(), "file": str(start.file.resolve() if start.file else "")},
+        "workers": cast.workers, "processes": cast.processes,
+    }  # fmt: skip
+
+
+def carry_out_all(
+    folders: Sequence[Path], cast: Cast, launcher: Launcher, title: str, stall_seconds: float
+) -> None:
+    """Have the jobs that the folders describe done; here, the first one gets the output of all."""
+    if launcher == "slurm":
+        for folder in folders:
+            carry_out(folder, cast, launcher, f"{title}, {folder.name}", stall_seconds)
+    elif folders:
+        launch(
+            ["train", *map(str, folders)], processes=cast.processes, folder=folders[0],
+            title=title, stall_seconds=stall_seconds,
+        )  # fmt: skip
+
+
+# ---- on test videos ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Logits of a classifier on clips of test videos, and the labels."""
+
+    clip: Tensor  # [V, C, classes] of random clips
+    video: Tensor  # [V, C, classes] of uniformly spaced clips
+    label: Tensor  # [V]
+
+
+def scores(found: Finetuned, manifest: Manifest, how: Evaluation, *, workers: int = 2) -> Scores:
+    """Logits of centre crops of the test videos; kept in the run's folder.
+
+    Raises:
+        DecodeError: when a video can no longer be read.
+    """
+    test, clip = manifest.split("test"), found.run.clip
+    asked = {
+        "clip": Sampling(clip=clip, count=how.clip_level_clips, place="random",
+                         resize_px=how.resize_px, sound=False),
+        "video": Sampling(clip=clip, count=how.video_level_clips, place="uniform",
+                          resize_px=how.resize_px, sound=False),
+    }  # fmt: skip
+    file = found.folder / f"test-{digest([test.digest, asked, how.seed])}.safetensors"
+    with locked(found.folder):
+        if not file.exists():
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            made = classifier.load(found.checkpoint).to(device)
+            tensors = {"label": torch.tensor(test.labels)}
+            for level, sampling in asked.items():
+                clips = VideoClips(test, sampling, seed=how.seed)
+                title = f"{found.method} on {manifest.name}, {level}"
+                tensors[level] = logits(made, clips, device, workers, title)
+            save_file(tensors, partial := file.with_suffix(".partial"))
+            partial.replace(file)
+    return Scores(**load_file(file))
+
+
+@torch.inference_mode()
+def logits(
+    made: classifier.Classifier, clips: VideoClips, device: torch.device, workers: int, title: str
+) -> Tensor:
+    """[V, C, classes] of all clips, video by video."""
+    view, count = PictureView().to(device), clips.sampling.count
+    items = [(0, row, tuple(range(count))) for row in range(len(clips))]
+    arriving = Arrivals(clips, items, workers=worth_starting(workers, len(items)))
+    found = [
+        made.logits(view(batch.frames.to(device))).float().cpu()
+        for batch in tqdm(arriving, total=len(items), desc=title, unit="video")
+    ]
+    return torch.stack(found)
+
+
+def measure(found: Finetuned, manifest: Manifest, how: Evaluation, **about: Any) -> list[Row]:
+    """Result rows of both levels, top-1 and top-5; `about` goes into each."""
+    got, classes = scores(found, manifest, how), len(manifest.classes)
+    identity = torch.nn.Identity()
+    rows = []
+    for level, clips, right in (
+        ("clip", got.clip, clip_level), ("video", got.video, video_level),
+    ):  # fmt: skip
+        for k in (1, 5):
+            each = right(identity, clips, got.label, k).numpy()
+            rows.append(percent_row(
+                each, resamples=how.resamples, seed=how.seed, task="finetune", metric=f"top{k}",
+                level=level, chance=100 * min(k, classes) / classes, method=found.method,
+                dataset=manifest.name, run=found.name, data=manifest.origin, **about,
+            ))  # fmt: skip
+    return rows
