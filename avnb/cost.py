@@ -67,7 +67,7 @@ def measure(
         folder = Path(name)
         job = job_of(run, manifest, processes, workers)
         write_aside(folder / "job.json", json.dumps({**job, "steps": steps}))
-        carry_out(folder, cast, launcher, f"measuring {run.method}")
+        carry_out([folder], cast, launcher, f"measuring {run.method}")
         seconds = json.loads((folder / "pace.json").read_text())["step_seconds"]
         size = (folder / "last.pt").stat().st_size
     videos = job["about"]["videos"]

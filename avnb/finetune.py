@@ -22,7 +22,6 @@ from avnb.classifier import Start
 from avnb.cluster import Cast, Slurm
 from avnb.config import Evaluation, Finetune, digest
 from avnb.files import locked, write_aside
-from avnb.launch import launch
 from avnb.pretrain import (
     Launcher,
     carry_out,
@@ -153,7 +152,7 @@ def finetune(
         for folder in left:
             cluster.check(folder, cast if launcher == "slurm" else None)
             write_aside(folder / "job.json", json.dumps(jobs[folder][1], indent=1))
-        carry_out_all(left, cast, launcher, f"fine-tuning on {manifest.name}", stall_seconds)
+        carry_out(left, cast, launcher, f"fine-tuning on {manifest.name}", stall_seconds)
     return found
 
 
@@ -166,20 +165,6 @@ def job_of(run: Finetune, start: Start, manifest: Manifest, cast: Cast) -> dict[
         "start": {"run": start.run.flat(), "file": str(start.file.resolve() if start.file else "")},
         "workers": cast.workers, "processes": cast.processes,
     }  # fmt: skip
-
-
-def carry_out_all(
-    folders: Sequence[Path], cast: Cast, launcher: Launcher, title: str, stall_seconds: float
-) -> None:
-    """Have the jobs that the folders describe done; here, the first one gets the output of all."""
-    if launcher == "slurm":
-        for folder in folders:
-            carry_out(folder, cast, launcher, f"{title}, {folder.name}", stall_seconds)
-    elif folders:
-        launch(
-            ["train", *map(str, folders)], processes=cast.processes, folder=folders[0],
-            title=title, stall_seconds=stall_seconds,
-        )  # fmt: skip
 
 
 # ---- on test videos ---------------------------------------------------------------------------

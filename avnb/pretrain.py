@@ -1,8 +1,10 @@
 """Pre-training as one call: statistics, job file, launch, checkpoint. Safe to repeat."""
 
+import contextlib
 import json
+import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,15 +125,13 @@ def pretrained(
     `data` is the folder of VGGSound, '' for synthetic videos; `changes` are values that differ
     from the workspace's, by flat name; the rest is as in `pretrain`.
     """
-    manifest, found = work.manifest("vggsound", data), {}
-    for method in methods:
-        run = work.pretraining(**{**(changes or {}), "method": method, "seed": seed})
-        folder = pretrain(
-            run, manifest, work.runs, processes=processes, workers=workers, launcher=launcher,
-            nodes=nodes, slurm=slurm,
-        )  # fmt: skip
-        found[method] = Pretrained(run, folder)
-    return found
+    manifest = work.manifest("vggsound", data)
+    runs = [work.pretraining(**{**(changes or {}), "method": m, "seed": seed}) for m in methods]
+    folders = pretrain_all(
+        runs, manifest, work.runs, processes=processes, workers=workers, launcher=launcher,
+        nodes=nodes, slurm=slurm,
+    )  # fmt: skip
+    return {run.method: Pretrained(run, at) for run, at in zip(runs, folders, strict=True)}
 
 
 def dividing(shards: int) -> list[int]:
@@ -238,60 +238,89 @@ def processes_of(job: int, shards: int, launcher: Launcher, nodes: int, slurm: S
     return spread(job, shards, nodes, slurm.gpus_per_node)
 
 
-def pretrain(
-    run: Pretrain, manifest: Manifest, runs: Path, *, processes: int = 0, workers: int = 0,
-    stall_seconds: float = 900.0, launcher: Launcher = "local", nodes: int = 1,
-    slurm: Slurm | None = None,
-) -> Path:  # fmt: skip
-    """Pre-train on the training split and return the run's folder, which holds `last.pt`.
+def pretrain(run: Pretrain, manifest: Manifest, runs: Path, **how: Any) -> Path:
+    """`pretrain_all` for one run: its folder."""
+    return pretrain_all([run], manifest, runs, **how)[0]
 
-    Done already, nothing happens; interrupted, it goes on after the last checkpoint. Where
-    BatchNorm takes its statistics in each process, the number of processes matters a little; it
-    stands in the run's job file.
+
+def pretrain_all(
+    many: Sequence[Pretrain], manifest: Manifest, runs: Path, *, processes: int = 0,
+    workers: int = 0, stall_seconds: float = 900.0, launcher: Launcher = "local",
+    nodes: int = 1, slurm: Slurm | None = None,
+) -> list[Path]:  # fmt: skip
+    """Pre-train on the training split and return each run's folder, which holds `last.pt`.
+
+    What is done already is left alone; what was interrupted goes on after its last checkpoint.
+    On this machine all are trained by one job, one after the other; a cluster gets a job each.
+    Where BatchNorm takes its statistics in each process, the number of processes matters a
+    little; it stands in the run's job file.
 
     Args:
+        many: different runs.
         manifest: as its folder has it on disk: the processes read it there.
-        runs: the folder of runs; with `slurm`, all nodes must see it, and the videos.
-        processes: of the whole job; 0 is one a GPU, or else one a core (`slurm`: one a node).
+        runs: the folder of runs.
+        processes: of the job; 0 is one a GPU, or one a core.
         workers: decoding processes for each of them; 0 decodes in the process itself.
-        launcher: `local` starts them on this machine, `slurm` submits them to a cluster.
-        nodes: machines of the cluster; each gets the same number of processes.
-        slurm: what to ask of the cluster.
+        stall_seconds: the job is given up when nothing is heard of it for so long.
+        launcher: `local`, on this machine, or `slurm`.
+        nodes: of the cluster; the processes are spread evenly over them.
+        slurm: what is asked of SLURM.
 
     Raises:
         LaunchError: when the job fails; the message holds the worker's traceback.
-        ValueError: when the videos or the number of processes do not fit the run.
+        ValueError: when the videos or the number of processes do not fit a run.
     """
-    train, _ = subsets.training(manifest, run)
-    folder, slurm = run_folder(runs, run, train), slurm or Slurm()
-    processes = processes_of(processes, run.optim.shards, launcher, nodes, slurm)
-    if finished(folder, run):
-        return folder
+    slurm, shards = slurm or Slurm(), math.gcd(*(run.optim.shards for run in many))
+    processes = processes_of(processes, shards, launcher, nodes, slurm)
     cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
-    with locked(folder):
-        if finished(folder, run):  # by whoever held the lock
-            return folder
-        # Asked now: another's job would read the file that is written below.
-        cluster.check(folder, cast if launcher == "slurm" else None)
-        job = job_of(run, manifest, processes, workers)
-        write_aside(folder / "job.json", json.dumps(job, indent=1))
-        if run.method == "random":
-            untrained = build(run, len(train), len(train.classes))
-            checkpoint.save(folder / "last.pt", job["about"], untrained, log=[])
-            write_aside(folder / "log.jsonl", "")
-        else:
-            carry_out(folder, cast, launcher, f"pre-training {run.method}", stall_seconds)
-    return folder
+    folders = [run_folder(runs, run, subsets.training(manifest, run)[0]) for run in many]
+    begun = dict(sorted(zip(folders, many, strict=True), key=lambda pair: pair[0]))
+    with contextlib.ExitStack() as locks:
+        for folder, run in begun.items():  # in one order, or two callers could wait in a circle
+            if not finished(folder, run):
+                locks.enter_context(locked(folder))
+        left = [
+            folder for folder, run in zip(folders, many, strict=True)
+            if not finished(folder, run) and prepared(folder, run, manifest, cast, launcher)
+        ]  # fmt: skip
+        names = ", ".join(run.method for run in many)
+        carry_out(left, cast, launcher, f"pre-training {names}", stall_seconds)
+    return folders
+
+
+def prepared(
+    folder: Path, run: Pretrain, manifest: Manifest, cast: Cast, launcher: Launcher
+) -> bool:
+    """Write what the processes of a run read; whether there is anything to train."""
+    # Asked now: another's job would read the file that is written below.
+    cluster.check(folder, cast if launcher == "slurm" else None)
+    job = job_of(run, manifest, cast.processes, cast.workers)
+    write_aside(folder / "job.json", json.dumps(job, indent=1))
+    if run.method != "random":
+        return True
+    about = job["about"]
+    untrained = build(run, about["videos"], len(about["classes"]))
+    checkpoint.save(folder / "last.pt", about, untrained, log=[])
+    write_aside(folder / "log.jsonl", "")
+    return False
 
 
 def carry_out(
-    folder: Path, cast: Cast, launcher: Launcher, title: str, stall_seconds: float = 900.0
-) -> None:
-    """Have the job that `folder` describes done here or by SLURM; LaunchError when it fails."""
+    folders: Sequence[Path], cast: Cast, launcher: Launcher, title: str,
+    stall_seconds: float = 900.0,
+) -> None:  # fmt: skip
+    """Have the jobs that the folders describe done; here, the first one gets the output of all.
+
+    Raises:
+        LaunchError: when one fails.
+    """
     if launcher == "slurm":
-        cluster.launch(folder, cast, title=title, stall_seconds=stall_seconds)
-        return
-    launch(
-        ["train", str(folder)], processes=cast.processes, folder=folder, title=title,
-        stall_seconds=stall_seconds,
-    )  # fmt: skip
+        for folder in folders:
+            cluster.launch(
+                folder, cast, title=f"{title}, {folder.name}", stall_seconds=stall_seconds
+            )
+    elif folders:
+        launch(
+            ["train", *map(str, folders)], processes=cast.processes, folder=folders[0],
+            title=title, stall_seconds=stall_seconds,
+        )  # fmt: skip

@@ -371,7 +371,7 @@ def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
     pace = progress.Pace(measured)
 
     def report(done: float, note: str) -> None:
-        bar(done, note)
+        bar(done, f"{run.method}, {note}")
         pace(done, note)
 
     method = build(run, len(train), len(train.classes))
