@@ -224,6 +224,29 @@ def bar_panel(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set_ylim(0, 112)
 
 
+def protocols(rows: pd.DataFrame) -> Figure:
+    """Accuracies of both protocols with their intervals, and the seconds that each took."""
+    shades = {"cached": "#0b6e99", "released": "#d98324"}
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=(3, 1))
+    timed = rows["metric"] == "seconds"
+    for shift, (protocol, colour) in zip((-0.19, 0.19), shades.items(), strict=True):
+        some = rows[~timed & (rows["protocol"] == protocol)]
+        at = np.arange(len(some)) + shift
+        spread = [some["value"] - some["low"], some["high"] - some["value"]]
+        left.bar(at, some["value"], 0.36, color=colour, label=protocol)
+        left.errorbar(at, some["value"], yerr=spread, fmt="none", color="black", capsize=3, lw=1.2)
+    names = some["level"] + ", " + some["metric"]
+    left.set_xticks(np.arange(len(some)), names.tolist())
+    left.set(ylabel="accuracy, %", ylim=(0, 112))
+    left.legend(fontsize=9, ncols=2, loc="upper left")
+    seconds = rows[timed].set_index("protocol")["value"].reindex(list(shades))
+    drawn = right.bar(list(shades), seconds, 0.6, color=list(shades.values()))
+    right.bar_label(drawn, fmt="%.1f", fontsize=9, padding=2)
+    right.set_ylabel("seconds of training")
+    right.margins(y=0.15)
+    return fig
+
+
 def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Training loss of each method's probes, epoch by epoch, a line a seed."""
     fig, ax = plt.subplots(figsize=(7, 2.8))

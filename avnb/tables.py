@@ -234,8 +234,14 @@ def reading_confusion(counts: Tensor, classes: Sequence[str], method: str) -> st
     return "\n".join(f"- {line}" for line in lines)
 
 
-def reading_gains(table: pd.DataFrame, method: str, most: int = 3) -> str:
+def reading_gains(
+    table: pd.DataFrame, method: str, against: str = "random", most: int = 3
+) -> str:  # fmt: skip
     """Which classes `gains` has at its ends, and how many rise and fall."""
+    if method == against:
+        return (
+            f"There is nothing to hold {METHOD_NAMES[method]} against: add `random` to `methods`."
+        )
     rises, falls = int((table["gain"] > 0).sum()), int((table["gain"] < 0).sum())
     ends = [
         ", ".join(f"`{name}` ({row['gain']:+.1f})" for name, row in some.iterrows())
@@ -244,13 +250,24 @@ def reading_gains(table: pd.DataFrame, method: str, most: int = 3) -> str:
     step = 100 / table["n"].median()
     return (
         f"Under {METHOD_NAMES[method]}, {rises} of {len(table)} classes are recognised more often "
-        f"than under {METHOD_NAMES['random']}, {falls} less often. Most is gained by {ends[0]}, "
+        f"than under {METHOD_NAMES[against]}, {falls} less often. Most is gained by {ends[0]}, "
         f"least by {ends[1]}, in points. One video is {step:.1f} points of a class, so a single "
         "class says little."
     )
 
 
 # ---- two protocols ----------------------------------------------------------------------------
+
+
+def protocols(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and seconds of both protocols, one line a level and metric."""
+    lines = []
+    for (level, metric), some in rows.groupby(["level", "metric"], sort=False):
+        line: dict[str, Any] = {"level": level or "training", "metric": metric}
+        line |= {row["protocol"]: with_interval(row) for row in some.to_dict("records")}
+        n = some["n"].iloc[0]
+        lines.append(line | {"n": "–" if pd.isna(n) else str(int(n))})
+    return pd.DataFrame(lines).set_index(["level", "metric"])
 
 
 def reading_protocols(rows: pd.DataFrame) -> str:
