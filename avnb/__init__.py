@@ -5,8 +5,9 @@ The modules, in the order of the data; each imports only from those to its left:
     config -> parameters -> guard -> files -> progress -> scenes -> synth -> decode -> videos
     -> subsets -> workspace -> clips -> views -> batches -> encoders -> losses -> health -> dist
     -> bank -> methods -> checkpoint -> train -> classifier -> worker -> launch -> cluster
-    -> pretrain -> cost -> features -> results -> probe -> finetune -> retrieval -> names
-    -> language -> concepts -> splits -> figures -> tables -> book -> __main__
+    -> pretrain -> cost -> sources -> tensors -> features -> results -> probe -> finetune
+    -> retrieval -> names -> language -> concepts -> splits -> figures -> tables -> book
+    -> __main__
 """
 
 __version__ = "0.1.0"

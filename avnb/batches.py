@@ -34,6 +34,7 @@ class Sampling:
     augment: Augment | None = None  # None: the downstream crops of `resize_px`
     resize_px: int = 0
     random_crop: bool = False
+    flip_share: float = 0.0  # of the clips without `augment` are mirrored
     sound: bool = True
     apart_seconds: tuple[float, float] | None = None  # a second clip of the video, so far away
 
@@ -133,7 +134,8 @@ class VideoClips(Dataset[Batch]):
         s = self.sampling
         if s.augment is not None:
             return views.random_resized_crop(height, width, s.clip.frame_px, s.augment, rng)
-        return views.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
+        crop = views.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
+        return replace(crop, mirrored=rng.random() < s.flip_share) if s.flip_share else crop
 
     def whole(self, row: int, epoch: int = 0) -> Batch:
         """All clips of one video."""

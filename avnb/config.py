@@ -34,6 +34,25 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     return f"{kind} {name!r} is unknown{hint}\n  known: {', '.join(names)}"
 
 
+def methods_of(text: str) -> tuple[Method, ...]:
+    """`"random, xid"` -> ("random", "xid").
+
+    Raises:
+        ValueError: when a name is no method's, is there twice, or none is there.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = typing.get_args(Method)
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_name("method", name, known))
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"methods = {text!r}: name each once, divided by commas, and at least one of "
+            + ", ".join(known)
+        )
+    return tuple(typing.cast(Method, name) for name in names)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """One sample: a piece of picture and a piece of sound of the same video (thesis 4.1.3)."""
@@ -324,6 +343,8 @@ class Evaluation(Flat):
     picture_seconds: float = 0.5
     picture_fps: float = 16.0
     resize_px: int = 256  # the whole frame is resized to a square of this side, then cropped
+    protocol: Literal["cached", "released"] = "cached"  # released: clips are encoded every epoch
+    flip_share: float = 0.0  # of the probe's training clips are mirrored; released code: 0.5
     retrieval_sound_seconds: float = 1.0
     train_draws: int = 50  # random clips cached of each training video, one an epoch at most
     clip_level_clips: int = 25  # random clips of each test video
@@ -332,11 +353,14 @@ class Evaluation(Flat):
     probe_lr: float = 1e-4
     probe_batch: int = 32
     resamples: int = 2000  # of the bootstrap
+    clips_at_once: int = 64  # in one forward pass of an encoder; fewer need less memory
 
     def __post_init__(self) -> None:
-        counts = ("train_draws", "clip_level_clips", "video_level_clips", "probe_epochs")
-        check_range(self, 1, 10**6, "resize_px", "probe_batch", "resamples", *counts)
+        counts = ("train_draws", "clip_level_clips", "video_level_clips", "probe_epochs",
+                  "probe_batch", "resamples", "clips_at_once")  # fmt: skip
+        check_range(self, 1, 10**6, "resize_px", *counts)
         check_range(self, 0, 10, "probe_lr")
+        check_range(self, 0, 1, "flip_share")
 
     def probe_lr_at(self, epoch: int) -> float:
         """x 0.3 after 20, 30 and 40 of 50 epochs; the same shares of any other number."""
@@ -503,7 +527,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         },
         "evaluation": {
             "picture_fps": 8.0, "resize_px": 36, "train_draws": 2, "clip_level_clips": 2,
-            "video_level_clips": 3, "probe_lr": 2e-2,
+            "video_level_clips": 3, "probe_lr": 2e-2, "probe_epochs": 10,
         },
         "finetune": {
             **_SHORT, "frame_px": 32, "clips_per_video": 1, "tuned_epochs": 1, "batch": 8,
@@ -516,17 +540,6 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }  # fmt: skip
-
-
-def methods_of(text: str) -> list[str]:
-    """Names of methods from one line, "xid, vicreg_av"; ValueError for an unknown one or none."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    known = typing.get_args(Method)
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(unknown_name("method", unknown[0], known))
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"methods must be different names of {', '.join(known)}, got {text!r}")
-    return names
 
 
 def profile(name: str) -> dict[str, dict[str, Any]]:

@@ -1,31 +1,40 @@
 """Frozen encoders over a manifest, once: features on disk, from which all else is arithmetic.
 
+Features are written as they come and read where they lie, so a data set may be larger than
+memory. Several encoders that see the same clips share one reading of the videos.
+
 Shapes: V videos, C clips of each, F features (8 * width).
 """
 
-import json
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from avnb import checkpoint
-from avnb.batches import Arrivals, Sampling, VideoClips, worth_starting
+from avnb.batches import Arrivals, Batch, Sampling, VideoClips, grouped, worth_starting
 from avnb.config import Pretrain, digest
 from avnb.files import locked
 from avnb.pretrain import bands
+from avnb.tensors import Growing, mapped, whole
 from avnb.videos import Manifest
 from avnb.views import PictureView, SoundView
+
+CLIPS_AT_ONCE = 64  # in one forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features of the clips of each video, with the labels of the videos."""
+    """Features of the clips of each video, with the labels of the videos.
+
+    Those that `load` gives are mapped from the disk and must not be written to.
+    """
 
     video: Tensor  # [V, C, F] of the pictures
     audio: Tensor  # [V, C, F] of the sounds; [V, C, 0] when none was wanted
@@ -63,6 +72,26 @@ class Frozen(torch.nn.Module):
             raise ValueError("no mel band statistics: name the videos to take them from (`heard`)")
         return self.audio_encoder(self.sound_view(wave))
 
+    @torch.inference_mode()
+    def encode(self, batch: Batch, *, sound: bool, at_once: int) -> dict[str, Tensor]:
+        """Features of a batch on the CPU, `video` and `audio` [B, F], `at_once` clips at a time.
+
+        `audio` is [B, 0] when no sound is wanted.
+        """
+        device = next(self.parameters()).device
+        found = []
+        for part in batch.split(at_once):
+            seen = part.to(device)
+            heard = self.hear(seen.sound) if sound else seen.sound[:, :0]
+            found.append((self.see(seen.frames).cpu(), heard.cpu()))
+        video, audio = (torch.cat(side) for side in zip(*found, strict=True))
+        return {"video": video, "audio": audio}
+
+
+def device() -> torch.device:
+    """Where encoders run: the first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 def training_part(manifest: Manifest) -> Manifest:
     """The training videos of the data set that `manifest` is a part of."""
@@ -70,70 +99,104 @@ def training_part(manifest: Manifest) -> Manifest:
 
 
 def extract(
-    path: Path, manifest: Manifest, sampling: Sampling, cache: Path, *,
-    seed: int, workers: int = 2, title: str = "features",
-) -> Features:  # fmt: skip
-    """Features of every video under the encoders of the checkpoint `path`.
+    paths: Sequence[Path], manifest: Manifest, sampling: Sampling, cache: Path, *,
+    seed: int, workers: int = 2, at_once: int = CLIPS_AT_ONCE, title: str = "features",
+) -> list[Features]:  # fmt: skip
+    """Features of every video under the encoders of each checkpoint, in the order of `paths`.
 
-    Kept in `cache` under a name made of the checkpoint, the data and the sampling, and read back
-    when asked for again. Encoders are in evaluation mode: nothing in them changes. Where the
-    checkpoint holds no statistics of the mel bands and sound is wanted, they are taken from the
-    training videos of the data set, and a line says so.
+    Every video is read once for all checkpoints whose features are not there yet. They are kept
+    in `cache`, in a folder a checkpoint, whose name is made of the checkpoint, the data and the
+    sampling. An interrupted extraction goes on where it was, to the same bytes. Encoders are in
+    evaluation mode: nothing in them changes. Where a checkpoint holds no statistics of the mel
+    bands and sound is wanted, they are taken from the training videos of the data set, and a
+    line says so.
+
+    Args:
+        paths: checkpoints, ours or released ones.
+        manifest: the videos.
+        sampling: which clips are taken of each.
+        cache: the folder of all features.
+        seed: of the sampling.
+        workers: decoding processes.
+        at_once: clips in one forward pass, at most; as many videos as that makes are encoded
+            together.
+        title: of the progress bar.
 
     Raises:
-        CheckpointError: when `path` is not a checkpoint.
+        CheckpointError: when a path is not a checkpoint.
         DecodeError: when a video of the manifest can no longer be read.
+        OSError: when the disk has no room.
     """
-    stat, heard = path.stat(), training_part(manifest) if sampling.sound else None
-    key = {
+    if not manifest.videos:
+        raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
+    heard = training_part(manifest) if sampling.sound else None
+    keys = {path: key_of(path, manifest, heard, sampling, seed) for path in paths}
+    folders = {path: cache / f"{manifest.name}-{digest(key)}" for path, key in keys.items()}
+    with contextlib.ExitStack() as held:
+        for folder in sorted({f for f in folders.values() if not whole(f)}):
+            held.enter_context(locked(folder))  # in one order everywhere: nobody waits in a circle
+        left = {path: folder for path, folder in folders.items() if not whole(folder)}
+        if left:
+            dataset = VideoClips(manifest, sampling, seed=seed)
+            frozen = {p: Frozen(p, heard, workers=workers).to(device()) for p in left}
+            block = max(1, at_once // sampling.count)
+            growing = [(frozen[p], grown(left[p], frozen[p], dataset, block)) for p in left]
+            fill(growing, dataset, block, workers=workers, at_once=at_once, title=title)
+            for path, (_, tensors) in zip(left, growing, strict=True):
+                tensors.finish(keys[path], label=torch.tensor(dataset.labels))
+    return [load(folders[path]) for path in paths]
+
+
+def key_of(
+    path: Path, manifest: Manifest, heard: Manifest | None, sampling: Sampling, seed: int
+) -> dict[str, Any]:
+    """What the features of a checkpoint depend on."""
+    stat = path.stat()
+    return {
         "checkpoint": [str(path.resolve()), stat.st_mtime_ns, stat.st_size],
         "data": manifest.digest, "heard": heard and heard.digest,
         "sampling": sampling, "seed": seed, "format": checkpoint.FORMAT,
     }  # fmt: skip
-    file = cache / f"{manifest.name}-{digest(key)}.safetensors"
-    if not manifest.videos:
-        raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
-    with locked(cache):
-        if file.exists():
-            return load(file)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        frozen = Frozen(path, heard, workers=workers).to(device)
-        store(file, forward(frozen, manifest, sampling, device, seed, workers, title), key)
-    return load(file)
 
 
-def load(file: Path) -> Features:
-    """Read back what `store` wrote."""
-    with safe_open(file, framework="pt") as tensors:
-        return Features(**{name: tensors.get_tensor(name) for name in ("video", "audio", "label")})
+def grown(folder: Path, frozen: Frozen, dataset: VideoClips, block: int) -> Growing:
+    """The tensors of one checkpoint, as far as they are there."""
+    sampling = dataset.sampling
+    width = {"video": frozen.video_encoder.features, "audio": frozen.audio_encoder.features}
+    shapes = {
+        name: (sampling.count, size if name == "video" or sampling.sound else 0)
+        for name, size in width.items()
+    }
+    return Growing(folder, len(dataset), shapes, block)
 
 
-@torch.inference_mode()
-def forward(
-    frozen: Frozen, manifest: Manifest, sampling: Sampling, device: torch.device,
-    seed: int, workers: int, title: str,
-) -> Features:  # fmt: skip
-    """All features, video by video."""
-    dataset = VideoClips(manifest, sampling, seed=seed)
+def fill(
+    growing: Sequence[tuple[Frozen, Growing]], dataset: VideoClips, block: int, *,
+    workers: int, at_once: int, title: str,
+) -> None:  # fmt: skip
+    """Read the videos that are missing somewhere, `block` at a time, and add their features."""
+    sampling, begin = dataset.sampling, min(tensors.done for _, tensors in growing)
     every = tuple(range(sampling.count))
-    items = [(0, row, every) for row in range(len(manifest))]
-    picture, sound = [], []
+    items = [(0, row, every) for row in range(begin, len(dataset))]
     clips = Arrivals(dataset, items, workers=worth_starting(workers, len(items)))
-    for batch in tqdm(clips, total=len(items), desc=title, unit="video"):
-        seen = batch.to(device)
-        picture.append(frozen.see(seen.frames).cpu())
-        if sampling.sound:
-            sound.append(frozen.hear(seen.sound).cpu())
-    video = torch.stack(picture)
-    audio = torch.stack(sound) if sound else video[..., :0].clone()
-    return Features(video=video, audio=audio, label=torch.tensor(dataset.labels))
+    with contextlib.ExitStack() as held:
+        bar = held.enter_context(tqdm(total=len(dataset), initial=begin, desc=title, unit="video"))
+        for _, tensors in growing:
+            held.enter_context(tensors)
+        row = begin
+        for batch in grouped(clips, block):
+            size = (len(batch) // sampling.count, sampling.count)
+            for frozen, tensors in growing:
+                if tensors.done == row:  # others were interrupted later, and have this block
+                    found = frozen.encode(batch, sound=sampling.sound, at_once=at_once)
+                    tensors.add({name: x.unflatten(0, size) for name, x in found.items()})
+            row += size[0]
+            bar.update(size[0])
 
 
-def store(file: Path, features: Features, about: dict[str, Any]) -> None:
-    """Write aside and rename; the file says what it was made of."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    tensors = {"video": features.video, "audio": features.audio, "label": features.label}
-    made_of = json.dumps(about, default=lambda value: vars(value))
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"about": made_of})
-    partial.replace(file)
+def load(folder: Path) -> Features:
+    """Features that `extract` has made, mapped: memory holds what is looked at."""
+    label = torch.from_numpy(np.load(folder / "label.npy"))
+    return Features(
+        video=mapped(folder / "video.npy"), audio=mapped(folder / "audio.npy"), label=label
+    )

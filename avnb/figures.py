@@ -234,11 +234,76 @@ def bar_panel(ax: Axes, rows: pd.DataFrame) -> None:
     names = [METHOD_NAMES[m] for m in rows["method"]]
     spread = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
     ax.bar(names, rows["value"], color=[COLOURS[m] for m in rows["method"]], width=0.6)
-    ax.errorbar(names, rows["value"], yerr=spread, fmt="none", color="black", capsize=4, lw=1.2)
+    ax.errorbar(names, rows["value"], yerr=spread, fmt="none", color="black", capsize=3, lw=1.2)
+    size = 9 if len(names) < 4 else 7
     for x, (value, high) in enumerate(zip(rows["value"], rows["high"], strict=True)):
-        ax.text(x, high + 1, f"{value:.1f}", ha="center", va="bottom", fontsize=9)
+        ax.text(x, high + 1, f"{value:.1f}", ha="center", va="bottom", fontsize=size)
     ax.axhline(rows["chance"].iloc[0], color="#b3261e", lw=1, ls="--", label="chance")
+    if len(names) > 2:
+        ax.tick_params(axis="x", labelrotation=55, labelsize=9)
     ax.set_ylim(0, 112)
+
+
+def protocols(rows: pd.DataFrame) -> Figure:
+    """Accuracies of both protocols with their intervals, and the seconds that each took."""
+    shades = {"cached": "#0b6e99", "released": "#d98324"}
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=(3, 1))
+    timed = rows["metric"] == "seconds"
+    for shift, (protocol, colour) in zip((-0.19, 0.19), shades.items(), strict=True):
+        some = rows[~timed & (rows["protocol"] == protocol)]
+        at = np.arange(len(some)) + shift
+        spread = [some["value"] - some["low"], some["high"] - some["value"]]
+        left.bar(at, some["value"], 0.36, color=colour, label=protocol)
+        left.errorbar(at, some["value"], yerr=spread, fmt="none", color="black", capsize=3, lw=1.2)
+    names = some["level"] + ", " + some["metric"]
+    left.set_xticks(np.arange(len(some)), names.tolist())
+    left.set(ylabel="accuracy, %", ylim=(0, 112))
+    left.legend(fontsize=9, ncols=2, loc="upper left")
+    seconds = rows[timed].set_index("protocol")["value"].reindex(list(shades))
+    drawn = right.bar(list(shades), seconds, 0.6, color=list(shades.values()))
+    right.bar_label(drawn, fmt="%.1f", fontsize=9, padding=2)
+    right.set_ylabel("seconds of training")
+    right.margins(y=0.15)
+    return fig
+
+
+def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+    """Training loss of each method's probes, epoch by epoch, a line a seed."""
+    fig, ax = plt.subplots(figsize=(7, 2.8))
+    for method, seeds in curves.items():
+        for i, curve in enumerate(seeds):
+            ax.plot(
+                range(1, len(curve) + 1), curve, color=COLOURS[method],
+                label=None if i else METHOD_NAMES[method],
+            )  # fmt: skip
+    ax.set(xlabel="epoch of the linear layer", ylabel="cross-entropy")
+    ax.legend(fontsize=9)
+    return fig
+
+
+def confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
+    """Share of each class's videos (row) that are taken for each class (column), in percent."""
+    share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+    fig, ax = plt.subplots(figsize=(6.4, 5.6))
+    picture = ax.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100)
+    if len(classes) <= 30:
+        ax.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
+        ax.set_yticks(range(len(classes)), classes, fontsize=8)
+    ax.set(xlabel="taken for", ylabel="class")
+    fig.colorbar(picture, ax=ax, label="% of the class's videos", shrink=0.8)
+    return fig
+
+
+def gains(table: pd.DataFrame, title: str, most: int = 8) -> Figure:
+    """The classes at both ends of `tables.gains`, the largest gain on top."""
+    some = table if len(table) <= 2 * most else pd.concat([table.head(most), table.tail(most)])
+    fig, ax = plt.subplots(figsize=(7, 0.26 * len(some) + 1.1))
+    colours = ["#009e73" if gain >= 0 else "#b3261e" for gain in some["gain"]]
+    ax.barh([str(name) for name in some.index], some["gain"], color=colours)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.invert_yaxis()
+    ax.set(xlabel="points against Random", title=title)
+    return fig
 
 
 def gallery(frames: dict[int, Array], ranks: Array, names: Sequence[str], right: Array) -> Figure:

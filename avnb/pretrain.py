@@ -28,10 +28,15 @@ Bands = tuple[list[float], list[float]]
 Launcher = Literal["local", "slurm"]
 
 
+def run_name(run: Pretrain, data: str) -> str:
+    """The id of a run: its method and a hash of all values, of the digest `data` and of FORMAT."""
+    made_of = {"run": run.flat(), "data": data, "format": checkpoint.FORMAT}
+    return f"{run.method}-{digest(made_of)}"
+
+
 def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:
-    """The folder of a run; its name holds a hash of all values, of the data and of FORMAT."""
-    made_of = {"run": run.flat(), "data": manifest.digest, "format": checkpoint.FORMAT}
-    return runs / f"{run.method}-{digest(made_of)}"
+    """The folder of a run."""
+    return runs / run_name(run, manifest.digest)
 
 
 def bands(manifest: Manifest, run: Pretrain, *, workers: int) -> Bands:

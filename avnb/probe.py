@@ -1,19 +1,23 @@
 """Linear probe: one linear layer on frozen, cached features (thesis 4.2.1)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from avnb.batches import Sampling
+from avnb.batches import Arrivals, Sampling, VideoClips, grouped, worth_starting
 from avnb.config import Clip, Evaluation, Pretrain
-from avnb.features import Features, extract
-from avnb.pretrain import Pretrained
+from avnb.features import Features, Frozen, device, extract
 from avnb.results import Row, percent_row
+from avnb.sources import Source
 from avnb.videos import Manifest
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
@@ -31,6 +35,9 @@ class Probe:
         return F.linear(features, self.weight, self.bias)
 
 
+Part = tuple[Tensor, Tensor]  # features [B, F] of a batch, labels [B]
+
+
 def fit(
     features: Tensor, label: Tensor, classes: int, how: Evaluation
 ) -> tuple[Probe, list[float]]:
@@ -38,32 +45,94 @@ def fit(
 
     Each epoch sees every video once, through one of its D clips; no clip is seen again before
     all others of its video were. With D as many as epochs, each is seen once, as when fresh
-    crops are encoded in every epoch.
+    crops are encoded in every epoch. The features may be mapped from a disk: a batch is read at
+    a time.
 
     Returns:
         The probe and the mean loss of each epoch.
+
+    Raises:
+        ValueError: when no clip is there.
     """
-    rng = torch.Generator().manual_seed(how.seed)
     videos, draws, width = features.shape
+    if not videos or not draws:
+        raise ValueError(
+            f"features of {videos} videos with {draws} clips each cannot train a probe; with "
+            "protocol = 'released' none are kept, and `fit_fresh` encodes them"
+        )
+    rng = torch.Generator().manual_seed(how.seed)
+    return descend(cached_epochs(features, label, how, rng), width, classes, how, rng)
+
+
+def fit_fresh(
+    source: Source, manifest: Manifest, how: Evaluation, *, workers: int = 2
+) -> tuple[Probe, list[float]]:
+    """As `fit`, encoding a clip that was never seen of each training video in every epoch.
+
+    This is the released code's way, but for its encoder, whose batch statistics went on moving.
+    """
+    train = manifest.split("train")
+    sampling = replace(samplings(source.run, how)["train"], count=1)
+    frozen = Frozen(source.checkpoint).to(device())
+    rng = torch.Generator().manual_seed(how.seed)
+    epochs = fresh_epochs(frozen, VideoClips(train, sampling, seed=how.seed), how, rng, workers)
+    return descend(epochs, frozen.video_encoder.features, len(manifest.classes), how, rng)
+
+
+def cached_epochs(
+    features: Tensor, label: Tensor, how: Evaluation, rng: torch.Generator
+) -> Iterator[Iterator[Part]]:
+    """The batches of each epoch out of features [V, D, F]."""
+    videos, draws, _ = features.shape
+    for epoch in range(how.probe_epochs):
+        if epoch % draws == 0:
+            turn = torch.rand(videos, draws, generator=rng).argsort(dim=1)  # [V, D]
+        which = turn[:, epoch % draws]
+        order = torch.randperm(videos, generator=rng).split(how.probe_batch)
+        yield ((features[rows, which[rows]], label[rows]) for rows in order)
+
+
+def fresh_epochs(
+    frozen: Frozen, dataset: VideoClips, how: Evaluation, rng: torch.Generator, workers: int
+) -> Iterator[Iterator[Part]]:
+    """The batches of each epoch out of the videos, whose clips are other ones every time."""
+    videos = len(dataset)
+    orders = [torch.randperm(videos, generator=rng) for _ in range(how.probe_epochs)]
+    items = ((epoch, int(row), (0,)) for epoch, order in enumerate(orders) for row in order)
+    clips = Arrivals(dataset, items, workers=worth_starting(workers, videos * len(orders)))
+    title = f"{frozen.run.method} on {dataset.manifest.name}, {len(orders)} epochs"
+    arriving = iter(tqdm(clips, total=videos * len(orders), desc=title, unit="video"))
+    for _ in orders:
+        epoch = itertools.islice(arriving, videos)
+        yield (
+            # Cloned: what was made in inference mode cannot take part in a gradient.
+            (frozen.encode(batch, sound=False, at_once=how.clips_at_once)["video"].clone(),
+             batch.label)
+            for batch in grouped(epoch, how.probe_batch)
+        )  # fmt: skip
+
+
+def descend(
+    epochs: Iterable[Iterable[Part]], width: int, classes: int, how: Evaluation,
+    rng: torch.Generator,
+) -> tuple[Probe, list[float]]:  # fmt: skip
+    """Train one layer from `width` features to `classes` on the batches of each epoch."""
     layer = nn.Linear(width, classes)
     bound = width**-0.5
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=rng)
         layer.bias.zero_()
     adam, losses = torch.optim.Adam(layer.parameters()), []
-    for epoch in range(how.probe_epochs):
-        adam.param_groups[0]["lr"] = how.probe_lr_at(epoch)
-        if epoch % draws == 0:
-            turn = torch.rand(videos, draws, generator=rng).argsort(dim=1)  # [V, D]
-        which = turn[:, epoch % draws]
-        order, total = torch.randperm(videos, generator=rng), 0.0
-        for rows in order.split(how.probe_batch):
-            loss = F.cross_entropy(layer(features[rows, which[rows]]), label[rows])
+    for number, epoch in enumerate(epochs):
+        adam.param_groups[0]["lr"] = how.probe_lr_at(number)
+        total, seen = 0.0, 0
+        for features, label in epoch:
+            loss = F.cross_entropy(layer(features), label)
             adam.zero_grad()
             loss.backward()
             adam.step()
-            total += loss.item() * len(rows)
-        losses.append(total / videos)
+            total, seen = total + loss.item() * len(label), seen + len(label)
+        losses.append(total / seen)
     return Probe(weight=layer.weight.detach(), bias=layer.bias.detach()), losses
 
 
@@ -73,22 +142,45 @@ def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
     return (scores.topk(k, dim=-1).indices == label[..., None]).any(dim=-1)
 
 
+def by_block(
+    work: Callable[[Tensor, Tensor], Tensor], features: Tensor, label: Tensor, videos: int = 1024
+) -> Tensor:
+    """`work` on so many videos at a time: logits of all clips need not fit in memory."""
+    parts = zip(features.split(videos), label.split(videos), strict=True)
+    return torch.cat([work(some, theirs) for some, theirs in parts])
+
+
 def clip_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
     """[V] share of each video's C clips that are classified right; features [V, C, F]."""
-    right = top_k(probe(features), label[:, None].expand(features.shape[:2]), k)
-    return right.double().mean(dim=1)
+
+    def shares(some: Tensor, theirs: Tensor) -> Tensor:
+        right = top_k(probe(some), theirs[:, None].expand(some.shape[:2]), k)
+        return right.double().mean(dim=1)
+
+    return by_block(shares, features, label)
+
+
+def probabilities(probe: Classify, features: Tensor) -> Tensor:
+    """[V, classes] softmax of each clip, averaged over a video's C clips; features [V, C, F]."""
+    parts = [probe(some).softmax(dim=-1).mean(dim=1) for some in features.split(1024)]
+    return torch.cat(parts)
 
 
 def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
     """[V] 1 or 0: the softmax is averaged over a video's C clips, then the video is classified."""
-    return top_k(probe(features).softmax(dim=-1).mean(dim=1), label, k).double()
+    return top_k(probabilities(probe, features), label, k).double()
+
+
+def confusion(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
+    """[classes, classes] how many videos of each class (row) are taken for which (column)."""
+    return torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFeatures:
     """What a probe is trained and tested on."""
 
-    train: Features  # random clips, random crops
+    train: Features  # random clips, random crops; [V, 0, F] under the protocol `released`
     clip: Features  # random clips of test videos, centre crops
     video: Features  # uniformly spaced clips of test videos, centre crops
 
@@ -102,33 +194,104 @@ def downstream_clip(run: Pretrain, how: Evaluation, *, sound_seconds: float = 1.
     )  # fmt: skip
 
 
-def extract_all(
-    source: Pretrained, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2
-) -> ProbeFeatures:
-    """Features for training and both ways of testing, cached."""
-    clip = downstream_clip(source.run, how)
-    common: dict[str, Any] = {"clip": clip, "resize_px": how.resize_px, "sound": False}
-    asked = {
-        "train": Sampling(count=how.train_draws, place="random", random_crop=True, **common),
+def resize_px(run: Pretrain, how: Evaluation) -> int:
+    """Side of the resized frame; 8 / 7 of the crop's, as in the thesis, where it is too small.
+
+    So a checkpoint may have seen larger frames than those of the profile.
+    """
+    crop = run.clip.frame_px
+    return how.resize_px if how.resize_px >= crop else round(crop * 8 / 7)
+
+
+def samplings(run: Pretrain, how: Evaluation) -> dict[str, Sampling]:
+    """Which clips are taken for training and for both ways of testing."""
+    common: dict[str, Any] = {
+        "clip": downstream_clip(run, how), "resize_px": resize_px(run, how), "sound": False,
+    }  # fmt: skip
+    return {
+        "train": Sampling(
+            count=how.train_draws, place="random", random_crop=True, flip_share=how.flip_share,
+            **common,
+        ),
         "clip": Sampling(count=how.clip_level_clips, place="random", **common),
         "video": Sampling(count=how.video_level_clips, place="uniform", **common),
-    }
-    return ProbeFeatures(**{
-        name: extract(
-            source.checkpoint, manifest.split("train" if name == "train" else "test"), sampling,
-            cache, seed=how.seed, workers=workers,
-            title=f"{source.run.method} on {manifest.name}, {name}",
-        )
-        for name, sampling in asked.items()
-    })  # fmt: skip
+    }  # fmt: skip
+
+
+def extract_all(
+    source: Source, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2
+) -> ProbeFeatures:
+    """Features for training and both ways of testing, cached."""
+    return extract_each({"one": source}, manifest, how, cache, workers=workers)["one"]
+
+
+def extract_each(
+    sources: Mapping[str, Source], manifest: Manifest, how: Evaluation, cache: Path, *,
+    workers: int = 2,
+) -> dict[str, ProbeFeatures]:  # fmt: skip
+    """`extract_all` for several encoders, reading each video once for all that see the same."""
+    parts: dict[str, dict[str, Features]] = {name: {} for name in sources}
+    for part in ("train", "clip", "video"):
+        some = manifest.split("train" if part == "train" else "test")
+        if part == "train" and how.protocol == "released":
+            for name, source in sources.items():
+                parts[name][part] = nothing(some, 8 * source.run.width)
+            continue
+        asked = {name: samplings(source.run, how)[part] for name, source in sources.items()}
+        for sampling in dict.fromkeys(asked.values()):
+            names = [name for name in sources if asked[name] == sampling]
+            found = extract(
+                [sources[name].checkpoint for name in names], some, sampling, cache,
+                seed=how.seed, workers=workers, at_once=how.clips_at_once,
+                title=f"{manifest.name}, {part}",
+            )  # fmt: skip
+            for name, features in zip(names, found, strict=True):
+                parts[name][part] = features
+    return {name: ProbeFeatures(**found) for name, found in parts.items()}
+
+
+def nothing(manifest: Manifest, width: int) -> Features:
+    """No clip of each video."""
+    none = torch.empty(len(manifest), 0, width)
+    return Features(video=none, audio=none[..., :0], label=torch.tensor(manifest.labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The probes of one encoder, one a seed, and all that was measured of them."""
+
+    probes: list[Probe]
+    losses: list[list[float]]  # of each probe, a mean an epoch
+    rows: list[Row]
 
 
 def measure(
-    features: ProbeFeatures, classes: int, how: Evaluation, **about: str
-) -> tuple[Probe, list[float], list[Row]]:
-    """Train and test one probe: the layer, its losses, and rows of both levels and metrics."""
-    probe, losses = fit(features.train.video, features.train.label, classes, how)
-    rows = []
+    source: Source, manifest: Manifest, features: ProbeFeatures, how: Evaluation, *,
+    seeds: int = 1, workers: int = 2, **about: str,
+) -> Measured:  # fmt: skip
+    """Train and test `seeds` probes of one encoder: both levels, top-1 and top-5.
+
+    Probe i is seeded with `how.seed` + i; the clips are those of `how.seed`.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds = {seeds}: one probe at least is trained")
+    classes, probes, losses, rows = len(manifest.classes), [], [], []
+    about |= {"dataset": manifest.name, "data": manifest.origin, "protocol": how.protocol}
+    about |= {"method": source.run.method, "run": source.name}
+    for own in (replace(how, seed=how.seed + i) for i in range(seeds)):
+        if how.protocol == "released":
+            layer, curve = fit_fresh(source, manifest, own, workers=workers)
+        else:
+            layer, curve = fit(features.train.video, features.train.label, classes, own)
+        probes.append(layer)
+        losses.append(curve)
+        rows += scored(layer, features, own, **about)
+    return Measured(probes=probes, losses=losses, rows=rows)
+
+
+def scored(probe: Probe, features: ProbeFeatures, how: Evaluation, **about: str) -> list[Row]:
+    """Rows of both levels and metrics of one probe."""
+    rows, classes = [], len(probe.bias)
     for level, test, scores in (
         ("clip", features.clip, clip_level), ("video", features.video, video_level),
     ):  # fmt: skip
@@ -138,4 +301,42 @@ def measure(
                 each, resamples=how.resamples, seed=how.seed, task="probe", metric=f"top{k}",
                 level=level, chance=100 * min(k, classes) / classes, **about,
             ))  # fmt: skip
-    return probe, losses, rows
+    return rows
+
+
+def compare(
+    source: Source, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2,
+    **about: Any,
+) -> list[Row]:  # fmt: skip
+    """Both protocols for one encoder: rows of accuracy, and of the seconds that training took.
+
+    The training clips of `cached` are encoded anew as well: its seconds hold all of its work.
+    """
+    found = extract_all(source, manifest, replace(how, protocol="released"), cache, workers=workers)
+    about |= {"dataset": manifest.name, "data": manifest.origin}
+    about |= {"method": source.run.method, "run": source.name}
+    rows = []
+    for protocol in ("cached", "released"):
+        begin = time.monotonic()
+        if protocol == "cached":
+            layer, _ = fit_anew(source, manifest, how, workers=workers)
+        else:
+            layer, _ = fit_fresh(source, manifest, how, workers=workers)
+        seconds = time.monotonic() - begin
+        about["protocol"] = protocol
+        rows += scored(layer, found, how, **about)
+        rows.append(Row(task="protocol", metric="seconds", value=seconds, seed=how.seed, **about))
+    return rows
+
+
+def fit_anew(
+    source: Source, manifest: Manifest, how: Evaluation, *, workers: int = 2
+) -> tuple[Probe, list[float]]:
+    """`fit` on features that are extracted for it, whatever the cache holds."""
+    sampling, train = samplings(source.run, how)["train"], manifest.split("train")
+    with tempfile.TemporaryDirectory() as empty:
+        (found,) = extract(
+            [source.checkpoint], train, sampling, Path(empty), seed=how.seed, workers=workers,
+            at_once=how.clips_at_once, title=f"{source.run.method} on {manifest.name}, cached",
+        )  # fmt: skip
+        return fit(found.video, found.label, len(manifest.classes), how)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pandas as pd
 Array = np.ndarray[Any, Any]
 IDENTITY = [
     "task", "metric", "level", "method", "dataset", "split", "seed", "profile", "run", "data",
+    "protocol",
 ]  # fmt: skip
 
 
@@ -40,6 +42,7 @@ class Row:
     profile: str = ""
     run: str = ""  # id of the run whose checkpoint was measured
     data: str = ""  # `synthetic` or `real`, and the digest of the videos measured on
+    protocol: str = ""  # how a probe saw its training clips: cached, released
     source: str = "this book"
     where: str = ""  # table of the source
 
@@ -86,6 +89,18 @@ def select(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     return kept
 
 
+def best(rows: pd.DataFrame, **where: str) -> str:
+    """The method with the highest value among the rows that fit, but `random` if it can be helped.
+
+    Raises:
+        ValueError: when no row fits.
+    """
+    some = select(rows, **where)
+    trained = some[some["method"] != "random"]
+    ranked = (some if trained.empty else trained).sort_values("value", kind="stable")
+    return str(ranked["method"].iloc[-1])
+
+
 def published() -> pd.DataFrame:
     """The thesis's own numbers, each with the table it stands in."""
     text = resources.files("avnb").joinpath("published.jsonl").read_text()
@@ -95,15 +110,52 @@ def published() -> pd.DataFrame:
 def interval(
     scores: Array, *, resamples: int, seed: int, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean of per-video scores [V] and its bootstrap interval, resampling videos.
+    """Mean of per-video scores [V] in [0, 1] and its interval, from the variation over videos.
 
-    Percentile bootstrap (Efron 1979). Scores in [0, 1] or any other unit; the same comes back.
+    Videos that are only right or wrong give Wilson's interval (Wilson 1927), which says something
+    even where all are right; shares of clips the percentile bootstrap over videos (Efron 1979).
+
+    Raises:
+        ValueError: when there is no score.
     """
+    scores = np.asarray(scores, float)
+    if not len(scores):
+        raise ValueError("an interval needs the score of at least one video")
+    mean = float(scores.mean())
+    if np.isin(scores, (0, 1)).all():
+        return mean, *wilson(mean, len(scores), level)
     rng, total = np.random.default_rng(seed), len(scores)
-    drawn = rng.integers(0, total, (resamples, total))
-    means = np.asarray(scores, float)[drawn].mean(axis=1)
+    means = [scores[rng.integers(0, total, total)].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(np.mean(scores)), float(low), float(high)
+    return mean, float(low), float(high)
+
+
+def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Ends of Wilson's score interval of a share of n.
+
+    With z the normal quantile of (1 + level) / 2: (p + z^2 / 2n -+ z sqrt(p (1 - p) / n +
+    z^2 / 4n^2)) / (1 + z^2 / n). Wilson 1927, doi:10.1080/01621459.1927.10502953.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = share + z**2 / (2 * n)
+    reach = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = ((middle + side * reach) / (1 + z**2 / n) for side in (-1, 1))
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for all seeds of what is otherwise the same: `seeds` of them, `spread` apart.
+
+    The value is their mean and `spread` their standard deviation, nan for one seed. The ends of
+    the interval are means too: seeds share the test videos, so it is, if anything, too wide.
+    """
+    same = [name for name in rows.columns if name not in ("value", "low", "high", "seed")]
+    groups = rows.groupby(same, sort=False, dropna=False)
+    table = groups.agg(
+        value=("value", "mean"), spread=("value", "std"), seeds=("value", "size"),
+        low=("low", "mean"), high=("high", "mean"), seed=("seed", "min"),
+    )  # fmt: skip
+    return table.reset_index()
 
 
 def percent_row(scores: Array, *, resamples: int, seed: int, **rest: Any) -> Row:

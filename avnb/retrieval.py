@@ -1,6 +1,6 @@
 """Retrieval: nearest gallery videos of each query, within and across modalities (thesis A.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from avnb.batches import Sampling
-from avnb.config import Evaluation
+from avnb.config import Evaluation, Pretrain
 from avnb.decode import read
 from avnb.features import Features, extract
-from avnb.pretrain import Pretrained
-from avnb.probe import downstream_clip
+from avnb.probe import downstream_clip, resize_px
 from avnb.results import Row, percent_row
+from avnb.sources import Source
 from avnb.videos import Manifest, Split
 
 Array = np.ndarray[Any, Any]
@@ -22,7 +22,7 @@ DIRECTIONS = {"v->v": ("video", "video"), "a->a": ("audio", "audio"),
               "v->a": ("video", "audio"), "a->v": ("audio", "video")}  # fmt: skip
 
 
-def nearest(query: Tensor, gallery: Tensor, k: int, *, rows: int = 1024) -> Tensor:
+def nearest(query: Tensor, gallery: Tensor, k: int, *, rows: int = 256) -> Tensor:
     """[Q, k] gallery rows nearest to each query by Euclidean distance, nearest first.
 
     query [Q, F] and gallery [G, F] share one space. Ties go to the smaller row. A block of
@@ -88,22 +88,38 @@ SIDES: tuple[tuple[Split, str], ...] = (("test", "queries"), ("train", "gallery"
 
 
 def extract_both(
-    source: Pretrained, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2
+    source: Source, manifest: Manifest, how: Evaluation, cache: Path, *, workers: int = 2
 ) -> tuple[Features, Features]:
     """Query (test) and gallery (training) features of the videos with sound, cached."""
-    sampling = Sampling(
-        clip=downstream_clip(source.run, how, sound_seconds=how.retrieval_sound_seconds),
-        count=how.video_level_clips, place="uniform", resize_px=how.resize_px,
+    return extract_each({"one": source}, manifest, how, cache, workers=workers)["one"]
+
+
+def extract_each(
+    sources: Mapping[str, Source], manifest: Manifest, how: Evaluation, cache: Path, *,
+    workers: int = 2,
+) -> dict[str, tuple[Features, Features]]:  # fmt: skip
+    """`extract_both` for several encoders, reading each video once for all that see the same."""
+    heard, parts = manifest.with_sound(), dict[str, list[Features]]()
+    asked = {name: sampled(source.run, how) for name, source in sources.items()}
+    for sampling in dict.fromkeys(asked.values()):
+        names = [name for name in sources if asked[name] == sampling]
+        for split, part in SIDES:
+            found = extract(
+                [sources[name].checkpoint for name in names], heard.split(split), sampling, cache,
+                seed=how.seed, workers=workers, at_once=how.clips_at_once,
+                title=f"{manifest.name}, {part}",
+            )  # fmt: skip
+            for name, features in zip(names, found, strict=True):
+                parts.setdefault(name, []).append(features)
+    return {name: (parts[name][0], parts[name][1]) for name in sources}
+
+
+def sampled(run: Pretrain, how: Evaluation) -> Sampling:
+    """Uniformly spaced clips with their sound."""
+    return Sampling(
+        clip=downstream_clip(run, how, sound_seconds=how.retrieval_sound_seconds),
+        count=how.video_level_clips, place="uniform", resize_px=resize_px(run, how),
     )  # fmt: skip
-    heard = manifest.with_sound()
-    test, train = (
-        extract(
-            source.checkpoint, heard.split(split), sampling, cache, seed=how.seed, workers=workers,
-            title=f"{source.run.method} on {manifest.name}, {part}",
-        )
-        for split, part in SIDES
-    )  # fmt: skip
-    return test, train
 
 
 def measure(query: Features, gallery: Features, how: Evaluation, **about: str) -> list[Row]:

@@ -2,16 +2,20 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from avnb.concepts import Matched, outliers
 from avnb.config import Pretrain
 from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
 from avnb.figures import METHOD_NAMES, pair_title
 from avnb.health import complaint
+from avnb.sources import Source
 from avnb.videos import Manifest
+from avnb.workspace import Workspace
 
 
 def with_interval(row: Mapping[Any, Any]) -> str:
@@ -21,24 +25,76 @@ def with_interval(row: Mapping[Any, Any]) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
+def measured(row: Mapping[Any, Any]) -> str:
+    """As `with_interval`, or `61.3 ± 0.8 (3 seeds)`: mean and standard deviation over seeds."""
+    if row.get("seeds", 1) == 1:
+        return with_interval(row)
+    return f"{row['value']:.1f} ± {row['spread']:.1f} ({row['seeds']} seeds)"
+
+
+def in_order(rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows in the methods' order."""
+    by_method = rows.sort_values("method", key=lambda m: m.map(list(METHOD_NAMES).index))
+    return by_method.to_dict("records")
+
+
 def beside_published(
     ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str
 ) -> pd.DataFrame:
-    """Our numbers with 95 % intervals beside the thesis's, one line a level and metric."""
-    lines = []
+    """Our numbers beside the thesis's, one line a level, metric and method.
+
+    `difference` is ours less the thesis's, in points; `run` is the id of the run whose encoder
+    was measured, which names its folder.
+
+    Args:
+        ours: result rows, or what `results.over_seeds` makes of them.
+        published: the thesis's.
+        task: of the rows that are shown.
+        dataset: of the rows that are shown.
+    """
     mine = ours[(ours["task"] == task) & (ours["dataset"] == dataset)]
     theirs = published[(published["task"] == task) & (published["dataset"] == dataset)]
+    known = {(r["level"], r["metric"], r["method"]): r for r in theirs.to_dict("records")}
+    lines = []
     for (level, metric), some in mine.groupby(["level", "metric"], sort=False):
-        line = {"level": level, "metric": metric, "n": int(some["n"].iloc[0])}
-        line["chance"] = f"{some['chance'].iloc[0]:.1f}"
-        for method in METHOD_NAMES:
-            for row in (r for r in some.to_dict("records") if r["method"] == method):
-                line[f"{METHOD_NAMES[method]}, here"] = with_interval(row)
-            same = (theirs["level"] == level) & (theirs["metric"] == metric)
-            for row in (r for r in theirs[same].to_dict("records") if r["method"] == method):
-                line[f"{METHOD_NAMES[method]}, thesis"] = with_interval(row)
+        for row in in_order(some):
+            line = {"level": level, "metric": metric, "method": METHOD_NAMES[row["method"]]}
+            line["here"] = measured(row)
+            if same := known.get((level, metric, row["method"])):
+                line["thesis"] = with_interval(same)
+                line["difference"] = f"{row['value'] - same['value']:+.1f}"
+            line |= {"chance": f"{row['chance']:.1f}", "n": str(int(row["n"]))}
+            lines.append(line | {"profile": row["profile"], "run": row["run"]})
+    columns = ["level", "metric", "method", "here", "thesis", "difference", "chance", "n"]
+    table = pd.DataFrame(lines, columns=[*columns, "profile", "run"]).fillna("–")
+    return table.set_index(["level", "metric", "method"])
+
+
+def made_by(sources: Mapping[str, Source], work: Workspace) -> pd.DataFrame:
+    """Where each number comes from: the run's id, its folder and its log, one line a method."""
+    lines = []
+    for method, source in sources.items():
+        folder = source.checkpoint.parent
+        log = folder / "log.jsonl"
+        line = {"": METHOD_NAMES[method], "run": source.name, "seed": source.run.seed}
+        line["checkpoint"] = shown(source.checkpoint, work)
+        line["log"] = shown(log, work) if log.exists() else "none beside it"
         lines.append(line)
-    return pd.DataFrame(lines).fillna("–").set_index(["level", "metric"])
+    return pd.DataFrame(lines).set_index("").rename_axis(None)
+
+
+def shown(path: Path, work: Workspace) -> str:
+    """A path below the folder of all profiles where it lies there."""
+    root = work.folder.parent
+    return str(path.relative_to(root.parent) if path.is_relative_to(root) else path)
+
+
+def completeness(manifest: Manifest) -> str:
+    """Whether n means all videos that the lists name."""
+    used = f"{len(manifest)} of the {manifest.listed} videos that the lists name can be used here"
+    if len(manifest) == manifest.listed:
+        return f"All {manifest.listed} videos that the lists name were used."
+    return f"**{used}** (both splits together); *n* counts test videos among these."
 
 
 def verdict(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
@@ -102,15 +158,102 @@ SIZES = {
 
 
 def reading(rows: pd.DataFrame, pairs: list[tuple[str, str]], profile: str) -> str:
-    """Sentences that read a figure aloud: xID against Random for each (level, metric)."""
+    """Sentences that read a figure aloud, for each (level, metric).
+
+    Each trained method is held against Random, and xID against the other trained ones.
+    """
     lines = []
     for level, metric in pairs:
         some = rows[(rows["level"] == level) & (rows["metric"] == metric)]
-        of = {row["method"]: row for row in some.to_dict("records")}
-        said = verdict(of["xid"], of["random"])
-        lines.append(f"- **{level}, {metric}** (chance {of['xid']['chance']:.1f} %): {said}.")
-    return "\n".join(
-        [*lines, "", f"n = {int(rows['n'].iloc[0])} test videos. {SIZES.get(profile, '')}"]
+        of = {row["method"]: row for row in in_order(some)}
+        lines.append(f"- **{level}, {metric}** (chance {some['chance'].iloc[0]:.1f} %):")
+        trained = [row for method, row in of.items() if method != "random"]
+        said = [verdict(row, of["random"]) for row in trained] if "random" in of else []
+        others = [row for row in trained if row["method"] != "xid"]
+        if "xid" in of and others:
+            said.append(standing(of["xid"], others))
+        if not said:
+            said = [f"{METHOD_NAMES[m]} {with_interval(row)} %" for m, row in of.items()]
+        lines += [f"  - {sentence}." for sentence in said]
+    n, seeds = int(rows["n"].iloc[0]), int(rows.get("seeds", pd.Series([1])).max())
+    several = f" Values and interval ends are means over {seeds} seeds." if seeds > 1 else ""
+    return "\n".join([*lines, "", f"n = {n} test videos.{several} {SIZES.get(profile, '')}"])
+
+
+def standing(one: Mapping[Any, Any], others: Sequence[Mapping[Any, Any]]) -> str:
+    """Which of the others `one` leads, which it trails, and which it cannot be told apart from."""
+    ahead, behind, level = list[str](), list[str](), list[str]()
+    for other in others:
+        gap, name = one["value"] - other["value"], METHOD_NAMES[other["method"]]
+        if one["low"] > other["high"]:
+            ahead.append(f"{name} by {gap:.1f}")
+        elif one["high"] < other["low"]:
+            behind.append(f"{name} by {-gap:.1f}")
+        else:
+            level.append(name)
+    parts = [("leads", ahead), ("*trails*", behind), ("cannot be told apart from", level)]
+    said = "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+    return f"Among the trained, {METHOD_NAMES[one['method']]} {said}"
+
+
+# ---- classes ----------------------------------------------------------------------------------
+
+
+def gains(one: Tensor, other: Tensor, label: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+    """Share of each class's videos that two predictions [V] get right, and the gain of `one`.
+
+    In percent, the largest gain first; classes without a video are left out.
+    """
+    table = pd.DataFrame({
+        "class": [classes[i] for i in label.tolist()],
+        "here": 100.0 * (one == label).numpy(), "against": 100.0 * (other == label).numpy(),
+    })  # fmt: skip
+    groups = table.groupby("class", sort=True)
+    found = groups.mean().assign(n=groups.size())
+    found["gain"] = found["here"] - found["against"]
+    return found.sort_values("gain", ascending=False, kind="stable")
+
+
+def reading_confusion(counts: Tensor, classes: Sequence[str], method: str) -> str:
+    """How many videos a confusion matrix [classes, classes] has right, and its largest mistakes."""
+    total, right = int(counts.sum()), int(counts.diagonal().sum())
+    of_class = counts.sum(dim=1)
+    lines = [
+        f"{METHOD_NAMES[method]} names {right} of {total} test videos rightly "
+        f"({100 * right / total:.1f} %), and every video of "
+        f"{int(((counts.diagonal() == of_class) & (of_class > 0)).sum())} of "
+        f"{int((of_class > 0).sum())} classes."
+    ]
+    wrong = counts - counts.diagonal().diag()
+    for at in wrong.flatten().argsort(descending=True, stable=True)[:3].tolist():
+        true, taken = divmod(at, len(classes))
+        if wrong[true, taken]:
+            lines.append(
+                f"`{classes[true]}` is taken for `{classes[taken]}` in {int(wrong[true, taken])} "
+                f"of {int(of_class[true])} videos."
+            )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def reading_gains(
+    table: pd.DataFrame, method: str, against: str = "random", most: int = 3
+) -> str:  # fmt: skip
+    """Which classes `gains` has at its ends, and how many rise and fall."""
+    if method == against:
+        return (
+            f"There is nothing to hold {METHOD_NAMES[method]} against: add `random` to `methods`."
+        )
+    rises, falls = int((table["gain"] > 0).sum()), int((table["gain"] < 0).sum())
+    ends = [
+        ", ".join(f"`{name}` ({row['gain']:+.1f})" for name, row in some.iterrows())
+        for some in (table.head(most), table.tail(most)[::-1])
+    ]
+    step = 100 / table["n"].median()
+    return (
+        f"Under {METHOD_NAMES[method]}, {rises} of {len(table)} classes are recognised more often "
+        f"than under {METHOD_NAMES[against]}, {falls} less often. Most is gained by {ends[0]}, "
+        f"least by {ends[1]}, in points. One video is {step:.1f} points of a class, so a single "
+        "class says little."
     )
 
 
@@ -128,6 +271,42 @@ def subset(manifest: Manifest, train: Manifest, validation: Manifest) -> pd.Data
             "a class": f"{each.min()} to {each.max()}" if len(each) else "–",
         }  # fmt: skip
     return pd.DataFrame.from_dict(lines, orient="index")
+
+
+# ---- two protocols ----------------------------------------------------------------------------
+
+
+def protocols(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and seconds of both protocols, one line a level and metric."""
+    lines = []
+    for (level, metric), some in rows.groupby(["level", "metric"], sort=False):
+        line: dict[str, Any] = {"level": level or "training", "metric": metric}
+        line |= {row["protocol"]: with_interval(row) for row in some.to_dict("records")}
+        n = some["n"].iloc[0]
+        lines.append(line | {"n": "–" if pd.isna(n) else str(int(n))})
+    return pd.DataFrame(lines).set_index(["level", "metric"])
+
+
+def reading_protocols(rows: pd.DataFrame) -> str:
+    """Whether cached and fresh clips lead to the same accuracy, and what each took."""
+    lines = []
+    timed = rows["metric"] == "seconds"
+    for (level, metric), some in rows[~timed].groupby(["level", "metric"], sort=False):
+        of = {row["protocol"]: row for row in some.to_dict("records")}
+        one, other = of["cached"], of["released"]
+        apart = one["low"] > other["high"] or one["high"] < other["low"]
+        said = "the intervals are *apart*" if apart else "the intervals overlap"
+        lines.append(
+            f"- **{level}, {metric}**: {with_interval(one)} % cached, {with_interval(other)} % "
+            f"with fresh clips; {said}."
+        )
+    seconds = rows[timed].set_index("protocol")["value"]
+    times = seconds["released"] / seconds["cached"]
+    return "\n".join([
+        *lines,
+        f"- Cached, the clips and the layer took {seconds['cached']:.1f} s; with fresh clips "
+        f"{seconds['released']:.1f} s, {times:.1f} times as long.",
+    ])  # fmt: skip
 
 
 def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:

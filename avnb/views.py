@@ -69,18 +69,23 @@ def draw(augment: Augment, clips: int, rng: np.random.Generator) -> Draws:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`."""
+    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`.
+
+    Left and right are exchanged at the end where it is `mirrored`.
+    """
 
     box: tuple[int, int, int, int]  # top, left, height, width
     px: int
     resize_px: int = 0  # 0: the frame keeps its size
+    mirrored: bool = False
 
     def __call__(self, frames: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] -> uint8 [..., 3, px, px], bilinear with antialiasing."""
         if self.resize_px:
             frames = tvf.resize(frames, [self.resize_px, self.resize_px], antialias=True)
         top, left, height, width = self.box
-        return tvf.resized_crop(frames, top, left, height, width, [self.px, self.px])
+        cut = tvf.resized_crop(frames, top, left, height, width, [self.px, self.px])
+        return cut.flip(-1) if self.mirrored else cut
 
 
 def random_resized_crop(

@@ -225,10 +225,10 @@ def test_a_released_checkpoint_hears_with_the_statistics_of_the_training_videos(
     clip = Clip(picture_seconds=0.25, frame_px=32, sound_seconds=1.0, max_offset_seconds=0.0)
     how = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
     test = few.split("test")
-    features = extract(xid_file, test, how, tmp_path, seed=0)
+    (features,) = extract([xid_file], test, how, tmp_path, seed=0)
     said = "holds no mel band statistics: taken from 4 videos of ucf101"
     assert capsys.readouterr().out.count(said) == 1
-    again = extract(xid_file, test, how, tmp_path, seed=0)
+    (again,) = extract([xid_file], test, how, tmp_path, seed=0)
     assert said not in capsys.readouterr().out and torch.equal(features.audio, again.audio)
 
     run = Pretrain.from_flat(method="xid", peak=0.95)
@@ -248,14 +248,15 @@ def test_other_training_videos_give_other_sounds_and_pictures_need_none(
 ):
     clip = Clip(picture_seconds=0.25, frame_px=32, sound_seconds=1.0, max_offset_seconds=0.0)
     how = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
-    both = [extract(xid_file, few.split("test"), how, tmp_path, seed=0)]
+    both = extract([xid_file], few.split("test"), how, tmp_path, seed=0)
     few.only((*few.videos[:1], *few.split("test").videos)).save()
-    both.append(extract(xid_file, few.split("test"), how, tmp_path, seed=0))
+    both += extract([xid_file], few.split("test"), how, tmp_path, seed=0)
     assert torch.equal(both[0].video, both[1].video)
     assert not torch.allclose(both[0].audio, both[1].audio, atol=1e-3)
     capsys.readouterr()
     silent = dataclasses.replace(how, sound=False)
-    assert extract(xid_file, few.split("test"), silent, tmp_path, seed=0).audio.numel() == 0
+    (unheard,) = extract([xid_file], few.split("test"), silent, tmp_path, seed=0)
+    assert unheard.audio.numel() == 0
     assert "statistics" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="name the videos to take them from"):
         Frozen(xid_file).hear(torch.zeros(1, 16_000))

@@ -1,10 +1,16 @@
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
-from avnb import probe, results
-from avnb.config import Evaluation
-from avnb.probe import Probe, clip_level, top_k, video_level
+from avnb import features, probe, results, sources
+from avnb.batches import VideoClips
+from avnb.config import PROFILES, Evaluation, methods_of
+from avnb.features import Features
+from avnb.probe import Probe, ProbeFeatures, clip_level, top_k, video_level
+from avnb.videos import Manifest
+from tests.conftest import with_values
 
 IDENTITY = Probe(weight=torch.eye(3), bias=torch.zeros(3))
 
@@ -53,15 +59,6 @@ def test_the_same_seed_gives_the_same_probe():
     assert not torch.equal(layers[0].weight, layers[2].weight)
 
 
-def test_the_bootstrap_interval_covers_the_truth_about_95_times_in_100():
-    rng, covered = np.random.default_rng(0), 0
-    for i in range(300):
-        scores = rng.random(120) < 0.6
-        _, low, high = results.interval(scores, resamples=400, seed=i)
-        covered += low <= 0.6 <= high
-    assert 0.90 < covered / 300 < 0.98
-
-
 def test_rows_survive_the_file_and_a_second_measurement_replaces_the_first(tmp_path):
     row = {"task": "probe", "metric": "top1", "method": "xid", "dataset": "ucf101", "run": "a"}
     file = tmp_path / "rows.jsonl"
@@ -84,3 +81,133 @@ def test_the_published_rows_hold_tables_4_3_and_a_1():
         (rows["method"] == "xid") & (rows["dataset"] == "ucf101") & (rows["level"] == "video")
     ]
     assert dict(zip(one["metric"], one["value"], strict=True)) == {"top1": 51.2, "top5": 80.91}
+
+
+# ---- both protocols -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(manifests):
+    """Ten training and three test videos of UCF-101."""
+    whole = Manifest.load(manifests / "ucf101")
+    return whole.only((*whole.split("train").videos[:10], *whole.split("test").videos[:3]))
+
+
+@pytest.fixture
+def how():
+    values = PROFILES["smoke"]["evaluation"]
+    return Evaluation.from_flat(**{**values, "probe_epochs": 3, "resize_px": 20})
+
+
+@pytest.fixture
+def several(tiny, tmp_path):
+    """Two encoders that see the same clips, and one that sees larger frames."""
+    runs = [tiny, with_values(tiny, seed=1), with_values(tiny, frame_px=24)]
+    return {name: sources.untrained(r, tmp_path) for name, r in zip("abc", runs, strict=True)}
+
+
+def watched(monkeypatch, module):
+    """The items that are read from now on."""
+    taken, read = VideoClips.__getitem__, []
+
+    class Watched(VideoClips):
+        def __getitem__(self, item):
+            read.append(item)
+            return taken(self, item)
+
+    monkeypatch.setattr(module, "VideoClips", Watched)
+    return read
+
+
+def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, how, monkeypatch):
+    read = watched(monkeypatch, probe)
+    layer, losses = probe.fit_fresh(several["a"], few, how, workers=0)
+    assert sorted(read) == [(epoch, row, (0,)) for epoch in range(3) for row in range(10)]
+    assert [row for _, row, _ in read[:10]] != [row for _, row, _ in read[10:20]]  # shuffled
+    assert len(losses) == 3 and layer.weight.shape == (len(few.classes), 32)
+    again, _ = probe.fit_fresh(several["a"], few, how, workers=0)
+    assert torch.equal(layer.weight, again.weight)
+
+
+def test_videos_are_read_once_for_all_that_see_the_same(several, few, how, monkeypatch, tmp_path):
+    read = watched(monkeypatch, features)
+    found = probe.extract_each(several, few, how, tmp_path / "together", workers=0)
+    both_sizes = 2 * (10 + 3 + 3)
+    assert len(read) == both_sizes
+    alone = probe.extract_all(several["b"], few, how, tmp_path / "alone", workers=0)
+    for part in ("train", "clip", "video"):
+        one, other = getattr(found["b"], part), getattr(alone, part)
+        assert torch.equal(one.video, other.video) and torch.equal(one.label, other.label)
+    assert found["b"].train.video.shape == (10, 2, 32)
+    assert not torch.equal(found["a"].train.video, found["b"].train.video)
+    read.clear()
+    released = replace(how, protocol="released")
+    found = probe.extract_each(several, few, released, tmp_path / "together", workers=0)
+    assert not read and found["a"].train.video.shape == (10, 0, 32)
+    with pytest.raises(ValueError, match=r"10 videos with 0 clips each .* `fit_fresh`"):
+        probe.fit(found["a"].train.video, found["a"].train.label, 12, released)
+
+
+def test_both_protocols_are_measured_with_their_times(several, few, how, tmp_path):
+    rows = probe.compare(several["a"], few, how, tmp_path, workers=0, profile="smoke")
+    assert [r.protocol for r in rows] == 5 * ["cached"] + 5 * ["released"]
+    assert all(r.value > 0 for r in rows if r.metric == "seconds")
+    assert all(r.low <= r.value <= r.high and r.n == 3 for r in rows if r.metric != "seconds")
+
+
+def test_mirrored_clips_are_mirrored(few, how, tiny):
+    plain = probe.samplings(tiny, how)["video"]
+    seen, mirrored = (
+        VideoClips(few, replace(plain, flip_share=share), seed=0).whole(0).frames
+        for share in (0, 1)
+    )
+    assert torch.equal(seen.flip(-1), mirrored) and not torch.equal(seen, mirrored)
+    assert probe.samplings(tiny, how)["train"].flip_share == 0
+
+
+def test_larger_frames_than_the_profiles_are_resized_as_in_the_thesis(tiny, how):
+    assert probe.resize_px(tiny, how) == 20
+    assert probe.resize_px(with_values(tiny, frame_px=224), how) == 256
+
+
+# ---- several seeds, several methods -------------------------------------------------------------
+
+
+def test_every_seed_has_its_probe_and_its_rows(manifests, tiny):
+    manifest = Manifest.load(manifests / "ucf101")
+    x, label = blobs()
+    part = Features(video=x, audio=x[..., :0], label=label)
+    found = ProbeFeatures(train=part, clip=part, video=part)
+    source = sources.Given(name="xid-1", checkpoint=Path("nowhere"), run=tiny)
+    how = Evaluation(seed=4, probe_lr=1e-2, probe_epochs=5)
+    got = probe.measure(source, manifest, found, how, seeds=3, profile="smoke")
+    assert [row.seed for row in got.rows] == 4 * [4] + 4 * [5] + 4 * [6]
+    assert {(r.method, r.run, r.n, r.protocol) for r in got.rows} == {
+        ("xid", "xid-1", 90, "cached")
+    }
+    assert all(r.low < r.value <= r.high for r in got.rows)
+    assert not torch.equal(got.probes[0].weight, got.probes[1].weight)
+    with pytest.raises(ValueError, match="seeds = 0"):
+        probe.measure(source, manifest, found, how, seeds=0)
+
+
+def test_a_confusion_matrix_to_check_by_eye():
+    label, taken = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 1, 2])
+    assert probe.confusion(taken, label, 3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+
+
+def test_blocks_of_videos_change_no_score():
+    x, label = blobs()
+    layer = Probe(weight=torch.eye(6)[:3], bias=torch.zeros(3))
+    many, labels = x.repeat(20, 1, 1), label.repeat(20)  # more than one block
+    for scores in (clip_level, video_level):
+        assert torch.equal(scores(layer, many, labels, 1), scores(layer, x, label, 1).repeat(20))
+
+
+def test_methods_are_named_once_and_rightly():
+    assert methods_of(" random,xid, ") == ("random", "xid")
+    with pytest.raises(ValueError, match="'vicreg_vv' is unknown; did you mean 'vicreg_v'"):
+        methods_of("random,vicreg_vv")
+    for wrong in ("", "xid,xid"):
+        with pytest.raises(ValueError, match="name each once"):
+            methods_of(wrong)

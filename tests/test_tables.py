@@ -38,12 +38,87 @@ def test_a_claim_is_made_only_where_the_intervals_are_apart(xid, said):
 
 
 def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
-    ours = frame(row("random", 30, 25, 35), row("xid", 60, 55, 65, metric="top5", level="video"))
+    ours = frame(
+        row("xid", 60, 55, 65, metric="top5", level="video"), row("random", 30, 25, 35),
+        row("xid", 31, 25, 35), row("xid", 9, 8, 10, level="other"),
+    )  # fmt: skip
     table = tables.beside_published(ours, results.published(), "probe", "ucf101")
-    assert table.loc[("clip", "top1"), "Random, here"] == "30.0 [25.0, 35.0]"
-    assert table.loc[("clip", "top1"), "Random, thesis"] == "4.76"
-    assert table.loc[("video", "top5"), "xID, thesis"] == "80.91"
-    assert table.loc[("video", "top5"), "Random, here"] == "–"
+    one = table.loc[("clip", "top1", "Random")]
+    assert (one["here"], one["thesis"], one["difference"]) == ("30.0 [25.0, 35.0]", "4.76", "+25.2")
+    assert (one["n"], one["chance"], one["profile"], one["run"]) == ("40", "8.3", "demo", "random")
+    assert table.loc[("video", "top5", "xID"), "difference"] == "-20.9"
+    assert list(table.loc[("other", "top1", "xID")][["thesis", "difference"]]) == ["–", "–"]
+    assert table.xs("clip").index.tolist() == [("top1", "Random"), ("top1", "xID")]
+
+
+def test_several_seeds_are_shown_as_mean_and_deviation():
+    ours = frame(*(row("xid", v, v - 5, v + 5, seed=s) for s, v in enumerate((30, 32))))
+    now = results.over_seeds(ours)
+    table = tables.beside_published(now, results.published(), "probe", "ucf101")
+    assert table.loc[("clip", "top1", "xID"), "here"] == "31.0 ± 1.4 (2 seeds)"
+    assert "means over 2 seeds" in tables.reading(now, [("clip", "top1")], "demo")
+
+
+def test_xid_is_held_against_every_other_trained_method():
+    rows = frame(
+        row("random", 10, 5, 15), row("supervised", 70, 65, 75), row("vicreg_av", 40, 35, 45),
+        row("vicreg_v", 52, 45, 58), row("xid", 55, 50, 60),
+    )  # fmt: skip
+    text = tables.reading(rows, [("clip", "top1")], "smoke")
+    assert (
+        "Among the trained, xID leads VICReg-AV by 15.0; *trails* Supervised by 15.0; "
+        "cannot be told apart from VICReg-V." in text
+    )
+    assert text.count("Random by") == 4
+    alone = tables.reading(frame(row("random", 10, 5, 15)), [("clip", "top1")], "smoke")
+    assert "Random 10.0 [5.0, 15.0] %" in alone
+
+
+CLASSES = ("Jump", "Run", "Swim")
+
+
+def test_classes_that_gain_and_lose_are_named_with_their_numbers():
+    label = torch.tensor([0, 0, 1, 1, 2, 2])
+    one, other = torch.tensor([0, 0, 1, 2, 1, 1]), torch.tensor([1, 1, 1, 2, 2, 1])
+    table = tables.gains(one, other, label, [*CLASSES, "empty"])
+    assert table["gain"].to_dict() == {"Jump": 100, "Run": 0, "Swim": -50}
+    said = tables.reading_gains(table, "xid", most=1)
+    assert "1 of 3 classes" in said and "1 less often" in said and "50.0 points of a class" in said
+    assert "`Jump` (+100.0), least by `Swim` (-50.0)" in said
+    ax = figures.gains(table, "t", most=1).axes[0]
+    assert [p.get_width() for p in ax.patches] == [100, -50]
+    plt.close("all")
+
+
+def test_a_confusion_matrix_is_read_from_its_largest_mistake_on():
+    counts = torch.tensor([[2, 0, 0], [0, 1, 3], [1, 0, 2]])
+    said = tables.reading_confusion(counts, CLASSES, "xid")
+    assert "5 of 9 test videos rightly (55.6 %), and every video of 1 of 3 classes" in said
+    assert said.index("`Run` is taken for `Swim` in 3 of 4") < said.index("`Swim` is taken for")
+    assert said.count("is taken for") == 2
+    image = figures.confusion(counts, CLASSES).axes[0].images[0]
+    assert image.get_array()[1].tolist() == [0, 25, 75]
+    plt.close("all")
+
+
+def test_protocols_are_compared_by_intervals_and_times():
+    both = [row("xid", v, v - 3, v + 3, protocol=p) for v, p in ((30, "cached"), (34, "released"))]
+    times = [
+        results.Row(task="protocol", metric="seconds", value=v, method="xid", dataset="ucf101",
+                    protocol=p)
+        for v, p in ((2.0, "cached"), (9.0, "released"))
+    ]  # fmt: skip
+    said = tables.reading_protocols(frame(*both, *times))
+    assert "the intervals overlap" in said and "9.0 s, 4.5 times as long" in said
+    both[1] = row("xid", 40, 37, 43, protocol="released")
+    assert "the intervals are *apart*" in tables.reading_protocols(frame(*both, *times))
+
+
+def test_missing_videos_are_counted_aloud(manifests):
+    manifest = Manifest.load(manifests / "ucf101")
+    assert f"All {len(manifest)} videos" in tables.completeness(manifest)
+    part = manifest.only(manifest.videos[:7])
+    assert f"**7 of the {manifest.listed} videos" in tables.completeness(part)
 
 
 def test_select_says_what_was_asked_for_when_nothing_is_left():

@@ -1,0 +1,78 @@
+"""Subprocesses of test_features: one is killed while it writes, one has little memory."""
+
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from avnb import features, probe, tensors
+from avnb.batches import Sampling
+from avnb.config import Clip, Evaluation
+from avnb.videos import Manifest
+
+SAMPLING = Sampling(
+    clip=Clip(picture_seconds=0.25, picture_fps=8, frame_px=16, sound_seconds=0.5),
+    count=2, place="random", resize_px=20, random_crop=True,
+)  # fmt: skip
+MIB = 2**20
+
+
+def extracted(paths: list[Path], where: Path, cache: Path) -> list[features.Features]:
+    """Of fourteen videos, three with two clips each in a forward pass."""
+    return features.extract(paths, some(where), SAMPLING, cache, seed=0, workers=0, at_once=6)
+
+
+def some(where: Path) -> Manifest:
+    """A few videos."""
+    train = Manifest.load(where).split("train")
+    return train.only(train.videos[:14])
+
+
+def killed(where: str, cache: str, *paths: str) -> None:
+    """Write some blocks, tear one, and die as if by a power cut."""
+    tensors.KEEP_EVERY_SECONDS = 0
+    add, blocks = tensors.Growing.add, []
+
+    def torn(self, rows):
+        blocks.append(1)
+        if len(blocks) == 8:
+            self.files["video"].write(b"torn")
+            self.files["video"].flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        add(self, rows)
+
+    tensors.Growing.add = torn
+    extracted([Path(p) for p in paths], Path(where), Path(cache))
+
+
+def narrow(folder: str) -> None:
+    """Write, train on and classify 98 MiB of features with 40 MiB more than now."""
+    torch.set_num_threads(1)
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    limit = int(status["VmData"].split()[0]) * 1024 + 40 * MIB
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    videos, draws, width, block = 1000, 50, 512, 8
+    shapes = {"video": (draws, width), "audio": (draws, 0)}
+    label = torch.arange(videos) % 5
+    with tensors.Growing(Path(folder), videos, shapes, block) as growing:
+        for row in range(0, videos, block):
+            rows = torch.randn(block, draws, width) + label[row : row + block, None, None]
+            growing.add({"video": rows, "audio": rows[..., :0]})
+    growing.finish({}, label=label)
+    found = features.load(Path(folder))
+    assert found.video.shape == (videos, draws, width) and found.audio.shape == (videos, draws, 0)
+    how = Evaluation(probe_epochs=2)
+    layer, losses = probe.fit(found.video, found.label, 5, how)
+    assert losses[1] < losses[0] < 3
+    assert probe.clip_level(layer, found.video, found.label, 1).shape == (videos,)
+    try:
+        found.video.clone()
+    except RuntimeError as error:
+        print("as a whole it does not fit:", error)
+
+
+if __name__ == "__main__":
+    {"killed": killed, "narrow": narrow}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,165 @@
+"""Features on disk: as they come, in little memory, the same after a kill; encoders stay frozen."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from avnb import features, sources, tensors
+from avnb.batches import VideoClips
+from avnb.checkpoint import CheckpointError
+from avnb.config import Pretrain
+from avnb.features import Frozen
+from tests.conftest import ROOT, with_values
+from tests.job_features import SAMPLING, extracted, some
+
+
+def run_job(*arguments):
+    command = [sys.executable, "-m", "tests.job_features", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Encoders of different widths that nobody has trained."""
+    runs = tmp_path_factory.mktemp("runs")
+    small = Pretrain.from_flat(method="xid", mels=16, sound_seconds=0.5, frame_px=16, picture_fps=8)
+    made = [sources.untrained(with_values(small, width=w), runs) for w in (2, 4)]
+    return [one.checkpoint for one in made]
+
+
+def files(cache):
+    """Bytes of all tensors, by folder and name."""
+    return {f.relative_to(cache).as_posix(): f.read_bytes() for f in sorted(cache.rglob("*.npy"))}
+
+
+@pytest.fixture(scope="module")
+def whole(two, manifests, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("whole")
+    return cache, extracted(two, manifests / "ucf101", cache)
+
+
+def test_features_of_a_killed_extraction_are_those_of_one_that_was_not(
+    two, manifests, whole, tmp_path
+):
+    where = manifests / "ucf101"
+    job = run_job("killed", where, tmp_path, *two)
+    assert job.returncode == -signal.SIGKILL, job.stderr
+    counts = sorted(int(note.read_text()) for note in tmp_path.rglob("done.txt"))
+    assert counts == [9, 12] and not list(tmp_path.rglob("made.json"))  # the second was torn
+    read = []
+    taken = VideoClips.__getitem__
+
+    class Counted(VideoClips):
+        def __getitem__(self, item):
+            read.append(item[1])
+            return taken(self, item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "VideoClips", Counted)
+        found = extracted(two, where, tmp_path)
+    assert read == list(range(9, 14))
+    assert files(tmp_path) == files(whole[0])
+    for one, other in zip(found, whole[1], strict=True):
+        assert torch.equal(one.video, other.video) and torch.equal(one.audio, other.audio)
+
+
+def test_an_interrupt_loses_no_block(two, manifests, whole, tmp_path, monkeypatch):
+    add, blocks = tensors.Growing.add, []
+
+    def stopped(self, rows):
+        if len(blocks) == 5:
+            raise KeyboardInterrupt
+        blocks.append(1)
+        add(self, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tensors.Growing, "add", stopped)
+        extracted(two, manifests / "ucf101", tmp_path)
+    assert sorted(int(n.read_text()) for n in tmp_path.rglob("done.txt")) == [6, 9]
+    extracted(two, manifests / "ucf101", tmp_path)
+    assert files(tmp_path) == files(whole[0])
+
+
+def test_each_encoder_gives_what_it_gives_alone(two, manifests, whole, tmp_path):
+    train = some(manifests / "ucf101")
+    for path, found in zip(two, whole[1], strict=True):
+        assert found.video.shape == (len(train), 2, Frozen(path).video_encoder.features)
+        batch = VideoClips(train, SAMPLING, seed=0).whole(3)
+        frozen = Frozen(path, features.training_part(train))
+        alone = frozen.encode(batch, sound=True, at_once=1)
+        for name in ("video", "audio"):
+            torch.testing.assert_close(getattr(found, name)[3], alone[name], rtol=1e-4, atol=1e-5)
+        assert found.label.tolist() == train.labels
+    (second,) = extracted(two[1:], manifests / "ucf101", whole[0])
+    assert torch.equal(second.video, whole[1][1].video)
+    assert not set(whole[0].rglob("*.npy")) ^ {whole[0] / name for name in files(whole[0])}
+
+
+def test_98_mib_of_features_are_written_and_used_in_40(tmp_path):
+    job = run_job("narrow", tmp_path / "features")
+    assert job.returncode == 0, job.stderr[-2000:]
+    assert "as a whole it does not fit" in job.stdout
+
+
+def test_encoding_changes_nothing_in_the_encoders(two, manifests):
+    train = some(manifests / "ucf101")
+    frozen = Frozen(two[0], train)
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    assert any(name.endswith("num_batches_tracked") for name in before)
+    for row in range(3):
+        batch = VideoClips(train, SAMPLING, seed=0).whole(row)
+        frozen.encode(batch, sound=True, at_once=64)
+    assert all(torch.equal(before[name], value) for name, value in frozen.state_dict().items())
+    assert not any(part.training for part in frozen.modules())
+
+
+def test_a_tensor_that_somebody_took_away_is_written_again(tmp_path):
+    rows = {"a": torch.rand(6, 3), "b": torch.rand(6, 0)}
+
+    def write(upto):
+        with tensors.Growing(tmp_path, 6, {"a": (3,), "b": (0,)}, 2) as growing:
+            begun = growing.done
+            for at in range(begun, upto, 2):
+                growing.add({name: x[at : at + 2] for name, x in rows.items()})
+        return begun, growing
+
+    assert write(4)[0] == 0 and write(4)[0] == 4
+    (tmp_path / "a.npy").unlink()
+    begun, growing = write(6)
+    assert begun == 0
+    growing.finish({})
+    assert np.array_equal(np.load(tmp_path / "a.npy"), rows["a"])
+    assert np.load(tmp_path / "b.npy").shape == (6, 0)
+
+
+def test_unfinished_or_uneven_rows_are_refused(tmp_path):
+    with tensors.Growing(tmp_path, 4, {"a": (3,), "b": (1,)}, 2) as growing:
+        with pytest.raises(ValueError, match="added together"):
+            growing.add({"a": torch.zeros(2, 3), "b": torch.zeros(1, 1)})
+        with pytest.raises(ValueError, match="0 of 4 rows"):
+            growing.finish({})
+    assert not tensors.whole(tmp_path)
+
+
+def test_a_disk_without_room_is_noticed_before_anything_is_encoded(tmp_path):
+    with pytest.raises(OSError, match=r"GB are still to be written and .* GB are free"):
+        tensors.Growing(tmp_path, 10**9, {"a": (10**6,)}, 1)
+
+
+# ---- what is evaluated --------------------------------------------------------------------------
+
+
+def test_a_checkpoint_keeps_its_name_wherever_it_lies(two, tmp_path):
+    moved = tmp_path / "mine.pt"
+    moved.write_bytes(two[0].read_bytes())
+    one = sources.given(moved)
+    assert one.name == two[0].parent.name and one.run.method == "random" and one.run.width == 2
+    with pytest.raises(FileNotFoundError):
+        sources.given(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("no")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        sources.given(tmp_path / "text.pt")
