@@ -6,7 +6,7 @@ The modules, in the order of the data; each imports only from those to its left:
     -> subsets -> workspace -> clips -> views -> batches -> encoders -> losses -> health -> dist
     -> bank -> methods -> checkpoint -> train -> launch -> cluster -> pretrain -> cost
     -> features -> results -> probe -> retrieval -> names -> language -> concepts -> splits
-    -> figures -> tables -> book -> __main__
+    -> fewshot -> figures -> tables -> book -> __main__
 """
 
 __version__ = "0.1.0"
