@@ -191,15 +191,17 @@ def fit_together(
     """
     for training in trainings:
         label, videos = training.label, len(training.videos)
-        if not videos or videos != len(label) or not 0 <= label.min() <= label.max() < (
-            training.classes
+        if (
+            not videos
+            or videos != len(label)
+            or not 0 <= label.min() <= label.max() < (training.classes)
         ):
             raise ValueError(
                 f"a layer of {training.classes} classes needs videos and a label in "
                 f"[0, {training.classes}) for each; got {videos} videos and {len(label)} labels"
             )
     order = sorted(range(len(trainings)), key=lambda i: -len(trainings[i].videos))
-    fitted = {}
+    fitted: dict[int, tuple[Probe, list[float]]] = {}
     with tqdm(total=len(order), desc="linear layers", unit="layer") as bar:
         for first in range(0, len(order), together):
             at = order[first : first + together]

@@ -13,6 +13,16 @@ from avnb.probe import ProbeFeatures
 from avnb.videos import Manifest
 
 HOW = Evaluation.from_flat(probe_epochs=7, probe_lr=1e-2, probe_batch=8, resamples=50)
+QUICK = Evaluation.from_flat(**{**HOW.flat(), "probe_lr": 0.3})
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On a machine that is busy otherwise, two threads wait for each other at every step."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def features(videos, clips, label, seed=0, width=6, apart=3.0):
@@ -129,7 +139,7 @@ def measured(target, classes, folder, **more):
     known = {"random": probe_features(target, apart=0.0), "supervised": probe_features(target, 1),
              "xid": probe_features(target, 2)}  # fmt: skip
     return drawn, known, list(fewshot.measure(
-        known, drawn, HOW, runs={m: f"{m}-1" for m in known}, data="synthetic:1",
+        known, drawn, QUICK, runs={m: f"{m}-1" for m in known}, data="synthetic:1",
         dataset="ucf101", profile="smoke",
     ))  # fmt: skip
 
@@ -144,7 +154,7 @@ def test_rows_are_complete_and_say_what_a_probe_alone_says(target, classes, tmp_
     assert table[needed].notna().all(axis=None) and (table[needed] != "").all(axis=None)
     assert table["chance"].unique().round(4).tolist() == [16.6667, 83.3333]
     draw = drawn[0]
-    layer, _ = alone(fewshot.training(known["xid"].train, draw))
+    layer, _ = alone(fewshot.training(known["xid"].train, draw), QUICK)
     video, label = fewshot.of_classes(known["xid"].video, draw.classes)
     right = 100 * probe.video_level(layer, video, label, 1).mean().item()
     one = results.select(
@@ -219,3 +229,101 @@ def test_official_lists_get_the_thesiss_setting_and_outliers():
     pair, top = fewshot.known_by_name(official("vggsound"), official("hmdb51"))
     assert (pair.threshold, top, len(pair.outliers)) == (0.46, 3, 8)
     assert pair.title == "VGGSound → HMDB-51"
+
+
+# ---- over seeds, figures, words ---------------------------------------------------------------
+
+
+def row(method, value, seed=0, part="seen", percent=5, half=2.0, **more):
+    base = {"task": "few-shot", "metric": "top1", "level": "video", "dataset": "ucf101", "n": 40,
+            "chance": 10.0, "profile": "demo", "run": method, "data": "x"}  # fmt: skip
+    return vars(results.Row(
+        method=method, value=value, low=value - half, high=value + half, seed=seed,
+        split=f"{part}, {percent:g} %", **{**base, **more},
+    ))  # fmt: skip
+
+
+def test_the_interval_over_seeds_is_students_or_the_videos_whichever_is_wider():
+    rows = results.frame(row("xid", v, seed) for seed, v in enumerate([40.0, 50.0, 60.0]))
+    (mean,) = fewshot.over_seeds(rows).to_dict("records")
+    half = 4.302653 * 10 / 3**0.5  # t of two degrees of freedom
+    assert (mean["value"], mean["seeds"]) == (50, 3)
+    assert mean["low"] == pytest.approx(50 - half) and mean["high"] == pytest.approx(50 + half)
+    wide = results.frame(row("xid", 50.0 + seed, seed, half=30) for seed in range(3))
+    (mean,) = fewshot.over_seeds(wide).to_dict("records")
+    assert (mean["low"], mean["high"]) == (21, 81)
+    (single,) = fewshot.over_seeds(rows[:1]).to_dict("records")
+    assert (single["low"], single["high"], single["seeds"]) == (38, 42, 1)
+
+
+def test_differences_are_taken_seed_by_seed():
+    values = [(30.0, 35.0), (60.0, 65.0), (90.0, 95.0)]
+    rows = results.frame(
+        row(m, v, seed)
+        for seed, pair in enumerate(values)
+        for m, v in zip(["supervised", "xid"], pair, strict=True)
+    )
+    (gap,) = fewshot.gaps(rows).to_dict("records")
+    assert gap["value"] == 5 and gap["high"] - gap["value"] == pytest.approx(8**0.5)
+    assert (gap["method"], gap["percent"], gap["seeds"]) == ("xid", 5, 3)
+    with pytest.raises(ValueError, match="'supervised', which was not measured"):
+        fewshot.gaps(rows[rows["method"] == "xid"])
+
+
+@pytest.fixture(scope="module")
+def published():
+    return results.select(results.published(), task="few-shot", dataset="ucf101")
+
+
+@pytest.fixture(scope="module")
+def ours():
+    """Three methods, both levels and metrics, two shares, three seeds."""
+    height = {"random": 8.0, "supervised": 30.0, "xid": 45.0}
+    return results.frame(
+        row(m, v + percent / 5 + seed, seed, part, percent, level=level, metric=metric)
+        for m, v in height.items() for part in fewshot.PARTS for percent in (5, 100)
+        for seed in range(3) for level in ("clip", "video") for metric in ("top1", "top5")
+    )  # fmt: skip
+
+
+def test_the_published_boxes_are_all_there(published):
+    table = fewshot.over_seeds(published)
+    assert len(table) == 40 and table["low"].isna().all()
+    one = table[
+        (table["level"] == "video") & (table["metric"] == "top1") & (table["part"] == "seen")
+    ]
+    assert one["value"].tolist() == [5.32, 8.82, 14.67, 18.22, 20.85]
+
+
+def test_the_figures_show_every_method_share_and_box(ours, published):
+    means, theirs = fewshot.over_seeds(ours), fewshot.over_seeds(published)
+    fig = figures.few_shot(means)
+    assert len(fig.axes) == 8
+    for ax in fig.axes:
+        assert ax.get_yscale() == ax.get_xscale() == "log" and len(ax.containers) == 3
+    fig = figures.few_shot_gaps(fewshot.gaps(ours), means, theirs)
+    assert all(len(ax.containers) == 2 for ax in fig.axes)  # supervised is the line at zero
+    (ax,) = [a for a in fig.axes if a.get_title() == "unseen classes, clip level, top-5"]
+    assert {t.get_text() for t in ax.texts} >= {"32.0", "51.0", "21.4", "76.4"}
+    plt.close("all")
+
+
+def test_words_follow_the_intervals(ours, published):
+    means, theirs = fewshot.over_seeds(ours), fewshot.over_seeds(published)
+    differences = fewshot.gaps(ours)
+    said = tables.reading_few_shot(means, "demo")
+    assert "xID from 47.0 [44.5, 49.5] to 66.0 [63.5, 68.5]" in said and "3 seeds" in said
+    said = tables.reading_gaps(differences)
+    assert "8 settings" in said and "Random is above in 0, below in 8" in said
+    assert "xID is above in 8, below in 0" in said
+    assert "cannot be told apart" in tables.reading_unseen(differences)
+    more = differences.assign(
+        low=differences["low"].where(differences["part"] == "seen", 40), high=99
+    ).assign(high=lambda t: t["high"].where(t["part"] == "unseen", 20))
+    assert "gains more where" in tables.reading_unseen(more)
+    said = tables.reading_halves(means, theirs)
+    assert "in the thesis 46.95 % on the unseen classes and 20.85 % on the seen classes" in said
+    table = tables.few_shot(means, theirs)
+    assert table.loc[("seen", "5"), "Supervised, thesis"] == "5.32"
+    assert table.loc[("seen", "5"), "Random"] == "10.0 [7.5, 12.5]"
+    assert isinstance(table, pd.DataFrame) and len(table) == 4
