@@ -6,8 +6,8 @@ The modules, in the order of the data; each imports only from those to its left:
     -> subsets -> workspace -> clips -> views -> batches -> encoders -> losses -> health -> dist
     -> bank -> methods -> checkpoint -> train -> classifier -> worker -> launch -> cluster
     -> pretrain -> cost -> sources -> tensors -> features -> results -> probe -> finetune
-    -> retrieval -> names -> language -> concepts -> splits -> figures -> tables -> book
-    -> __main__
+    -> retrieval -> names -> language -> concepts -> splits -> fewshot -> figures -> tables
+    -> book -> __main__
 """
 
 __version__ = "0.1.0"

@@ -10,11 +10,13 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from avnb.concepts import Matched, read_setting
 from avnb.encoders import Layer
+from avnb.fewshot import PARTS
 from avnb.losses import rince
 from avnb.names import TITLES
 
@@ -527,3 +529,123 @@ def coverage(ours: pd.DataFrame, published: pd.DataFrame) -> Figure:
     ax.set(xlabel="seen concepts, % of the test set's classes", xlim=(0, 100))
     fig.legend(loc="outside lower center", fontsize=8)
     return fig
+
+
+# ---- few-shot probes --------------------------------------------------------------------------
+
+LEVELS = tuple((level, metric) for level in ("clip", "video") for metric in ("top1", "top5"))
+
+
+def few_shot_panels(percents: Sequence[float]) -> tuple[Figure, dict[tuple[str, str, str], Axes]]:
+    """A line of panels a level and metric, a column a part: by (level, metric, part)."""
+    fig, axes = plt.subplots(len(LEVELS), len(PARTS), figsize=(9, 9.6), sharex=True, sharey="row")
+    panels = {}
+    for line, (level, metric) in zip(axes, LEVELS, strict=True):
+        for ax, part in zip(line, PARTS, strict=True):
+            panels[level, metric, part] = ax
+            ax.set_title(f"{part} classes, {level} level, top-{metric[3:]}", fontsize=10)
+            ax.set_xscale("log")
+            ax.set_xticks(percents, [f"{percent:g}" for percent in percents], minor=False)
+            ax.minorticks_off()
+            ax.set_xlim(percents[0] * 0.75, percents[-1] / 0.75)
+    for ax in axes[-1]:
+        ax.set_xlabel("training videos of each class, %")
+    return fig, panels
+
+
+def rows_where(rows: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows whose columns have these values; there may be none."""
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    return rows
+
+
+def method_lines(ax: Axes, rows: pd.DataFrame) -> None:
+    """A line a method with its intervals, set apart a little so that these can be told apart."""
+    for i, (method, name) in enumerate(METHOD_NAMES.items()):
+        some = rows[rows["method"] == method].sort_values("percent")
+        if len(some):
+            spread = [some["value"] - some["low"], some["high"] - some["value"]]
+            ax.errorbar(
+                some["percent"] * 1.03 ** (i - 2), some["value"], yerr=spread, label=name,
+                color=COLOURS[method], marker="o", ms=4, lw=1.6, elinewidth=0.9, capsize=2,
+            )  # fmt: skip
+
+
+def few_shot(rows: pd.DataFrame) -> Figure:
+    """Accuracy on a logarithmic axis against the share of training videos (Figures 4.1, 4.3).
+
+    Args:
+        rows: of one data set, as `fewshot.over_seeds` gives them.
+    """
+    fig, panels = few_shot_panels(sorted(set(rows["percent"])))
+    for (level, metric, part), ax in panels.items():
+        some = rows_where(rows, level=level, metric=metric, part=part)
+        ax.set_yscale("log")
+        # An interval may reach to zero, which has no place on such an axis.
+        lowest = min(some["chance"].min(), some["value"].replace(0, np.nan).min()) / 2
+        method_lines(ax, some.assign(low=some["low"].clip(lower=lowest)))
+        ax.axhline(some["chance"].iloc[0], color="#b3261e", lw=1, ls="--", label="chance")
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel("accuracy, %")
+    for line in LEVELS:
+        logarithmic_ticks([panels[*line, part] for part in PARTS])
+    handles, labels = panels[*LEVELS[0], PARTS[0]].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    return fig
+
+
+def logarithmic_ticks(axes: Sequence[Axes]) -> None:
+    """Round numbers in percent on axes that share their range; at most the range up to 100."""
+    low, high = axes[0].get_ylim()
+    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100) if low <= t <= max(high, 100)]
+    for ax in axes:
+        ax.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
+        ax.minorticks_off()
+        ax.set_ylim(low, min(high, 110))
+
+
+BASE_SHADES = {"here": ("#fde3cf", "#d55e00"), "thesis": ("#fff6d6", "#b58900")}
+
+
+def few_shot_gaps(differences: pd.DataFrame, ours: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Difference to `supervised`, whose accuracy stands in boxes (Figures 4.2, 4.4).
+
+    Args:
+        differences: of one data set, as `fewshot.gaps` gives them.
+        ours: accuracies, as `fewshot.over_seeds` gives them.
+        published: the thesis's, the same.
+    """
+    fig, panels = few_shot_panels(sorted(set(differences["percent"])))
+    for (level, metric, part), ax in panels.items():
+        ax.axhline(0, color=COLOURS["supervised"], lw=1.6)
+        method_lines(ax, rows_where(differences, level=level, metric=metric, part=part))
+        line = rows_where(differences, level=level, metric=metric)
+        low, high = min(line["low"].min(), 0), max(line["high"].max(), 0)
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.5 * (high - low))  # the boxes stand above
+        for rows, name, height in ((ours, "here", 0.94), (published, "thesis", 0.79)):
+            base = rows_where(
+                rows, level=level, metric=metric, part=part, method="supervised"
+            )  # fmt: skip
+            boxes(ax, base, name, height)
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel("difference, points")
+    handles, labels = panels[*LEVELS[0], PARTS[0]].get_legend_handles_labels()
+    for name, (face, edge) in BASE_SHADES.items():
+        handles.append(Patch(facecolor=face, edgecolor=edge))
+        labels.append(f"Supervised, {name}, %")
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    return fig
+
+
+def boxes(ax: Axes, rows: pd.DataFrame, name: str, height: float) -> None:
+    """Accuracies in boxes at their percentage, at a height in [0, 1] of the panel."""
+    low, high = ax.get_xlim()
+    face, edge = BASE_SHADES[name]
+    for row in rows.to_dict("records"):
+        if low <= row["percent"] <= high:
+            ax.text(
+                row["percent"], height, f"{row['value']:.1f}", transform=ax.get_xaxis_transform(),
+                ha="center", va="center", fontsize=8,
+                bbox={"boxstyle": "round,pad=0.22", "facecolor": face, "edgecolor": edge},
+            )  # fmt: skip

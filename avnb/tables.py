@@ -11,7 +11,8 @@ from torch import Tensor
 from avnb.concepts import Matched, outliers
 from avnb.config import Pretrain
 from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
-from avnb.figures import METHOD_NAMES, pair_title
+from avnb.fewshot import PARTS
+from avnb.figures import METHOD_NAMES, pair_title, rows_where
 from avnb.health import complaint
 from avnb.sources import Source
 from avnb.videos import Manifest
@@ -519,3 +520,118 @@ def reading_data(
         f"{most[1]:.0f} %.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+# ---- few-shot probes --------------------------------------------------------------------------
+
+
+def few_shot(
+    ours: pd.DataFrame, published: pd.DataFrame, level: str = "video", metric: str = "top1"
+) -> pd.DataFrame:
+    """Accuracy with its interval, one line a part and percentage, one column a method.
+
+    Args:
+        ours: as `fewshot.over_seeds` gives them.
+        published: the thesis's `supervised`, the same.
+    """
+    named = METHOD_NAMES.items()
+    columns = {
+        name: rows_where(ours[ours["method"] == m], level=level, metric=metric) for m, name in named
+    }
+    columns |= {"Supervised, thesis": rows_where(published, level=level, metric=metric)}
+    lines: dict[tuple[str, float], dict[str, str]] = {}
+    for name, rows in columns.items():
+        for row in rows.to_dict("records"):
+            lines.setdefault((row["part"], row["percent"]), {})[name] = with_interval(row)
+    asked = {(row["part"], row["percent"]) for row in ours.to_dict("records")}
+    order = sorted(asked, key=lambda key: (PARTS.index(key[0]), key[1]))
+    table = pd.DataFrame([{"classes": part, "%": f"{percent:g}"} | lines[part, percent]
+                          for part, percent in order])  # fmt: skip
+    return table.fillna("–").set_index(["classes", "%"])
+
+
+def reading_few_shot(rows: pd.DataFrame, profile: str) -> str:
+    """How far each method comes with the fewest and with all videos; video level, top-1."""
+    some, lines = rows_where(rows, level="video", metric="top1"), []
+    few, many = some["percent"].min(), some["percent"].max()
+    for part in PARTS:
+        mine = some[some["part"] == part]
+        said = []
+        for method, name in METHOD_NAMES.items():
+            at = {r["percent"]: r for r in mine[mine["method"] == method].to_dict("records")}
+            if at:
+                said.append(f"{name} from {with_interval(at[few])} to {with_interval(at[many])}")
+        first = mine.iloc[0]
+        lines.append(
+            f"- **{part} classes** (n = {int(first['n'])} test videos, chance "
+            f"{first['chance']:.1f} %), from {few:g} % to {many:g} % of the training videos: "
+            f"{'; '.join(said)}."
+        )
+    return "\n".join([*lines, "", seeds_said(rows), SIZES.get(profile, "")])
+
+
+def seeds_said(rows: pd.DataFrame) -> str:
+    """What the intervals are made of."""
+    seeds = int(rows["seeds"].min())
+    if seeds == 1:
+        return "Intervals: bootstrap over test videos, of a single draw; another may differ more."
+    return (
+        f"Intervals: the wider of Student's t over {seeds} seeds (draw and start of the layer) and "
+        "the bootstrap over test videos."
+    )
+
+
+def side(row: Mapping[Any, Any]) -> int:
+    """1 or -1 where a difference's interval lies wholly on one side of zero, else 0."""
+    return int(row["low"] > 0) - int(row["high"] < 0)
+
+
+def reading_gaps(differences: pd.DataFrame) -> str:
+    """In how many settings a method is above `supervised`, below, or not to be told from it."""
+    lines = []
+    for part in PARTS:
+        said = []
+        for method, some in differences[differences["part"] == part].groupby("method", sort=False):
+            sides = [side(row) for row in some.to_dict("records")]
+            said.append(
+                f"{METHOD_NAMES[str(method)]} is above in {sides.count(1)}, below in "
+                f"{sides.count(-1)}, not to be told apart in {sides.count(0)}"
+            )
+        total = len(sides) if said else 0
+        lines.append(
+            f"- **{part} classes**, {total} settings (level, top-k, %): {'; '.join(said)}."
+        )
+    return "\n".join(lines)
+
+
+def reading_unseen(differences: pd.DataFrame) -> str:
+    """Whether the lead over `supervised` is another on unseen classes; all videos, top-1."""
+    some = rows_where(differences, level="video", metric="top1")
+    some, lines = some[some["percent"] == some["percent"].max()], []
+    for method, both in some.groupby("method", sort=False):
+        unseen, seen = (both[both["part"] == part].iloc[0] for part in PARTS)
+        if unseen["low"] > seen["high"]:
+            said = "it gains more where pre-training gave no name"
+        elif unseen["high"] < seen["low"]:
+            said = "it gains *less* where pre-training gave no name"
+        else:
+            said = "the intervals overlap, so the two cannot be told apart"
+        lines.append(
+            f"- **{METHOD_NAMES[str(method)]}** against Supervised: {with_interval(unseen)} points "
+            f"on unseen classes, {with_interval(seen)} on seen ones; {said}."
+        )
+    return "\n".join(lines)
+
+
+def reading_halves(ours: pd.DataFrame, published: pd.DataFrame) -> str:
+    """Accuracy of `supervised` on either half, all videos, here and in the thesis."""
+    said = []
+    for where, rows in ("here", ours), ("in the thesis", published):
+        some = rows_where(rows[rows["method"] == "supervised"], level="video", metric="top1")
+        at = {
+            r["part"]: r for r in some[some["percent"] == some["percent"].max()].to_dict("records")
+        }
+        if len(at) == len(PARTS):
+            numbers = (f"{with_interval(at[part])} % on the {part} classes" for part in PARTS)
+            said.append(f"{where} {' and '.join(numbers)}")
+    return f"With all training videos, Supervised reaches {'; '.join(said)} (video level, top-1)."
