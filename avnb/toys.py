@@ -5,7 +5,7 @@ They show within seconds what a loss does. An experiment is repeated from severa
 Shapes: R repetitions, B pairs, V numbers in a view, K negatives, D dimensions of an embedding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class Pairs:
 def draw(count: int, seeds: Sequence[int], noise: float = 0.3) -> Pairs:
     """`count` pairs from each seed: each view mixes the causes in a way of its own.
 
-        view = tanh(causes A) + noise, with one A a view and seed
+    view = tanh(causes A) + noise, with one A a view and seed
     """
     each = []
     for seed in seeds:
@@ -113,10 +113,21 @@ def learn_vicreg(
     return pd.DataFrame(log), paths(pairs)[0, 0].detach()
 
 
-def similarities(paths: Paths, pairs: Pairs, temperature: float) -> Tensor:
-    """Cosine / temperature of each first view with each second, [R, B, B]."""
+def invariance_pull(distances: Tensor, huber_delta: float = 0.0) -> Tensor:
+    """How hard VICReg's invariance pulls two numbers so far apart together, [N]; 2 d as printed."""
+    x = distances[:, None].double().requires_grad_()
+    term = vicreg_terms(x, torch.zeros_like(x), huber_delta=huber_delta)["invariance"]
+    (pull,) = torch.autograd.grad(term * len(x), x)
+    return pull[:, 0].abs()
+
+
+# ---- contrast, and wrong pairs ----------------------------------------------------------------
+
+
+def similarities(paths: Paths, pairs: Pairs) -> Tensor:
+    """Cosine of each first view with each second, [R, B, B]."""
     x, y = F.normalize(paths(pairs), dim=-1)
-    return x @ y.transpose(1, 2) / temperature
+    return x @ y.transpose(1, 2)
 
 
 def learn_contrast(
@@ -128,7 +139,7 @@ def learn_contrast(
     adam = torch.optim.Adam(paths.parameters(), lr=rate)
     for _ in range(steps):
         rows = torch.from_numpy(rng.choice(len(pairs), batch, replace=False))
-        scores = similarities(paths, pairs[rows], temperature)
+        scores = similarities(paths, pairs[rows]) / temperature
         pos = scores.diagonal(dim1=1, dim2=2).flatten()
         neg = torch.cat([off_diagonal(one).view(batch, batch - 1) for one in scores])
         adam.zero_grad()
@@ -140,5 +151,40 @@ def learn_contrast(
 @torch.no_grad()
 def retrieved(paths: Paths, pairs: Pairs) -> Tensor:
     """Share of first views whose nearest second view is their own, in each repetition, [R]."""
-    nearest = similarities(paths, pairs, 1.0).argmax(dim=2)
+    nearest = similarities(paths, pairs).argmax(dim=2)
     return (nearest == torch.arange(len(pairs))).float().mean(dim=1)
+
+
+@torch.no_grad()
+def told_apart(paths: Paths, right: Pairs, wrong: Pairs) -> Tensor:
+    """Share of comparisons in which a right pair's cosine is above a wrong one's, [R].
+
+    The area under the ROC curve: 1/2 where wrong pairs are fitted as well as right ones; NaN
+    without pairs of either kind.
+    """
+    a, b = (similarities(paths, some).diagonal(dim1=1, dim2=2) for some in (right, wrong))
+    return (a[:, :, None] > b[:, None, :]).float().mean(dim=(1, 2))
+
+
+def under_noise(
+    contrasts: Mapping[str, Contrast], shares: Sequence[float], *, steps: int,
+    seeds: Sequence[int], train: int = 256, test: int = 200,
+) -> pd.DataFrame:  # fmt: skip
+    """Learn from pairs of which a share is wrong; a row a loss, share and seed.
+
+    In percent: `retrieved` (of `test` new and right pairs, by chance 100 / test) and `told_apart`
+    (the training pairs, by chance 50).
+    """
+    drawn, rows = draw(train + test, seeds), []
+    for share in shares:
+        pairs, wrong = drawn[:train].mismatched(share), round(share * train)
+        for name, contrast in contrasts.items():
+            paths = learn_contrast(pairs, contrast, steps=steps, seeds=seeds)
+            found = {
+                "retrieved": 100 * retrieved(paths, drawn[train:]),
+                "told_apart": 100 * told_apart(paths, pairs[wrong:], pairs[:wrong]),
+            }
+            for i, seed in enumerate(seeds):
+                values = {column: value[i].item() for column, value in found.items()}
+                rows.append({"loss": name, "share": share, "seed": seed, **values})
+    return pd.DataFrame(rows)
