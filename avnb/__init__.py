@@ -3,8 +3,8 @@
 The modules, in the order of the data; each imports only from those to its left:
 
     config -> parameters -> guard -> files -> progress -> scenes -> synth -> decode -> videos
-    -> subsets -> workspace -> clips -> views -> batches -> encoders -> losses -> health -> dist
-    -> bank -> methods -> checkpoint -> train -> classifier -> worker -> launch -> cluster
+    -> subsets -> workspace -> clips -> views -> batches -> encoders -> losses -> health -> toys
+    -> dist -> bank -> methods -> checkpoint -> train -> classifier -> worker -> launch -> cluster
     -> pretrain -> cost -> sources -> tensors -> features -> results -> probe -> finetune
     -> retrieval -> names -> language -> concepts -> splits -> fewshot -> figures -> tables
     -> book -> __main__

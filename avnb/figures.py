@@ -215,6 +215,49 @@ def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
     return fig
 
 
+LINES = ("#0b6e99", "#d55e00", "#009e73", "#cc79a7", "#8a8f98")
+
+
+def side_by_side(logs: Mapping[str, pd.DataFrame], panels: Mapping[str, str]) -> Figure:
+    """A panel a column of the logs against steps, a line a log; `panels` gives titles."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(9, 3), squeeze=False)
+    for ax, (column, title) in zip(axes[0], panels.items(), strict=True):
+        for (name, log), colour in zip(logs.items(), LINES, strict=False):
+            ax.plot(log["step"], log[column], color=colour, lw=1.6, label=name)
+        ax.set_ylim(bottom=0)
+        ax.set_title(title, fontsize=11)
+        ax.set_xlabel("step")
+    axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def correlations(embedded: Mapping[str, Tensor]) -> Figure:
+    """Correlation of each two dimensions of each embedding [B, D]."""
+    fig, axes = plt.subplots(1, len(embedded), figsize=(3.4 * len(embedded), 3), squeeze=False)
+    for ax, (name, z) in zip(axes[0], embedded.items(), strict=True):
+        drawn = ax.imshow(torch.corrcoef(z.T).numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("dimension")
+    axes[0, 0].set_ylabel("dimension")
+    fig.colorbar(drawn, ax=axes[0, -1], label="correlation")
+    return fig
+
+
+def under_noise(rows: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
+    """A panel a column against the share of wrong pairs: mean over seeds, from least to most."""
+    fig, axes = plt.subplots(1, len(panels), figsize=(9, 3.4), squeeze=False)
+    for ax, (column, title) in zip(axes[0], panels.items(), strict=True):
+        for (name, some), colour in zip(rows.groupby("loss", sort=False), LINES, strict=False):
+            table = some.groupby("share")[column].agg(["mean", "min", "max"]).dropna()
+            at = 100 * table.index.to_numpy()
+            ax.plot(at, table["mean"], marker="o", ms=4, color=colour, label=str(name))
+            ax.fill_between(at, table["min"], table["max"], color=colour, alpha=0.15, lw=0)
+        ax.set_title(title, fontsize=11)
+        ax.set_xlabel("wrong pairs, %")
+    axes[0, 0].legend(fontsize=9)
+    return fig
+
+
 def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%") -> Figure:
     """A bar a method with its 95 % interval and a line at chance; one panel a (level, metric)."""
     columns = min(4, len(panels))

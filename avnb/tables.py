@@ -346,6 +346,52 @@ def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+# ---- toys -------------------------------------------------------------------------------------
+
+SHRUNK = 0.3  # of a standard deviation at the start: less is said to be a collapse
+
+
+def reading_toys(logs: Mapping[str, pd.DataFrame], dims: int) -> str:
+    """What became of size, rank and agreement of the first view under each set of terms."""
+    lines = []
+    for name, log in logs.items():
+        first, last = log.iloc[0], log.iloc[-1]
+        line = (
+            f"- **{name}**: standard deviation {first['first_std']:.2f} to "
+            f"{last['first_std']:.2f}, effective rank {first['first_rank']:.1f} to "
+            f"{last['first_rank']:.1f} of {dims}, invariance {first['invariance']:.2f} to "
+            f"{last['invariance']:.3f}."
+        )
+        if last["first_std"] < SHRUNK * first["first_std"]:
+            line += " The views agree because nothing varies any more: *collapse*."
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def reading_noise(rows: pd.DataFrame, base: str) -> str:
+    """How each loss fares against `base` at each share; a lead is one in every seed."""
+    table = rows.pivot_table(index="share", columns=["loss", "seed"], values="retrieved")
+    others = [name for name in rows["loss"].unique() if name != base]
+    lines, seeds = [], rows["seed"].nunique()
+    ahead: dict[str, list[str]] = {"leads": [], "trails": [], "cannot be told apart": []}
+    for share in table.index:
+        parts = [f"{base} {table.loc[share, base].mean():.1f} %"]
+        for name in others:
+            better = int((table.loc[share, name] > table.loc[share, base]).sum())
+            worse = int((table.loc[share, name] < table.loc[share, base]).sum())
+            parts.append(f"{name} {table.loc[share, name].mean():.1f} % ({better} of {seeds})")
+            said = "leads" if better == seeds else "trails" if worse == seeds else ""
+            ahead[said or "cannot be told apart"].append(f"{name} at {100 * share:.0f} %")
+        lines.append(f"- **{100 * share:.0f} % wrong**: {', '.join(parts)}.")
+    lines += [
+        "",
+        f"In brackets: in how many seeds a loss finds more than {base}. Against {base}:",
+        "",
+    ]
+    lines += [f"- {said}: {'; '.join(where) or 'nowhere'}." for said, where in ahead.items()]
+    return "\n".join(lines)
+
+
 # ---- seen concepts ----------------------------------------------------------------------------
 
 

@@ -1,0 +1,173 @@
+"""The first 20 losses of each method, as a text file to hold later code against.
+
+Networks as small as these turn a difference of 1e-7 in a pixel or weight into one of several
+percent within ten steps, and processors differ by as much when they draw normal numbers, resize
+or take logarithms. So the losses would say which machine made them, were it not that
+
+- the scenes are the smoke world's, but stored without loss, and as large as they are looked at;
+- first weights and banks are drawn by numpy, and frames and waveforms go in as they are;
+- networks compute in double precision.
+
+All else is the pipeline as it is: plan, cuts, decoding, encoders, heads, losses, banks, negatives,
+Adam, the schedules of rate and q. What is left out (crops, augmentation, spectrograms, the draw
+of first weights) has tests of its own.
+"""
+
+import tempfile
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from avnb import decode, synth
+from avnb.batches import Batch, VideoClips, training_epochs
+from avnb.config import PROFILES, Pretrain, World
+from avnb.files import write_aside
+from avnb.methods import METHODS, Method, build
+from avnb.pretrain import describe
+from avnb.scenes import SOUND_HZ, Array, Scene, frames, move, soundtrack
+from avnb.train import fit, sampling_of
+from avnb.videos import Manifest, Video
+
+FILE = Path(__file__).with_suffix(".txt")
+HEAD = """\
+# Loss of each method's first 20 steps; made anew by: python -m tests.golden.losses
+# Only together with a change that is meant to change these numbers, and says so in its message.
+"""
+TRAINED = [name for name in METHODS if name != "random"]
+VIDEOS, SECONDS, FPS, SIDE, MELS = (
+    16,
+    3,
+    10,
+    16,
+    16,
+)  # with 5 clips each and batches of 8: 10 steps an epoch
+RUN = {
+    **PROFILES["smoke"]["pretrain"], "frame_px": SIDE, "crop_area_min": 1.0,
+    "crop_aspect_max": 1.0, "width": 4, "mels": MELS, "sound_hz": SOUND_HZ,
+    "sound_seconds": MELS * 32 / SOUND_HZ, "batch": 8, "clips_per_video": 5, "epochs": 2,
+    "lr": 5e-4, "lr_decay": 0.5, "lr_decay_every_epochs": 1,
+}  # fmt: skip
+
+
+class Plain(nn.Module):
+    """Frames between -1/2 and 1/2, the waveform folded into rows; float64."""
+
+    def forward(self, batch: Batch) -> Batch:
+        """Frames [B, 3, T, S, S], sound [B, 1, MELS, t]."""
+        partner, sound = batch.partner, batch.sound.double()
+        return replace(
+            batch, draws=None, partner_draws=None, frames=batch.frames.double() / 255 - 0.5,
+            partner=None if partner is None else partner.double() / 255 - 0.5,
+            sound=sound.unflatten(1, (1, MELS, -1)) if sound.shape[1] else sound,
+        )  # fmt: skip
+
+
+def drawn_anew(method: Method) -> Method:
+    """The method in double precision, its weights and banks drawn by numpy."""
+    rng = np.random.default_rng(0)
+    for name, x in method.double().state_dict().items():
+        if x.ndim > 1:
+            normal = torch.from_numpy(rng.normal(size=x.shape))
+            bank = name.endswith("rows")
+            x.copy_(F.normalize(normal) if bank else normal * (2 / x[0].numel()) ** 0.5)
+    return method
+
+
+def scenes() -> list[Scene]:
+    """The smoke world's first that are not broken, silent and dubbed ones among them."""
+    every, _ = synth.vggsound(World.from_flat(**PROFILES["smoke"]["world"]))
+    return [scene for scene in every if scene.flaw != "broken"][:VIDEOS]
+
+
+def drawn(scene: Scene) -> tuple[list[Array], Array]:
+    """Frames [SIDE, SIDE, 3] uint8 and sound [samples] float32."""
+    rng = np.random.default_rng([scene.seed, 0])
+    way = move(scene.motion, np.arange(SECONDS * FPS) / FPS, rng)
+    return list(frames(scene, way, SIDE, SIDE)), soundtrack(scene, way, SECONDS)
+
+
+def store(scene: Scene, path: Path) -> None:
+    """Write the scene as FFV1 in RGB and floating-point sound: what is read is what was drawn."""
+    pictures, heard = drawn(scene)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=FPS)
+        video.width, video.height, video.pix_fmt = SIDE, SIDE, "bgr0"
+        if scene.flaw != "silent":
+            sound = container.add_stream("pcm_f32le", rate=SOUND_HZ, layout="mono")
+        for i, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, FPS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if scene.flaw != "silent":
+            wave = av.AudioFrame.from_ndarray(heard[None], format="flt", layout="mono")
+            wave.sample_rate, wave.pts, wave.time_base = SOUND_HZ, 0, Fraction(1, SOUND_HZ)
+            container.mux(sound.encode(wave))
+            container.mux(sound.encode())
+
+
+def stored_world(folder: Path) -> Manifest:
+    """All scenes as files in `folder`."""
+    label, videos = {v: k for k, v in synth.VGGSOUND.items()}, []
+    for i, scene in enumerate(scenes()):
+        path = folder / f"{i}.mkv"
+        store(scene, path)
+        videos.append(Video(
+            id=str(i), path=path.name, label=label[scene.thing, scene.motion], split="train",
+            **asdict(decode.inspect(path)),
+        ))  # fmt: skip
+    return Manifest(
+        name="vggsound", folder=folder, where=folder, classes=tuple(sorted(synth.VGGSOUND)),
+        videos=tuple(videos),
+        listed=len(videos),
+    )  # fmt: skip
+
+
+def losses(manifest: Manifest, name: str, out: Path, **changes: float) -> list[float]:
+    """Loss of each step of a run from its beginning to its end."""
+    run = Pretrain.from_flat(**{**RUN, "method": name, **changes})
+    clips = VideoClips(manifest, sampling_of(run), seed=run.seed)
+    bands = ([-2.5] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
+    method, found = drawn_anew(build(run, len(manifest), len(manifest.classes))), []
+    method.register_forward_hook(lambda _, given, terms: found.append(terms["loss"].item()))
+    fit(
+        method, Plain(),
+        lambda done: training_epochs(clips, run, done, rank=0, processes=1, workers=0),
+        run.optim, run.compute, out, describe(run, manifest, bands), torch.device("cpu"),
+        lambda done, note: None,
+    )  # fmt: skip
+    return found
+
+
+def written(found: dict[str, list[float]]) -> str:
+    """One line a step, one column a method."""
+    lines = ["step" + "".join(f"{name:>14}" for name in found)]
+    for step, row in enumerate(zip(*found.values(), strict=True)):
+        lines.append(f"{step:>4}" + "".join(f"{value:>14.8g}" for value in row))
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def read() -> dict[str, list[float]]:
+    """What is written, by method."""
+    head, *rows = [line.split() for line in FILE.read_text().splitlines() if line[0] != "#"]
+    columns = list(zip(*rows, strict=True))[1:]
+    return {name: list(map(float, c)) for name, c in zip(head[1:], columns, strict=True)}
+
+
+def main() -> None:
+    """Write the file anew."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = stored_world(Path(folder))
+        found = {name: losses(manifest, name, Path(folder) / name) for name in TRAINED}
+    write_aside(FILE, written(found))
+
+
+if __name__ == "__main__":
+    main()
