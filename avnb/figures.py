@@ -10,6 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from avnb.concepts import Matched, read_setting
@@ -190,6 +191,25 @@ def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
         ax.set_title(title, fontsize=11)
         ax.set_xlabel("epoch")
         ax.legend(fontsize=9)
+    return fig
+
+
+def tuning(logs: Mapping[str, Sequence[Mapping[str, float]]], warmup_epochs: int) -> Figure:
+    """Loss and accuracy on training clips against epochs, a line a method; the warm-up shaded."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    for ax, term, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy", "%"), strict=True):
+        for method in (name for name in METHOD_NAMES if name in logs):
+            log = logs[method]
+            values = [row[term] * (100 if unit == "%" else 1) for row in log]
+            ax.plot(
+                range(1, len(log) + 1), values, marker="o", ms=3, color=COLOURS[method],
+                label=METHOD_NAMES[method],
+            )  # fmt: skip
+        if warmup_epochs:
+            ax.axvspan(0.5, warmup_epochs + 0.5, color="#e9ebee", zorder=0)
+        ax.set(title=f"{term}, {unit}", xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(fontsize=8)
     return fig
 
 
