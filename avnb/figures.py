@@ -258,6 +258,25 @@ def under_noise(rows: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
     return fig
 
 
+def tuning(logs: Mapping[str, Sequence[Mapping[str, float]]], warmup_epochs: int) -> Figure:
+    """Loss and accuracy on training clips against epochs, a line a method; the warm-up shaded."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    for ax, term, unit in zip(axes, ("loss", "accuracy"), ("cross-entropy", "%"), strict=True):
+        for method in (name for name in METHOD_NAMES if name in logs):
+            log = logs[method]
+            values = [row[term] * (100 if unit == "%" else 1) for row in log]
+            ax.plot(
+                range(1, len(log) + 1), values, marker="o", ms=3, color=COLOURS[method],
+                label=METHOD_NAMES[method],
+            )  # fmt: skip
+        if warmup_epochs:
+            ax.axvspan(0.5, warmup_epochs + 0.5, color="#e9ebee", zorder=0)
+        ax.set(title=f"{term}, {unit}", xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(fontsize=8)
+    return fig
+
+
 def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%") -> Figure:
     """A bar a method with its 95 % interval and a line at chance; one panel a (level, metric)."""
     columns = min(4, len(panels))

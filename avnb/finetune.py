@@ -17,7 +17,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb import checkpoint, classifier, cluster
-from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
+from avnb.batches import (
+    Arrivals,
+    Sampling,
+    VideoClips,
+    grouped,
+    steps_per_epoch,
+    worth_starting,
+)
 from avnb.classifier import Start
 from avnb.cluster import Cast, Slurm
 from avnb.config import Evaluation, Finetune, digest
@@ -215,11 +222,12 @@ def logits(
     view, count = PictureView().to(device), clips.sampling.count
     items = [(0, row, tuple(range(count))) for row in range(len(clips))]
     arriving = Arrivals(clips, items, workers=worth_starting(workers, len(items)))
+    seen = tqdm(arriving, total=len(items), desc=title, unit="video")
     found = [
         made.logits(view(batch.frames.to(device))).float().cpu()
-        for batch in tqdm(arriving, total=len(items), desc=title, unit="video")
+        for batch in grouped(seen, max(1, made.run.optim.batch // count))
     ]
-    return torch.stack(found)
+    return torch.cat(found).view(len(items), count, -1)
 
 
 def measure(found: Finetuned, manifest: Manifest, how: Evaluation, **about: Any) -> list[Row]:

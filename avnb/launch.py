@@ -133,6 +133,7 @@ def advance(bar: Any, text: str) -> None:
         bar.write(said["said"])
         return
     if bar.total != said["total"] or said["done"] < bar.n:  # the job's next folder
+        bar.initial = 0
         bar.reset(said["total"])
         bar.initial = bar.n = said["done"]  # resumed: the rate counts from here
     bar.set_postfix_str(said["note"], refresh=False)

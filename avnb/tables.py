@@ -310,6 +310,34 @@ def reading_protocols(rows: pd.DataFrame) -> str:
     ])  # fmt: skip
 
 
+def reading_finetuning(
+    rows: pd.DataFrame, pairs: Sequence[tuple[str, str]],
+    logs: Mapping[str, Sequence[Mapping[str, float]]], profile: str,
+) -> str:  # fmt: skip
+    """Every method against Random for each (level, metric), and how far training came."""
+    lines = []
+    for level, metric in pairs:
+        some = rows[(rows["level"] == level) & (rows["metric"] == metric)]
+        of = {row["method"]: row for row in some.to_dict("records")}
+        best = max(of.values(), key=lambda row: row["value"])
+        lines.append(
+            f"- **{level}, {metric}** (chance {best['chance']:.1f} %): "
+            f"{METHOD_NAMES[best['method']]} is highest, {with_interval(best)} %."
+        )
+        if "random" in of:
+            others = [of[name] for name in METHOD_NAMES if name in of and name != "random"]
+            lines += [f"  - {verdict(row, of['random'])}." for row in others]
+    for method, log in logs.items():
+        first, last = (100 * log[at]["accuracy"] for at in (0, -1))
+        lines.append(
+            f"- {METHOD_NAMES[method]}, {len(log)} epochs: accuracy on training clips went from "
+            f"{first:.1f} % to {last:.1f} %."
+        )
+    return "\n".join(
+        [*lines, "", f"n = {int(rows['n'].iloc[0])} test videos. {SIZES.get(profile, '')}"]
+    )
+
+
 def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
     """What the curves of a pre-training run show, and whether its embeddings collapsed."""
     if log.empty:

@@ -22,6 +22,15 @@ EVALUATION = Evaluation.from_flat(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small gain nothing from a second thread, and wait for it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def smallest(**changes):
     smoke = PROFILES["smoke"]["finetune"]
     return Finetune.from_flat(**{**smoke, "frame_px": 16, "batch": 6, "tuned_epochs": 2, **changes})
