@@ -4,6 +4,7 @@ Shapes: R layers trained together, V training videos, D clips cached of each, F 
 drawn, C classes of a part, S steps, B videos a step.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +142,17 @@ class Stack:
         self.steps += 1
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A step is too short to be shared: where other programs run, threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def fit_stack(trainings: Sequence[Training], how: Evaluation) -> list[tuple[Probe, list[float]]]:
     """As `fit_together`, of layers that come with the most videos first."""
     tables = [Timetable.of(training, how) for training in trainings]
@@ -202,7 +214,7 @@ def fit_together(
             )
     order = sorted(range(len(trainings)), key=lambda i: -len(trainings[i].videos))
     fitted: dict[int, tuple[Probe, list[float]]] = {}
-    with tqdm(total=len(order), desc="linear layers", unit="layer") as bar:
+    with one_thread(), tqdm(total=len(order), desc="linear layers", unit="layer") as bar:
         for first in range(0, len(order), together):
             at = order[first : first + together]
             made = fit_stack([trainings[i] for i in at], how)
@@ -219,22 +231,24 @@ def known_by_name(
 ) -> tuple[Pair, int]:
     """The classes of two data sets as a pair to be matched, and the top-k to match it with.
 
-    Official lists get the thesis's setting and its outliers; other names, as of the synthetic
-    world, get none struck. A threshold or top other than 0 takes the place of either default.
+    Names of the official lists, all or some, get the thesis's setting and its outliers; other
+    names, those of the synthetic world, get their own setting and none struck. A threshold or top
+    other than 0 takes the place of either default.
     """
-    official = all(m.classes == class_list(m.name).names for m in (pretraining, target))
+    both = pretraining, target
+    official = all(set(m.classes) <= set(class_list(m.name).names) for m in both)
     queries, targets = (
-        class_list(m.name) if official
-        else ClassList(m.name, f"{TITLES[m.name]}, {m.origin.partition(':')[0]}", m.classes)
-        for m in (pretraining, target)
-    )  # fmt: skip
+        ClassList(m.name, TITLES[m.name] + ("" if official else ", own names"), m.classes)
+        for m in both
+    )
+    struck = [
+        row["target"] for row in outliers()
+        if official and (row["queries"], row["targets"]) == (queries.key, targets.key)
+    ]  # fmt: skip
     pair = Pair(
         queries=queries, targets=targets,
         threshold=threshold or (THRESHOLDS[target.name] if official else SYNTHETIC_THRESHOLD),
-        outliers=tuple(
-            row["target"] for row in outliers()
-            if official and (row["queries"], row["targets"]) == (queries.key, targets.key)
-        ),
+        outliers=tuple(name for name in struck if name in targets.plain),
     )  # fmt: skip
     return pair, top or (OFFICIAL_TOP if official else SYNTHETIC_TOP)
 

@@ -644,9 +644,10 @@ def few_shot(rows: pd.DataFrame) -> Figure:
     for (level, metric, part), ax in panels.items():
         some = rows_where(rows, level=level, metric=metric, part=part)
         ax.set_yscale("log")
-        # An interval may reach to zero, which has no place on such an axis.
+        # Zero has no place on such an axis: what reaches it ends at half of what else is least.
         lowest = min(some["chance"].min(), some["value"].replace(0, np.nan).min()) / 2
-        method_lines(ax, some.assign(low=some["low"].clip(lower=lowest)))
+        shown = some[["value", "low", "high"]].clip(lower=lowest)
+        method_lines(ax, some.assign(**{str(name): shown[name] for name in shown}))
         ax.axhline(some["chance"].iloc[0], color="#b3261e", lw=1, ls="--", label="chance")
         if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             ax.set_ylabel("accuracy, %")

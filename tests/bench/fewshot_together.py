@@ -49,6 +49,7 @@ def seconds(train, *arguments) -> float:
 
 
 def main(rounds: int = 5) -> None:
+    torch.set_num_threads(1)
     for name, size, epochs in (
         ("demo size", (96, 6, 128, 5, 5), 10),
         ("a tenth of UCF-101's videos", (510, 54, 512, 5, 3), 4),
