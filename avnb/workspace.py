@@ -3,7 +3,7 @@
 build/<profile>/world/<data set>/      synthetic videos, when no real folder is given
 build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
-build/<profile>/features/              *.safetensors
+build/<profile>/features/<set>-<id>/   video.npy, audio.npy, label.npy; made.json
 build/<profile>/results.jsonl          every number that was measured
 """
 
