@@ -71,17 +71,18 @@ def beside_published(
     return table.set_index(["level", "metric", "method"])
 
 
-def made_by(sources: Mapping[str, Source], work: Workspace) -> pd.DataFrame:
-    """Where each number comes from: the run's id, its folder and its log, one line a method."""
+def made_by(sources: Mapping[str, Source], work: Workspace) -> str:
+    """Where each number comes from: the run's id, its seed, its folder and what lies there."""
     lines = []
     for method, source in sources.items():
-        folder = source.checkpoint.parent
-        log = folder / "log.jsonl"
-        line = {"": METHOD_NAMES[method], "run": source.name, "seed": source.run.seed}
-        line["checkpoint"] = shown(source.checkpoint, work)
-        line["log"] = shown(log, work) if log.exists() else "none beside it"
-        lines.append(line)
-    return pd.DataFrame(lines).set_index("").rename_axis(None)
+        file = source.checkpoint
+        log = file.with_name("log.jsonl")
+        there = f"`{file.name}`" + (f", `{log.name}`" if log.exists() else ", no log beside it")
+        lines.append(
+            f"- **{METHOD_NAMES[method]}**: run `{source.name}`, seed {source.run.seed}, in "
+            f"`{shown(file.parent, work)}` ({there})"
+        )
+    return "\n".join(lines)
 
 
 def shown(path: Path, work: Workspace) -> str:

@@ -4,7 +4,7 @@ build/<profile>/world/<data set>/      synthetic videos, when no real folder is 
 build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
-build/<profile>/features/              *.safetensors
+build/<profile>/features/<set>-<id>/   video.npy, audio.npy, label.npy; made.json
 build/<profile>/results.jsonl          every number that was measured
 """
 
