@@ -5,7 +5,8 @@ They show within seconds what a loss does. An experiment is repeated from severa
 Shapes: R repetitions, B pairs, V numbers in a view, K negatives, D dimensions of an embedding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,17 @@ from avnb.losses import off_diagonal, vicreg_terms
 
 CAUSES, VIEW, HIDDEN, DIM = 4, 16, 64, 8
 Contrast = Callable[[Tensor, Tensor], Tensor]  # of pos [B] and neg [B, K], as in `losses`
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums as small as these only wait for each other on several, on a busy machine for minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ class Paths(nn.Module):
         return (x @ w + b).relu() @ u + c
 
 
+@one_thread()
 def learn_vicreg(
     pairs: Pairs, how: VICReg, *, steps: int, seed: int, rate: float = 5e-3
 ) -> tuple[pd.DataFrame, Tensor]:
@@ -166,6 +179,7 @@ def told_apart(paths: Paths, right: Pairs, wrong: Pairs) -> Tensor:
     return (a[:, :, None] > b[:, None, :]).float().mean(dim=(1, 2))
 
 
+@one_thread()
 def under_noise(
     contrasts: Mapping[str, Contrast], shares: Sequence[float], *, steps: int,
     seeds: Sequence[int], train: int = 256, test: int = 200,

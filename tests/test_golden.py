@@ -49,9 +49,7 @@ def test_the_first_losses_are_those_written_down(manifest, tmp_path, name):
     "name, change",
     [
         ("xid", {"temperature": 0.0701}),
-        ("xid", {"q_last": 0.101}),
         ("vicreg_av", {"covariance_weight": 1.01}),
-        ("supervised", {"weight_decay": 1.1e-5}),
     ],
 )
 def test_a_small_change_is_noticed(manifest, tmp_path, name, change):
