@@ -37,7 +37,7 @@ class Classifier(Learner):
 
     def __init__(self, encoder: VideoEncoder, classes: int, run: Finetune):
         super().__init__(run.compute)
-        self.run, self.classes = run, classes
+        self.run = run
         self.video_encoder = encoder.requires_grad_(True)
         with torch.random.fork_rng():
             torch.manual_seed(seed_of(run.seed, 5))

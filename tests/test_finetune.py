@@ -200,6 +200,9 @@ def test_two_processes_learn_what_one_learns(tuned, tmp_path):
     """Up to rounding: the batches, their dropout and their statistics are those of one."""
     many, manifest, _, found = tuned
     alone = checkpoint.load(train(*many[0], manifest, tmp_path))
+    for optimiser in (alone["optimiser"], checkpoint.load(found[0].checkpoint)["optimiser"]):
+        taken = [int(state["step"]) for _, state in sorted(optimiser["state"].items())]
+        assert set(taken[:-2]) == {4} and set(taken[-2:]) == {6}  # two epochs; three of the head
     for one, two in zip(alone["log"], found[0].log, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=0.02)
     both = checkpoint.load(found[0].checkpoint)["method"]
