@@ -209,7 +209,7 @@ def start_worker(number: int) -> None:
 
 def worth_starting(workers: int, videos: int) -> int:
     """How many of `workers` pay: starting one costs seconds, reading a video milliseconds."""
-    return min(workers, videos // 64)
+    return min(workers, videos // 256)
 
 
 class Arrivals:

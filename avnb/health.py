@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SPREAD_LEAST, RANK_LEAST = 0.05, 1.5  # below either, embeddings are as good as one
+HINGE_MOST = 0.95  # VICReg's variance term above it: directions differ, but next to no length
 
 
 def spread(z: Tensor) -> Tensor:
@@ -48,6 +49,8 @@ def complaint(row: dict[str, float]) -> str:
         flat, rank = row[f"{name}_spread"], row[f"{name}_rank"]
         if flat < SPREAD_LEAST or rank < RANK_LEAST:
             said.append(f"{name} embeddings have a spread of {flat:.3f} and a rank of {rank:.1f}")
+    if row.get("variance", 0) > HINGE_MOST:
+        said.append(f"the variance term is {row['variance']:.2f} of 1: embeddings have shrunk")
     if not said:
         return ""
     return f"collapse after epoch {row['epoch'] + 1:.0f}: " + "; ".join(said)

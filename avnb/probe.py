@@ -99,7 +99,8 @@ def fresh_epochs(
     videos = len(dataset)
     orders = [torch.randperm(videos, generator=rng) for _ in range(how.probe_epochs)]
     items = ((epoch, int(row), (0,)) for epoch, order in enumerate(orders) for row in order)
-    clips = Arrivals(dataset, items, workers=worth_starting(workers, videos * len(orders)))
+    workers = worth_starting(workers, videos * len(orders) // 4)  # of one clip each
+    clips = Arrivals(dataset, items, workers=workers)
     title = f"{frozen.run.method} on {dataset.manifest.name}, {len(orders)} epochs"
     arriving = iter(tqdm(clips, total=videos * len(orders), desc=title, unit="video"))
     for _ in orders:

@@ -5,6 +5,7 @@ The networks below carry the released names and are written for this test, witho
 
 import dataclasses
 import os
+import re
 from collections import OrderedDict
 
 import pytest
@@ -20,6 +21,7 @@ from avnb.encoders import AudioEncoder, VideoEncoder
 from avnb.features import Frozen, extract
 from avnb.methods import build
 from avnb.pretrain import bands, describe
+from avnb.sources import given, untrained
 from avnb.videos import Manifest
 from avnb.views import SoundView
 
@@ -260,6 +262,16 @@ def test_other_training_videos_give_other_sounds_and_pictures_need_none(
     assert "statistics" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="name the videos to take them from"):
         Frozen(xid_file).hear(torch.zeros(1, 16_000))
+
+
+def test_a_released_checkpoint_is_evaluated_under_a_name_made_of_its_content(xid_file, tmp_path):
+    one, moved = given(xid_file), tmp_path / "renamed"
+    moved.write_bytes(xid_file.read_bytes())
+    assert re.fullmatch(r"xid-released-[0-9a-f]{8}", one.name) and given(moved).name == one.name
+    beside = untrained(one.run, tmp_path)
+    assert beside.run == dataclasses.replace(one.run, method="random")
+    assert checkpoint.encoders(beside.checkpoint)[2]["bands"] is None
+    assert given(beside.checkpoint).name == beside.name
 
 
 # ---- wrong files --------------------------------------------------------------------------------

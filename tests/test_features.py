@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from avnb import features, sources, tensors
+from avnb import features, retrieval, sources, tensors
 from avnb.batches import VideoClips
 from avnb.checkpoint import CheckpointError
-from avnb.config import Pretrain
+from avnb.config import Evaluation, Pretrain
 from avnb.features import Frozen
+from avnb.videos import Manifest
+from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
 from tests.job_features import SAMPLING, extracted, some
 
@@ -163,3 +165,29 @@ def test_a_checkpoint_keeps_its_name_wherever_it_lies(two, tmp_path):
     (tmp_path / "text.pt").write_text("no")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         sources.given(tmp_path / "text.pt")
+
+
+def test_a_checkpoint_stands_beside_the_same_encoder_untrained(two, tmp_path):
+    work = Workspace("smoke", tmp_path, {})
+    found = sources.sources(work, "supervised,xid", str(two[1]))
+    assert list(found) == ["random"]  # it is an untrained one itself
+    assert found["random"].checkpoint == two[1]
+    with pytest.raises(ValueError, match="did you mean 'xid'"):
+        sources.sources(work, "random,xidd", str(two[1]))
+
+
+def test_pictures_and_sounds_of_a_video_are_taken_together(two, manifests, tmp_path):
+    few = some(manifests / "ucf101")
+    few = few.only((*few.videos[:4], *Manifest.load(few.where).split("test").videos[:3]))
+    how = Evaluation(picture_fps=8, picture_seconds=0.25, resize_px=20, video_level_clips=2)
+    given = {path.parent.name: sources.given(path) for path in two}
+    both = retrieval.extract_each(given, few, how, tmp_path, workers=0)
+    heard = few.with_sound()
+    for (test, train), width in zip(both.values(), (16, 32), strict=True):
+        for part, split in ((test, "test"), (train, "train")):
+            shape = (len(heard.split(split)), 2, width)
+            assert part.video.shape == part.audio.shape == shape
+            assert part.label.tolist() == heard.split(split).labels
+    (name, one) = next(iter(given.items()))
+    again = retrieval.extract_both(one, few, how, tmp_path, workers=0)
+    assert torch.equal(again[0].audio, both[name][0].audio)

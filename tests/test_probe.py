@@ -77,9 +77,7 @@ def test_the_published_rows_hold_tables_4_3_and_a_1():
     sizes = rows.groupby("task").size().to_dict()
     assert sizes["probe"] == 2 * 5 * 4 and sizes["retrieval"] == 8
     assert set(rows["source"]) == {"thesis"}
-    one = rows[
-        (rows["method"] == "xid") & (rows["dataset"] == "ucf101") & (rows["level"] == "video")
-    ]
+    one = results.select(rows, task="probe", method="xid", dataset="ucf101", level="video")
     assert dict(zip(one["metric"], one["value"], strict=True)) == {"top1": 51.2, "top5": 80.91}
 
 

@@ -169,7 +169,9 @@ def test_a_collapse_is_said(tiny):
     row = {"epoch": 2, "video_spread": 0.001, "video_rank": 1.0, "audio_spread": 0.9,
            "audio_rank": 9.0}  # fmt: skip
     assert health.complaint(row).startswith("collapse after epoch 3: video embeddings")
-    assert not health.complaint({**row, "video_spread": 0.5, "video_rank": 3.0})
+    well = {**row, "video_spread": 0.5, "video_rank": 3.0}
+    assert not health.complaint(well)
+    assert "embeddings have shrunk" in health.complaint({**well, "variance": 0.97})
 
 
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
