@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from avnb import checkpoint, cluster
+from avnb import checkpoint, cluster, subsets
 from avnb.cluster import Cast, Slurm
 from avnb.config import PROFILES, Pretrain
 from avnb.launch import LaunchError
-from avnb.pretrain import describe, finished, pretrain, processes_of, read_log, run_folder
+from avnb.pretrain import finished, job_of, pretrain, processes_of, read_log, run_folder
 from avnb.videos import Manifest
 from tests.conftest import ROOT
 from tests.slurm import ask, free_ports, installed, two_nodes
@@ -67,7 +67,7 @@ pretrain(RUN, manifest, Path(sys.argv[2]), processes=2, launcher="slurm", nodes=
 def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     nodes, manifest, local, tmp_path, capfd
 ):
-    folder = run_folder(tmp_path, RUN, manifest.split("train"))
+    folder = run_folder(tmp_path, RUN, subsets.training(manifest, RUN)[0])
     said = tmp_path / "said.txt"
     with said.open("w") as file, subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(manifest.where), str(tmp_path)], cwd=ROOT, stderr=file,
@@ -107,7 +107,7 @@ def once_an_epoch_is_done(folder, act):
 def test_preempted_the_job_is_requeued_under_its_id_and_ends_as_if_nothing_had_been(
     nodes, manifest, local, tmp_path
 ):
-    folder = run_folder(tmp_path, RUN, manifest.split("train"))
+    folder = run_folder(tmp_path, RUN, subsets.training(manifest, RUN)[0])
 
     def preempt(job):
         ask("scancel", "--signal=USR2", job)
@@ -128,19 +128,18 @@ def test_preempted_the_job_is_requeued_under_its_id_and_ends_as_if_nothing_had_b
 
 def test_a_job_that_is_killed_is_an_error_and_leaves_the_run_free(nodes, manifest, tmp_path):
     long = Pretrain.from_flat(**{**RUN.flat(), "epochs": 100})
-    folder = run_folder(tmp_path, long, manifest.split("train"))
+    folder = run_folder(tmp_path, long, subsets.training(manifest, long)[0])
     thread = once_an_epoch_is_done(folder, lambda job: ask("scancel", "--signal=KILL", f"{job}.0"))
     with pytest.raises(LaunchError, match=r"(?s)ended as (FAILED|CANCELLED).*(srun|stepd): error"):
         pretrain(long, manifest, tmp_path, processes=1, launcher="slurm")
     thread.join()
-    assert cluster.epochs(folder) > 0 and not finished(folder, long)
+    assert len(read_log(folder)) > 0 and not finished(folder, long)
     cluster.check(folder, None)  # no job is in the way
 
 
 def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_path):
-    train = manifest.split("train")
-    about = describe(RUN, train, ([0.0] * 64, [1.0] * 64)) | {"data": "another digest"}
-    job = {"about": about, "manifest": str(manifest.where), "workers": 0}
+    job = job_of(RUN, manifest, processes=2, workers=0)
+    job["about"]["data"] = "another digest"
     (tmp_path / "job.json").write_text(json.dumps(job))
     with pytest.raises(LaunchError, match=r"ended as FAILED") as caught:
         cluster.launch(tmp_path, Cast(processes=2, nodes=2), title="job")
@@ -160,8 +159,7 @@ def test_what_sbatch_refuses_is_said_in_its_words(nodes, tmp_path):
 
 def test_one_torchrun_a_node_started_by_hand_trains_the_same(manifest, local, tmp_path):
     """Two of them on this machine; `is_host` stands for what they would know by their names."""
-    about = local["about"]
-    job = {"about": about, "manifest": str(manifest.where), "workers": 0}
+    job = job_of(RUN, manifest, processes=2, workers=0)
     (tmp_path / "job.json").write_text(json.dumps(job))
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_ports(1)[0]}"]
     agents = [
