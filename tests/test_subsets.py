@@ -19,7 +19,7 @@ def a_manifest(tmp_path, **counts) -> Manifest:
     )  # fmt: skip
     return Manifest(
         name="vggsound", folder=tmp_path, where=tmp_path, classes=tuple(sorted(counts)),
-        videos=videos,
+        videos=videos, listed=len(videos),
     )  # fmt: skip
 
 
