@@ -112,10 +112,10 @@ class Start:
             return checkpoint.encoders(self.file)[0]
         return build(self.run, 0, 0).video_encoder.requires_grad_(False)
 
-    def about(self) -> dict[str, Any]:
-        """Method and width of the encoder, and a digest of its weights."""
+    def about(self, encoder: VideoEncoder | None = None) -> dict[str, Any]:
+        """Method and width of the encoder, and a digest of its weights; read if not given."""
         sha = hashlib.sha256()
-        for name, value in self.encoder().state_dict().items():
+        for name, value in (encoder or self.encoder()).state_dict().items():
             sha.update(name.encode() + value.numpy().tobytes())
         weights = sha.hexdigest()[:16]
         return {"method": self.run.method, "width": self.run.width, "weights": weights}
@@ -154,9 +154,10 @@ def start_of(out: Path, job: dict[str, Any]) -> VideoEncoder:
         run=Pretrain.from_flat(**job["start"]["run"]),
         file=Path(job["start"]["file"]) if job["start"]["file"] else None,
     )
-    if start.about() != job["about"]["start"]:
+    encoder = start.encoder()
+    if start.about(encoder) != job["about"]["start"]:
         raise ValueError(f"{start.file} has changed since {out / 'job.json'} was written")
-    return start.encoder()
+    return encoder
 
 
 def finetuning(out: Path, job: dict[str, Any], device: torch.device) -> None:

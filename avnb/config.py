@@ -76,6 +76,11 @@ class Clip:
         return max(1, round(self.picture_seconds * self.picture_fps))
 
     @property
+    def resized_px(self) -> int:
+        """Side of the whole frame that a crop for testing is cut from: the thesis's 256 for 224."""
+        return round(self.frame_px * 256 / 224)
+
+    @property
     def samples(self) -> int:
         """Sound samples of one clip."""
         return round(self.sound_seconds * self.sound_hz)
@@ -361,6 +366,13 @@ class Evaluation(Flat):
         check_range(self, 1, 10**6, "resize_px", *counts)
         check_range(self, 0, 10, "probe_lr")
         check_range(self, 0, 1, "flip_share")
+
+    def resized_px(self, clip: Clip) -> int:
+        """Side of the resized frame; the clip's own where it would be smaller than the crop.
+
+        So a checkpoint may have seen larger frames than those of the profile.
+        """
+        return self.resize_px if self.resize_px >= clip.frame_px else clip.resized_px
 
     def probe_lr_at(self, epoch: int) -> float:
         """x 0.3 after 20, 30 and 40 of 50 epochs; the same shares of any other number."""

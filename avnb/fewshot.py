@@ -8,9 +8,8 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -25,8 +24,8 @@ from avnb.concepts import THRESHOLDS, Matched, Pair, outliers
 from avnb.config import Evaluation, digest, unknown_name
 from avnb.features import Features
 from avnb.names import TITLES, ClassList, class_list
-from avnb.probe import Probe, ProbeFeatures, clip_level, video_level
-from avnb.results import Row, percent_row
+from avnb.probe import Probe, ProbeFeatures, accuracies
+from avnb.results import Row
 from avnb.videos import Manifest
 
 PARTS = ("unseen", "seen")
@@ -402,17 +401,13 @@ def test(
 ) -> Iterator[Row]:
     """Rows of both levels and metrics for layers of the same classes."""
     classes = layers[0][0].classes
-    for level, some, scores in (
-        ("clip", features.clip, clip_level), ("video", features.video, video_level),
-    ):  # fmt: skip
-        seen, label = of_classes(some, classes)
-        for (draw, layer), k in itertools.product(layers, (1, 5)):
-            row: dict[str, Any] = {
-                "task": "few-shot", "metric": f"top{k}", "level": level, "split": draw.split,
-                "chance": 100 * min(k, len(classes)) / len(classes),
-            }  # fmt: skip
-            each = scores(layer, seen, label, k).cpu().numpy()
-            yield percent_row(each, resamples=how.resamples, seed=draw.seed, **row, **about)
+    one, label = of_classes(features.clip, classes)
+    clips = {"clip": one, "video": of_classes(features.video, classes)[0]}
+    for draw, layer in layers:
+        yield from accuracies(
+            layer, clips, label, replace(how, seed=draw.seed), classes=len(classes),
+            task="few-shot", split=draw.split, **about,
+        )  # fmt: skip
 
 
 # ---- over seeds -------------------------------------------------------------------------------

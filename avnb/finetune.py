@@ -19,7 +19,6 @@ from tqdm import tqdm
 from avnb import checkpoint, classifier, cluster
 from avnb.batches import (
     Arrivals,
-    Sampling,
     VideoClips,
     grouped,
     steps_per_epoch,
@@ -28,6 +27,7 @@ from avnb.batches import (
 from avnb.classifier import Start
 from avnb.cluster import Cast, Slurm
 from avnb.config import Evaluation, Finetune, digest
+from avnb.features import device
 from avnb.files import locked, write_aside
 from avnb.pretrain import (
     Launcher,
@@ -35,10 +35,10 @@ from avnb.pretrain import (
     check_share,
     pretrained,
     processes_of,
-    read_log,
 )
-from avnb.probe import clip_level, video_level
-from avnb.results import Row, percent_row
+from avnb.probe import accuracies, testing
+from avnb.results import Row
+from avnb.train import Trained
 from avnb.videos import Manifest
 from avnb.views import PictureView
 from avnb.workspace import Workspace
@@ -82,34 +82,17 @@ def run_folder(runs: Path, about: dict[str, Any]) -> Path:
     return runs / f"finetune-{about['data_set']}-{about['start']['method']}-{made_of}"
 
 
-@dataclass(frozen=True)
-class Finetuned:
-    """A finished fine-tuning."""
+@dataclass(frozen=True, kw_only=True)
+class Finetuned(Trained):
+    """A fine-tuning; the epochs of the warm-up come first in its log."""
 
     run: Finetune
     method: str  # that its encoder was pre-trained with
-    folder: Path
-
-    @property
-    def checkpoint(self) -> Path:
-        """Its last checkpoint."""
-        return self.folder / "last.pt"
-
-    @property
-    def name(self) -> str:
-        """Its id, as result rows have it."""
-        return self.folder.name
-
-    @property
-    def log(self) -> list[dict[str, float]]:
-        """One dictionary an epoch, those of the warm-up first."""
-        return read_log(self.folder)
 
     @property
     def finished(self) -> bool:
         """Whether it has come to its end."""
-        made = self.checkpoint.exists() and (self.folder / "log.jsonl").exists()
-        return made and len(self.log) == self.run.optim.epochs
+        return self.begun and len(self.log) == self.run.optim.epochs
 
 
 def finetuned(
@@ -144,7 +127,7 @@ def finetune(
     cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
     abouts = [describe(run, start, manifest) for run, start in many]
     found = [
-        Finetuned(run, start.run.method, run_folder(runs, about))
+        Finetuned(run=run, method=start.run.method, folder=run_folder(runs, about))
         for (run, start), about in zip(many, abouts, strict=True)
     ]
     jobs = {
@@ -192,39 +175,30 @@ def scores(found: Finetuned, manifest: Manifest, how: Evaluation, *, workers: in
     Raises:
         DecodeError: when a video can no longer be read.
     """
-    test, clip = manifest.split("test"), found.run.clip
-    asked = {
-        "clip": Sampling(clip=clip, count=how.clip_level_clips, place="random",
-                         resize_px=how.resize_px, sound=False),
-        "video": Sampling(clip=clip, count=how.video_level_clips, place="uniform",
-                          resize_px=how.resize_px, sound=False),
-    }  # fmt: skip
+    test, asked = manifest.split("test"), testing(found.run.clip, how)
     file = found.folder / f"test-{digest([test.digest, asked, how.seed])}.safetensors"
     with locked(found.folder):
         if not file.exists():
-            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            made = classifier.load(found.checkpoint).to(device)
+            made = classifier.load(found.checkpoint).to(device())
             tensors = {"label": torch.tensor(test.labels)}
             for level, sampling in asked.items():
                 clips = VideoClips(test, sampling, seed=how.seed)
                 title = f"{found.method} on {manifest.name}, {level}"
-                tensors[level] = logits(made, clips, device, workers, title)
+                tensors[level] = logits(made, clips, workers, title)
             save_file(tensors, partial := file.with_suffix(".partial"))
             partial.replace(file)
     return Scores(**load_file(file))
 
 
 @torch.inference_mode()
-def logits(
-    made: classifier.Classifier, clips: VideoClips, device: torch.device, workers: int, title: str
-) -> Tensor:
+def logits(made: classifier.Classifier, clips: VideoClips, workers: int, title: str) -> Tensor:
     """[V, C, classes] of all clips, video by video."""
-    view, count = PictureView().to(device), clips.sampling.count
+    view, count = PictureView().to(device()), clips.sampling.count
     items = [(0, row, tuple(range(count))) for row in range(len(clips))]
     arriving = Arrivals(clips, items, workers=worth_starting(workers, len(items)))
     seen = tqdm(arriving, total=len(items), desc=title, unit="video")
     found = [
-        made.logits(view(batch.frames.to(device))).float().cpu()
+        made.logits(view(batch.frames.to(device()))).float().cpu()
         for batch in grouped(seen, max(1, made.run.optim.batch // count))
     ]
     return torch.cat(found).view(len(items), count, -1)
@@ -232,17 +206,10 @@ def logits(
 
 def measure(found: Finetuned, manifest: Manifest, how: Evaluation, **about: Any) -> list[Row]:
     """Result rows of both levels, top-1 and top-5; `about` goes into each."""
-    got, classes = scores(found, manifest, how), len(manifest.classes)
-    identity = torch.nn.Identity()
-    rows = []
-    for level, clips, right in (
-        ("clip", got.clip, clip_level), ("video", got.video, video_level),
-    ):  # fmt: skip
-        for k in (1, 5):
-            each = right(identity, clips, got.label, k).numpy()
-            rows.append(percent_row(
-                each, resamples=how.resamples, seed=how.seed, task="finetune", metric=f"top{k}",
-                level=level, chance=100 * min(k, classes) / classes, method=found.method,
-                dataset=manifest.name, run=found.name, data=manifest.origin, **about,
-            ))  # fmt: skip
-    return rows
+    got = scores(found, manifest, how)
+    about |= {"method": found.method, "run": found.name}
+    return accuracies(
+        torch.nn.Identity(), {"clip": got.clip, "video": got.video}, got.label, how,
+        classes=len(manifest.classes), task="finetune", dataset=manifest.name,
+        data=manifest.origin, **about,
+    )  # fmt: skip

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from avnb import checkpoint, cluster, health, subsets
+from avnb import checkpoint, cluster, subsets
 from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
 from avnb.cluster import Cast, Slurm
 from avnb.config import Pretrain, digest, unknown_name
 from avnb.files import locked, write_aside
 from avnb.launch import launch
 from avnb.methods import METHODS, build
-from avnb.train import Row, ended
+from avnb.train import Trained, ended
 from avnb.videos import Manifest
 from avnb.views import SoundView
 from avnb.workspace import Workspace, cores
@@ -81,43 +81,16 @@ def describe(run: Pretrain, manifest: Manifest, statistics: Bands) -> dict[str, 
     }  # fmt: skip
 
 
-def finished(folder: Path, run: Pretrain) -> bool:
-    """Whether the run in `folder` has come to its end."""
-    made = (folder / "last.pt").exists() and (folder / "log.jsonl").exists()
-    return made and ended(run, read_log(folder))
-
-
-def read_log(folder: Path) -> list[Row]:
-    """One dictionary an epoch: means of all terms, health, validation."""
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A finished run."""
+@dataclass(frozen=True, kw_only=True)
+class Pretrained(Trained):
+    """A pre-training."""
 
     run: Pretrain
-    folder: Path
 
     @property
-    def checkpoint(self) -> Path:
-        """Its last checkpoint."""
-        return self.folder / "last.pt"
-
-    @property
-    def name(self) -> str:
-        """Its id, as result rows have it."""
-        return self.folder.name
-
-    @property
-    def log(self) -> list[Row]:
-        """One dictionary an epoch."""
-        return read_log(self.folder)
-
-    @property
-    def complaints(self) -> list[str]:
-        """What its log says of collapsed embeddings."""
-        return [said for row in self.log if (said := health.complaint(row))]
+    def finished(self) -> bool:
+        """Whether it has come to its end."""
+        return self.begun and ended(self.run, self.log)
 
 
 def pretrained(
@@ -132,11 +105,11 @@ def pretrained(
     """
     manifest = work.manifest("vggsound", data)
     runs = [work.pretraining(**{**(changes or {}), "method": m, "seed": seed}) for m in methods]
-    folders = pretrain_all(
+    found = pretrain_all(
         runs, manifest, work.runs, processes=processes, workers=workers, launcher=launcher,
         nodes=nodes, slurm=slurm,
     )  # fmt: skip
-    return {run.method: Pretrained(run, at) for run, at in zip(runs, folders, strict=True)}
+    return {one.run.method: one for one in found}
 
 
 def dividing(shards: int) -> list[int]:
@@ -245,15 +218,15 @@ def processes_of(job: int, shards: int, launcher: Launcher, nodes: int, slurm: S
 
 def pretrain(run: Pretrain, manifest: Manifest, runs: Path, **how: Any) -> Path:
     """`pretrain_all` for one run: its folder."""
-    return pretrain_all([run], manifest, runs, **how)[0]
+    return pretrain_all([run], manifest, runs, **how)[0].folder
 
 
 def pretrain_all(
     many: Sequence[Pretrain], manifest: Manifest, runs: Path, *, processes: int = 0,
     workers: int = 0, stall_seconds: float = 900.0, launcher: Launcher = "local",
     nodes: int = 1, slurm: Slurm | None = None,
-) -> list[Path]:  # fmt: skip
-    """Pre-train on the training split and return each run's folder, which holds `last.pt`.
+) -> list[Pretrained]:  # fmt: skip
+    """Pre-train on the training split and return where each run is.
 
     What is done already is left alone; what was interrupted goes on after its last checkpoint.
     On this machine all are trained by one job, one after the other; a cluster gets a job each.
@@ -278,25 +251,26 @@ def pretrain_all(
     slurm, shards = slurm or Slurm(), math.gcd(*(run.optim.shards for run in many))
     processes = processes_of(processes, shards, launcher, nodes, slurm)
     cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
-    folders = [run_folder(runs, run, subsets.training(manifest, run)[0]) for run in many]
-    begun = dict(sorted(zip(folders, many, strict=True), key=lambda pair: pair[0]))
+    found = [
+        Pretrained(run=run, folder=run_folder(runs, run, subsets.training(manifest, run)[0]))
+        for run in many
+    ]
     with contextlib.ExitStack() as locks:
-        for folder, run in begun.items():  # in one order, or two callers could wait in a circle
-            if not finished(folder, run):
-                locks.enter_context(locked(folder))
+        # In one order, or two callers could wait in a circle.
+        for folder in sorted(one.folder for one in found if not one.finished):
+            locks.enter_context(locked(folder))
         left = [
-            folder for folder, run in zip(folders, many, strict=True)
-            if not finished(folder, run) and prepared(folder, run, manifest, cast, launcher)
+            one.folder for one in found
+            if not one.finished and prepared(one, manifest, cast, launcher)
         ]  # fmt: skip
         names = ", ".join(run.method for run in many)
         carry_out(left, cast, launcher, f"pre-training {names}", stall_seconds)
-    return folders
+    return found
 
 
-def prepared(
-    folder: Path, run: Pretrain, manifest: Manifest, cast: Cast, launcher: Launcher
-) -> bool:
+def prepared(one: Pretrained, manifest: Manifest, cast: Cast, launcher: Launcher) -> bool:
     """Write what the processes of a run read; whether there is anything to train."""
+    run, folder = one.run, one.folder
     # Asked now: another's job would read the file that is written below.
     cluster.check(folder, cast if launcher == "slurm" else None)
     job = job_of(run, manifest, cast.processes, cast.workers)

@@ -172,9 +172,37 @@ def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Ten
     return top_k(probabilities(probe, features), label, k).double()
 
 
+LEVELS = {"clip": clip_level, "video": video_level}
+
+
 def confusion(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
     """[classes, classes] how many videos of each class (row) are taken for which (column)."""
     return torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, -1)
+
+
+def accuracies(
+    classify: Classify, clips: Mapping[str, Tensor], label: Tensor, how: Evaluation, *,
+    classes: int, **about: Any,
+) -> list[Row]:  # fmt: skip
+    """Rows of top-1 and top-5 at each level.
+
+    Args:
+        classify: gives logits of what is in `clips`.
+        clips: by level, [V, C, F] of the C clips of each test video.
+        label: [V].
+        how: the bootstrap and its seed.
+        classes: how many there are to choose from.
+        about: the other fields of the rows.
+    """
+    rows = []
+    for level, some in clips.items():
+        for k in (1, 5):
+            rows.append(percent_row(
+                LEVELS[level](classify, some, label, k).cpu().numpy(), resamples=how.resamples,
+                seed=how.seed, metric=f"top{k}", level=level,
+                chance=100 * min(k, classes) / classes, **about,
+            ))  # fmt: skip
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,28 +223,23 @@ def downstream_clip(run: Pretrain, how: Evaluation, *, sound_seconds: float = 1.
     )  # fmt: skip
 
 
-def resize_px(run: Pretrain, how: Evaluation) -> int:
-    """Side of the resized frame; 8 / 7 of the crop's, as in the thesis, where it is too small.
-
-    So a checkpoint may have seen larger frames than those of the profile.
-    """
-    crop = run.clip.frame_px
-    return how.resize_px if how.resize_px >= crop else round(crop * 8 / 7)
+def testing(clip: Clip, how: Evaluation) -> dict[str, Sampling]:
+    """Which clips are taken for both ways of testing."""
+    common: dict[str, Any] = {"clip": clip, "resize_px": how.resized_px(clip), "sound": False}
+    return {
+        "clip": Sampling(count=how.clip_level_clips, place="random", **common),
+        "video": Sampling(count=how.video_level_clips, place="uniform", **common),
+    }
 
 
 def samplings(run: Pretrain, how: Evaluation) -> dict[str, Sampling]:
     """Which clips are taken for training and for both ways of testing."""
-    common: dict[str, Any] = {
-        "clip": downstream_clip(run, how), "resize_px": resize_px(run, how), "sound": False,
-    }  # fmt: skip
-    return {
-        "train": Sampling(
-            count=how.train_draws, place="random", random_crop=True, flip_share=how.flip_share,
-            **common,
-        ),
-        "clip": Sampling(count=how.clip_level_clips, place="random", **common),
-        "video": Sampling(count=how.video_level_clips, place="uniform", **common),
-    }  # fmt: skip
+    clip = downstream_clip(run, how)
+    train = Sampling(
+        clip=clip, count=how.train_draws, place="random", resize_px=how.resized_px(clip),
+        random_crop=True, flip_share=how.flip_share, sound=False,
+    )  # fmt: skip
+    return {"train": train, **testing(clip, how)}
 
 
 def extract_all(
@@ -292,17 +315,10 @@ def measure(
 
 def scored(probe: Probe, features: ProbeFeatures, how: Evaluation, **about: str) -> list[Row]:
     """Rows of both levels and metrics of one probe."""
-    rows, classes = [], len(probe.bias)
-    for level, test, scores in (
-        ("clip", features.clip, clip_level), ("video", features.video, video_level),
-    ):  # fmt: skip
-        for k in (1, 5):
-            each = scores(probe, test.video, test.label, k).numpy()
-            rows.append(percent_row(
-                each, resamples=how.resamples, seed=how.seed, task="probe", metric=f"top{k}",
-                level=level, chance=100 * min(k, classes) / classes, **about,
-            ))  # fmt: skip
-    return rows
+    clips = {"clip": features.clip.video, "video": features.video.video}
+    return accuracies(
+        probe, clips, features.clip.label, how, classes=len(probe.bias), task="probe", **about
+    )
 
 
 def compare(

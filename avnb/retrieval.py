@@ -12,7 +12,7 @@ from avnb.batches import Sampling
 from avnb.config import Evaluation, Pretrain
 from avnb.decode import read
 from avnb.features import Features, extract
-from avnb.probe import downstream_clip, resize_px
+from avnb.probe import downstream_clip
 from avnb.results import Row, percent_row
 from avnb.sources import Source
 from avnb.videos import Manifest, Split
@@ -116,10 +116,10 @@ def extract_each(
 
 def sampled(run: Pretrain, how: Evaluation) -> Sampling:
     """Uniformly spaced clips with their sound."""
+    clip = downstream_clip(run, how, sound_seconds=how.retrieval_sound_seconds)
     return Sampling(
-        clip=downstream_clip(run, how, sound_seconds=how.retrieval_sound_seconds),
-        count=how.video_level_clips, place="uniform", resize_px=resize_px(run, how),
-    )  # fmt: skip
+        clip=clip, count=how.video_level_clips, place="uniform", resize_px=how.resized_px(clip)
+    )
 
 
 def measure(query: Features, gallery: Features, how: Evaluation, **about: str) -> list[Row]:

@@ -35,6 +35,34 @@ Epochs = Callable[[int], Iterator[tuple[int, Iterator[Batch]]]]
 Row = dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training leaves in its folder."""
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last one."""
+        return self.folder / "last.pt"
+
+    @property
+    def name(self) -> str:
+        """The run's id, as result rows have it."""
+        return self.folder.name
+
+    @property
+    def log(self) -> list[Row]:
+        """One dictionary an epoch: means of all terms, health, validation."""
+        lines = (self.folder / "log.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    @property
+    def begun(self) -> bool:
+        """Whether something has been written."""
+        return self.checkpoint.exists() and (self.folder / "log.jsonl").exists()
+
+
 class Schedule(Protocol):
     """Rate and progress of a training; epochs count from 0."""
 
@@ -129,6 +157,12 @@ class State:
     tally: Tally  # of the epoch that has begun
     steps: int  # done
 
+    def close(self, epoch: int, validate: Callable[[], Row]) -> None:
+        """End an epoch: its line goes into the log."""
+        means = {"epoch": epoch, "lr": self.adam.param_groups[0]["lr"], **self.tally.means()}
+        self.log.append({**means, **healthy(self.method), **validate()})
+        self.tally = Tally()
+
     def save(self, last: Path, about: dict[str, Any]) -> None:
         """Write the checkpoint and the log; every process must call it, the first one writes.
 
@@ -161,6 +195,16 @@ class State:
             self.tally = Tally.restored(found["sums"], device)
 
 
+def parallel(method: Learner) -> nn.Module:
+    """`method` with gradients that are means over the processes of the job."""
+    if dist.world_size() == 1:
+        return method
+    # Banks are kept equal by gathered updates; broadcasting 50 000 rows a step would be waste.
+    return DistributedDataParallel(
+        method, broadcast_buffers=False, find_unused_parameters=method.rests
+    )
+
+
 def fit(
     method: Learner, views: nn.Module, epochs: Epochs, optim: Schedule, compute: Compute, out: Path,
     about: dict[str, Any], device: torch.device, report: Callable[[float, str], None],
@@ -190,42 +234,28 @@ def fit(
     state.restore(last, about, device)
     if dist.rank() == 0:
         write_log(out / "log.jsonl", state.log)  # an interruption may have come before its turn
-    # Banks are kept equal by gathered updates; broadcasting 50 000 rows a step would be waste.
-    model = (
-        DistributedDataParallel(
-            method, broadcast_buffers=False, find_unused_parameters=method.rests
-        )
-        if dist.world_size() > 1
-        else method
-    )
+    model = parallel(method)
+
+    def step(batch: Batch, progress: float) -> None:
+        if state.tally.sums and state.steps % compute.save_every_steps == 0:
+            state.save(last, about)  # in the middle of an epoch
+        adam.zero_grad(set_to_none=True)
+        terms = gradients(model, views, batch, progress, compute.micro_batch, device)
+        method.before_step(batch.step)
+        adam.step()
+        method.after_step()
+        state.tally.add(terms)
+        state.steps = batch.step + 1
+        report(state.steps, note(state.log))
+
     for epoch, batches in epochs(state.steps):
         if ended(state.log):
             break
         method.train()
         adam.param_groups[0]["lr"] = optim.lr_at(epoch)
         for batch in batches:
-            if state.tally.sums and state.steps % compute.save_every_steps == 0:
-                state.save(last, about)  # in the middle of an epoch
-            adam.zero_grad(set_to_none=True)
-            terms = gradients(
-                model, views, batch, optim.progress_at(epoch), compute.micro_batch, device
-            )
-            method.before_step(batch.step)
-            adam.step()
-            method.after_step()
-            state.tally.add(terms)
-            state.steps = batch.step + 1
-            report(state.steps, note(state.log))
-        state.log.append(
-            {
-                "epoch": epoch,
-                "lr": optim.lr_at(epoch),
-                **state.tally.means(),
-                **healthy(method),
-                **validate(),
-            }
-        )
-        state.tally = Tally()
+            step(batch, optim.progress_at(epoch))
+        state.close(epoch, validate)
         state.save(last, about)
         if dist.rank() == 0 and (wrong := health.complaint(state.log[-1])):
             progress.announce(wrong)
@@ -289,9 +319,7 @@ def validation(
             "no training video is left for validation: lower `subset_videos`, and see that "
             "`validation_videos` is above 0"
         )
-    sampling = Sampling(
-        clip=run.clip, count=1, place="random", resize_px=round(run.clip.frame_px * 256 / 224)
-    )
+    sampling = Sampling(clip=run.clip, count=1, place="random", resize_px=run.clip.resized_px)
     rows = range(dist.rank(), len(manifest), dist.world_size())
     clips = Arrivals(
         VideoClips(manifest, sampling, seed=run.seed), [(0, row, (0,)) for row in rows],

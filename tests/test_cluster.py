@@ -14,7 +14,8 @@ from avnb import checkpoint, cluster, subsets
 from avnb.cluster import Cast, Slurm
 from avnb.config import PROFILES, Pretrain
 from avnb.launch import LaunchError
-from avnb.pretrain import finished, job_of, pretrain, processes_of, read_log, run_folder
+from avnb.pretrain import Pretrained, job_of, pretrain, processes_of, run_folder
+from avnb.train import Trained
 from avnb.videos import Manifest
 from tests.conftest import ROOT
 from tests.slurm import ask, free_ports, installed, two_nodes
@@ -84,7 +85,7 @@ def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
             pretrain(RUN, manifest, tmp_path, processes=2, **other)
     ask("scontrol", "release", job)
     pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm", nodes=2, slurm=HELD)
-    assert finished(folder, RUN) and not (folder / "slurm.json").exists()
+    assert Pretrained(run=RUN, folder=folder).finished and not (folder / "slurm.json").exists()
     assert [p.name for p in (folder / "slurm").glob("*_submitted.pkl")] == [f"{job}_submitted.pkl"]
     assert "NodeList=n[1-2]" in ask("scontrol", "show", "job", job)
     seen = capfd.readouterr()
@@ -112,7 +113,7 @@ def test_preempted_the_job_is_requeued_under_its_id_and_ends_as_if_nothing_had_b
     def preempt(job):
         ask("scancel", "--signal=USR2", job)
         wait_for(lambda: cluster.state(job)[0] == "PENDING", 60)
-        preempted.append((job, len(read_log(folder))))
+        preempted.append((job, len(Trained(folder=folder).log)))
         ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # else it waits two minutes
 
     preempted = []
@@ -133,7 +134,8 @@ def test_a_job_that_is_killed_is_an_error_and_leaves_the_run_free(nodes, manifes
     with pytest.raises(LaunchError, match=r"(?s)ended as (FAILED|CANCELLED).*(srun|stepd): error"):
         pretrain(long, manifest, tmp_path, processes=1, launcher="slurm")
     thread.join()
-    assert len(read_log(folder)) > 0 and not finished(folder, long)
+    killed = Pretrained(run=long, folder=folder)
+    assert killed.log and not killed.finished
     cluster.check(folder, None)  # no job is in the way
 
 

@@ -164,8 +164,8 @@ def test_mirrored_clips_are_mirrored(few, how, tiny):
 
 
 def test_larger_frames_than_the_profiles_are_resized_as_in_the_thesis(tiny, how):
-    assert probe.resize_px(tiny, how) == 20
-    assert probe.resize_px(with_values(tiny, frame_px=224), how) == 256
+    assert how.resized_px(tiny.clip) == 20
+    assert how.resized_px(with_values(tiny, frame_px=224).clip) == 256
 
 
 # ---- several seeds, several methods -------------------------------------------------------------

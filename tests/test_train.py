@@ -19,7 +19,7 @@ from avnb.checkpoint import CheckpointError
 from avnb.config import Pretrain
 from avnb.launch import LaunchError, launch
 from avnb.methods import METHODS, build
-from avnb.pretrain import describe, finished, read_log, run_folder
+from avnb.pretrain import Pretrained, describe, run_folder
 from avnb.train import Views, ended, fit, gradients, sampling_of
 from avnb.videos import Manifest
 from avnb.worker import main
@@ -331,7 +331,8 @@ def trained(manifests, tmp_path_factory):
 
 def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, manifests):
     run, manifest, runs, folder = trained
-    assert finished(folder, run) and len(read_log(folder)) == run.optim.epochs
+    found = Pretrained(run=run, folder=folder)
+    assert found.finished and len(found.log) == run.optim.epochs
     assert folder == run_folder(runs, run, subsets.training(manifest, run)[0])
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     pretrain.pretrain(run, manifest, runs, processes=2)
