@@ -10,4 +10,11 @@ The modules, in the order of the data; each imports only from those to its left:
     -> book -> __main__
 """
 
+import atexit
+import gc
+
 __version__ = "0.1.0"
+
+# At its end Python looks through torch's half million objects several times, for more than a
+# second; what is frozen is passed over. A book is dozens of short processes.
+atexit.register(gc.freeze)

@@ -176,10 +176,10 @@ def finetuning(out: Path, job: dict[str, Any], device: torch.device) -> None:
         )  # fmt: skip
 
     total = steps_per_epoch(len(train), run) * run.optim.epochs
-    bar = progress.reporter(total) if dist.rank() == 0 else progress.silent
+    bar = progress.reporter(total * run.optim.batch) if dist.rank() == 0 else progress.silent
 
-    def report(done: float, note: str) -> None:
-        bar(done, f"{about['start']['method']}: {note}")
+    def report(steps: int, note: str) -> None:
+        bar(steps * run.optim.batch, f"{about['start']['method']}: {note}")
 
     made = Classifier(start_of(out, job), len(train.classes), run)
     if run.synchronised and dist.world_size() > 1:

@@ -298,7 +298,7 @@ def follow(job: "submitit.SlurmJob[None]", title: str, stall: float) -> str:
     """Show the queue, then the progress, until the job has ended; SLURM's word for how."""
     news = gained(job.task(0).paths.stdout)
     began = heard = time.monotonic()
-    with tqdm(desc=title, total=0, unit="step") as bar:
+    with tqdm(desc=title, total=0, unit="clip") as bar:
         while True:
             what, why = state(job.job_id)
             if what != "RUNNING":

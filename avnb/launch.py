@@ -100,7 +100,7 @@ def follow(job: subprocess.Popen[bytes], log: IO[str], title: str, stall: float)
     assert job.stdout is not None
     os.set_blocking(job.stdout.fileno(), False)
     rest, heard = b"", time.monotonic()
-    with selectors.DefaultSelector() as ready, tqdm(desc=title, total=0, unit="step") as bar:
+    with selectors.DefaultSelector() as ready, tqdm(desc=title, total=0, unit="clip") as bar:
         ready.register(job.stdout, selectors.EVENT_READ)
         while True:
             ended = job.poll() is not None  # asked before reading: nothing said earlier is lost

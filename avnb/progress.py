@@ -21,7 +21,7 @@ def announce(text: str) -> None:
 
 
 def reporter(total: float) -> Callable[[float, str], None]:
-    """A function that says how far the job is, at most a few times a second."""
+    """A function that says how many of `total` clips are done, at most a few times a second."""
     last = 0.0
     every = FILE_EVERY_SECONDS if stat.S_ISREG(os.fstat(1).st_mode) else EVERY_SECONDS
 
@@ -42,9 +42,9 @@ class Pace:
     def __init__(self, total: int):
         self.begin, self.total, self.started = total // 4, total, 0.0
 
-    def __call__(self, done: float, note: str) -> None:
-        """Called after each step."""
-        if done == self.begin:
+    def __call__(self, steps: int) -> None:
+        """Called after each step with the number of steps done."""
+        if steps == self.begin:
             self.started = time.monotonic()
 
     def step_seconds(self) -> float:

@@ -207,7 +207,7 @@ def parallel(method: Learner) -> nn.Module:
 
 def fit(
     method: Learner, views: nn.Module, epochs: Epochs, optim: Schedule, compute: Compute, out: Path,
-    about: dict[str, Any], device: torch.device, report: Callable[[float, str], None],
+    about: dict[str, Any], device: torch.device, report: Callable[[int, str], None],
     validate: Callable[[], Row] = dict, ended: Callable[[list[Row]], bool] = lambda log: False,
 ) -> Path:  # fmt: skip
     """Train `method` to its last epoch; return the last checkpoint's path.
@@ -219,6 +219,7 @@ def fit(
 
     Args:
         epochs: from a number of steps done, each epoch that is left and its batches.
+        report: called after each step with the number of steps done and a word on the loss.
         validate: measures after each epoch, the same on every process.
         ended: whether the log so far says that enough is enough.
 
@@ -395,12 +396,13 @@ def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
         )  # fmt: skip
         return limited(every, measured) if measured else every
 
-    bar = progress.reporter(total) if dist.rank() == 0 else progress.silent
+    size = run.optim.batch
+    bar = progress.reporter(total * size) if dist.rank() == 0 else progress.silent
     pace = progress.Pace(measured)
 
-    def report(done: float, note: str) -> None:
-        bar(done, f"{run.method}, {note}")
-        pace(done, note)
+    def report(steps: int, note: str) -> None:
+        bar(steps * size, f"{run.method}, {note}")
+        pace(steps)
 
     method = build(run, len(train), len(train.classes))
     if run.synchronised and dist.world_size() > 1:

@@ -90,101 +90,93 @@ def browser():
         )
 
 
-@pytest.fixture
-def opened(browser):
-    """Opens a page; whatever it complains about or asks the network for is written down."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1200})
-    trouble = []
+class Shown:
+    """A page of the book in the browser, with all that it complained about or asked for."""
 
-    def watch(request):
+    def __init__(self, context, path):
+        self.stem, self.folder, self.trouble = path.stem, path.parent.name, []
+        self.page = context.new_page()
+        self.page.on("console", lambda m: m.type == "error" and self.trouble.append(m.text))
+        self.page.on("pageerror", lambda e: self.trouble.append(str(e)))
+        self.page.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
+        self.page.on("request", self.watch)
+        self.page.goto(path.as_uri())
+        self.page.wait_for_load_state("load")
+        self.article = self.page.locator("article")
+
+    def watch(self, request):
         if not request.url.startswith(("file:", "data:", "blob:")):
-            trouble.append(f"asks for {request.url}")
+            self.trouble.append(f"asks for {request.url}")
 
-    def open_page(path):
-        page = context.new_page()
-        page.on("console", lambda m: m.type == "error" and trouble.append(m.text))
-        page.on("pageerror", lambda e: trouble.append(str(e)))
-        page.on("requestfailed", lambda r: trouble.append(f"failed: {r.url}"))
-        page.on("request", watch)
-        page.goto(path.as_uri())
-        page.wait_for_load_state("load")
-        return page
 
-    yield open_page, trouble
+@pytest.fixture(scope="module")
+def shown(browser, pages):
+    """All pages, opened once."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1200})
+    yield [Shown(context, path) for path in pages]
     context.close()
 
 
 @pytest.mark.timeout(600)
-def test_every_page_opens_without_error_and_without_the_network(pages, opened):
-    open_page, trouble = opened
-    assert len(pages) >= 9
-    for path in pages:
-        page = open_page(path)
-        page.wait_for_timeout(500)
-        assert not trouble, f"{path.name}: {trouble}"
-        page.close()
+def test_every_page_opens_without_error_and_without_the_network(shown):
+    assert len(shown) >= 9
+    for one in shown:
+        one.page.wait_for_timeout(500)
+        assert not one.trouble, f"{one.stem}: {one.trouble}"
 
 
-def test_all_maths_is_rendered(pages, opened):
-    open_page, _ = opened
+def test_all_maths_is_rendered(shown):
     total = 0
-    for path in pages:
-        page = open_page(path)
+    for one in shown:
+        page = one.page
         written = page.locator("span.math, div.math").count()
         if written:
             page.wait_for_function("document.querySelectorAll('mjx-container').length > 0")
             page.wait_for_timeout(300)
-        shown = page.locator("mjx-container svg").count()
-        assert shown >= written and page.locator("mjx-merror").count() == 0, path.name
-        assert not re.search(r"\\\(|\\\[|\$\$", page.locator("article").inner_text())
-        total += shown
-        page.close()
+        drawn = page.locator("mjx-container svg").count()
+        assert drawn >= written and page.locator("mjx-merror").count() == 0, one.stem
+        assert not re.search(r"\\\(|\\\[|\$\$", one.article.inner_text())
+        total += drawn
     assert total > 20
 
 
-def test_every_figure_is_visible_and_described_by_its_size(pages, opened):
-    open_page, _ = opened
+def test_every_figure_is_visible_and_described_by_its_size(shown):
     total = 0
-    for path in pages:
-        page = open_page(path)
-        for image in page.locator("article img").all():
+    for one in shown:
+        one.page.bring_to_front()  # a page behind is looked at once a second only
+        for image in one.article.locator("img").all():
             image.scroll_into_view_if_needed()
-            page.wait_for_function(
+            one.page.wait_for_function(
                 "i => i.complete && i.naturalWidth > 200", arg=image.element_handle()
             )
-            assert image.is_visible() and image.bounding_box()["width"] > 200, path.name
+            assert image.is_visible() and image.bounding_box()["width"] > 200, one.stem
             total += 1
-        page.close()
     assert total >= 9
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
-def test_picture_and_sound_can_be_played(pages, opened, kind):
-    open_page, _ = opened
-    (path,) = (p for p in pages if p.stem == "01_clips")
-    media = open_page(path).locator(f"article {kind}").first
+def test_picture_and_sound_can_be_played(shown, kind):
+    (clips,) = (one for one in shown if one.stem == "01_clips")
+    clips.page.bring_to_front()
+    media = clips.article.locator(kind).first
     media.evaluate("m => { m.muted = true; return m.play(); }")
-    media.page.wait_for_timeout(1200)
+    clips.page.wait_for_timeout(1200)
     assert media.evaluate("m => m.error === null && m.duration > 1 && m.currentTime > 0.3")
 
 
-def test_a_page_says_at_which_size_it_was_made(pages, opened):
-    open_page, _ = opened
-    for path in pages:
-        # Losses, toys, names, and encoders at every width: nothing is trained, none has a size.
-        sizeless = ("02_rince", "06_encoders", "07_concepts", "08_methods")
-        if path.parent.name == "chapters" and path.stem not in sizeless:
-            text = open_page(path).locator("article").inner_text()
-            assert "smoke" in text and "numbers mean nothing" in text, path.name
+def test_a_page_says_at_which_size_it_was_made(shown):
+    # Losses, toys, names, and encoders at every width: nothing is trained, none has a size.
+    sizeless = ("02_rince", "06_encoders", "07_concepts", "08_methods")
+    for one in shown:
+        if one.folder == "chapters" and one.stem not in sizeless:
+            text = one.article.inner_text()
+            assert "smoke" in text and "numbers mean nothing" in text, one.stem
 
 
-def test_no_page_shows_a_stale_bar_or_an_empty_cell(pages, opened):
-    open_page, _ = opened
-    for path in pages:
-        page = open_page(path)
-        text = page.locator("article").inner_text()
+def test_no_page_shows_a_stale_bar_or_an_empty_cell(shown):
+    for one in shown:
+        text = one.article.inner_text()
         assert "it/s]" not in text and "injected" not in text and "Traceback" not in text
-        for output in page.locator(".cell_output").all():
+        for output in one.page.locator(".cell_output").all():
             box = output.bounding_box()
-            assert box is None or box["height"] > 8, path.name
-        page.close()
+            assert box is None or box["height"] > 8, one.stem
