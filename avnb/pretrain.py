@@ -104,7 +104,7 @@ def pretrained(
     from the workspace's, by flat name; the rest is as in `pretrain`.
     """
     manifest = work.manifest("vggsound", data)
-    runs = [work.pretraining(**{**(changes or {}), "method": m, "seed": seed}) for m in methods]
+    runs = [work.pretraining(method=m, seed=seed, **(changes or {})) for m in methods]
     found = pretrain_all(
         runs, manifest, work.runs, processes=processes, workers=workers, launcher=launcher,
         nodes=nodes, slurm=slurm,

@@ -339,6 +339,18 @@ def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, 
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
+def test_compiled_encoders_learn_the_same(tiny, manifests, tmp_path):
+    manifest = Manifest.load(manifests / "vggsound")
+    logs = {}
+    for compiled in (False, True):
+        run = with_values(tiny, epochs=1, batch=32, compile_encoders=compiled)
+        folder = pretrain.pretrain(run, manifest, tmp_path, processes=1)
+        ((logs[compiled]),) = Pretrained(run=run, folder=folder).log
+        checkpoint.encoders(folder / "last.pt")  # under the names of those that are not compiled
+    for term in ("loss", "video_to_audio", "audio_to_video"):
+        assert logs[True][term] == pytest.approx(logs[False][term], rel=1e-3), term
+
+
 def test_a_workers_traceback_is_in_the_exception(trained, manifests, tmp_path):
     run, manifest, _, _ = trained
     broken = dataclasses.replace(manifest, folder=tmp_path / "gone", where=tmp_path / "manifest")
