@@ -20,10 +20,11 @@ from avnb.workspace import Workspace
 
 
 def with_interval(row: Mapping[Any, Any]) -> str:
-    """`61.3 [55.0, 67.4]`, or the value alone where no interval is known."""
+    """`61.3 [55.0, 67.4]` that no line break divides, or the value alone without an interval."""
     if pd.isna(row["low"]):
         return f"{row['value']:.2f}"
-    return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+    text = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def measured(row: Mapping[Any, Any]) -> str:
