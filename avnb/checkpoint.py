@@ -101,11 +101,14 @@ def written_by_us(path: Path, found: Any) -> dict[str, Any]:
     return found
 
 
-def differences(has: dict[str, Any], wants: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines that say in which values two runs differ."""
+def differences(has: dict[Any, Any], wants: dict[Any, Any], prefix: str = "") -> list[str]:
+    """Lines that say in which values two runs differ, inside lists as well."""
     lines = []
     for name in sorted(has.keys() | wants.keys()):
-        old, new = has.get(name), wants.get(name)
+        old, new = (
+            dict(enumerate(value)) if isinstance(value, list | tuple) else value
+            for value in (has.get(name), wants.get(name))
+        )
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{name}.")
         elif old != new:
@@ -116,8 +119,9 @@ def differences(has: dict[str, Any], wants: dict[str, Any], prefix: str = "") ->
 def check_same(path: Path, has: dict[str, Any], wants: dict[str, Any]) -> None:
     """Raise CheckpointError, with the differences, unless the same run wrote the file."""
     if lines := differences(has, wants):
+        more = [f"  and {len(lines) - 8} other values"] if len(lines) > 8 else []
         raise CheckpointError(
-            "\n".join([f"{path} was written by another run.", *lines])
+            "\n".join([f"{path} was written by another run.", *lines[:8], *more])
             + "\nGive this run its own folder, or delete that file to start again."
         )
 

@@ -1,4 +1,4 @@
-"""A video encoder that learns classes: fine-tuning (thesis 4.2.1), one process of it.
+"""A video encoder that learns classes: fine-tuning (thesis 4.2.2), one process of it.
 
 Shapes: B clips, T frames of S x S pixels, F features (8 * width).
 """

@@ -160,7 +160,8 @@ class Task:
         if spent > 0.8 * self.minutes and saved(self.folder) == self.first:
             raise RuntimeError(
                 f"{self.minutes} minutes were too short for one checkpoint, from which a job can "
-                "go on: give `minutes` more, take more processes, or lower `save_every_steps`"
+                "go on: give `minutes` more, or take more processes; with a lower "
+                "`save_every_steps` it is another run, which begins anew"
             )
         return DelayedSubmission(Task(self.folder, self.minutes, self.gpus_per_node))
 
@@ -238,12 +239,25 @@ def check(folder: Path, cast: Cast | None) -> None:
     """
     if cast:
         ask("sbatch", "--version")
+    elif (folder / "slurm.json").exists() and not shutil.which("squeue"):
+        raise LaunchError(
+            f"{folder / 'slurm.json'} names a job of SLURM that trains this run, and `squeue` is "
+            "not here to ask whether it still does: go on from the cluster, or delete that file "
+            "if the job has ended"
+        )
     found = remembered(folder)
     if found and found[1] != (dataclasses.asdict(cast) if cast else None):
         raise LaunchError(
             f"job {found[0]} of SLURM is training this run ({folder}) with launcher='slurm' and "
             f"{found[1]}: call with the same to return to it, or end it with `scancel {found[0]}`"
         )
+
+
+def cancel(folder: Path) -> None:
+    """End the job that was submitted for the run in `folder`, if it is still going."""
+    if found := remembered(folder):
+        ask("scancel", found[0])
+        print(f"job {found[0]} of SLURM was cancelled")
 
 
 def launch(folder: Path, cast: Cast, *, title: str, stall_seconds: float = 900.0) -> None:
@@ -329,8 +343,9 @@ def listen(
     while True:
         lines = next(news)
         told = [text for _, mark, text in (line.partition(MARK) for line in lines) if mark]
-        if told:
-            advance(bar, told[-1])
+        for place, text in enumerate(told, start=1):
+            if place == len(told) or "said" in json.loads(text):
+                advance(bar, text)
         heard = time.monotonic() if lines else heard
         if time.monotonic() >= end:
             return heard

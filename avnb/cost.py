@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from avnb import cluster
 from avnb.batches import steps_per_epoch
 from avnb.cluster import Cast, Slurm
 from avnb.config import Pretrain
@@ -66,13 +67,16 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="cost-", dir=runs) as name:
         folder = Path(name)
         job = job_of(run, manifest, processes, workers)
-        write_aside(folder / "job.json", json.dumps({**job, "steps": steps}))
-        carry_out([folder], cast, launcher, f"measuring {run.method}")
+        whole = steps_per_epoch(job["about"]["videos"], run) * run.optim.epochs
+        write_aside(folder / "job.json", json.dumps({**job, "steps": min(steps, whole)}))
+        try:
+            carry_out([folder], cast, launcher, f"measuring {run.method}")
+        finally:
+            cluster.cancel(folder)  # who is interrupted cannot return to what is thrown away
         seconds = json.loads((folder / "pace.json").read_text())["step_seconds"]
         size = (folder / "last.pt").stat().st_size
-    videos = job["about"]["videos"]
     return Cost(
-        step_seconds=seconds, steps=steps_per_epoch(videos, run) * run.optim.epochs,
+        step_seconds=seconds, steps=whole,
         clips=run.optim.batch, checkpoint_bytes=size, processes=processes,
         free_bytes=shutil.disk_usage(runs).free,
     )  # fmt: skip

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from avnb.losses import at_least_float
+
 
 def world_size() -> int:
     """Processes of this job; 1 without a process group."""
@@ -70,7 +72,8 @@ class SharedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:  # noqa: D102
         dims = [d for d in range(x.ndim) if d != 1]
-        var, mean = torch.var_mean(x, dims, correction=0)
+        (wide,) = at_least_float(x)
+        var, mean = torch.var_mean(wide, dims, correction=0)
         means, variances = gather_rows(torch.stack([mean, var])[None]).unbind(1)  # [W, C] each
         mean, var = means.mean(0), variances.mean(0) + means.var(0, correction=0)
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
@@ -78,7 +81,8 @@ class SharedNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> Any:  # noqa: D102
-        x, weight, mean, scale = ctx.saved_tensors
+        half, weight, mean, scale = ctx.saved_tensors
+        x, dy = at_least_float(half, dy)
         dims = [d for d in range(x.ndim) if d != 1]
         shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
         bias_sum = dy.sum(dims)
@@ -90,7 +94,7 @@ class SharedNorm(torch.autograd.Function):
         by_x = -by_dy * scale * total[1] / rows
         rest = -by_dy * total[0] / rows - by_x * mean
         dx = torch.addcmul(rest.view(shape), x, by_x.view(shape)).addcmul_(dy, by_dy.view(shape))
-        return dx, ours[1], ours[0], None
+        return dx.to(half.dtype), ours[1], ours[0], None
 
 
 class SharedBatchNorm(_BatchNorm):

@@ -199,7 +199,7 @@ def terms_of(log: pd.DataFrame) -> dict[str, list[str]]:
 
 def curves(log: pd.DataFrame, panels: dict[str, list[str]]) -> Figure:
     """Means of an epoch against epochs, one panel a group of terms."""
-    fig, axes = plt.subplots(1, len(panels), figsize=(9, 3), squeeze=False)
+    fig, axes = plt.subplots(1, max(1, len(panels)), figsize=(9, 3), squeeze=False)
     if log.empty:
         axes[0, 0].set_title("not trained: no curves")
         return fig

@@ -1,4 +1,4 @@
-"""Fine-tuning as one call, and what its classifiers are worth on test videos (thesis 4.2.1).
+"""Fine-tuning as one call, and what its classifiers are worth on test videos (thesis 4.2.2).
 
 Shapes: V videos, C clips of each.
 """

@@ -33,9 +33,14 @@ def effective_rank(z: Tensor) -> Tensor:
 
 
 def measure(embedded: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Spread, mean standard deviation and effective rank of each named embedding [B, D]."""
+    """Spread, mean standard deviation and effective rank of each named embedding [B, D].
+
+    Of two clips or one nothing can be said: two points always lie on one line.
+    """
     found = {}
     for name, z in embedded.items():
+        if len(z) < 3:
+            continue
         found[f"{name}_spread"] = spread(z)
         found[f"{name}_std"] = z.float().std(dim=0).mean()
         found[f"{name}_rank"] = effective_rank(z)

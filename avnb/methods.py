@@ -31,7 +31,13 @@ class Learner(nn.Module):
     def __init__(self, compute: Compute):
         super().__init__()
         self.compute = compute
-        self.embedded: Terms = {}  # of the last forward pass, [B, D] each, for a look at health
+        self.embedded: dict[str, list[Tensor]] = {}  # [B, D] each, of the step's parts
+
+    def remember(self, **embedded: Tensor) -> None:
+        """Keep the embeddings [B, D] of a training batch, or a part of it, for a look at health."""
+        if self.training:
+            for name, z in embedded.items():
+                self.embedded.setdefault(name, []).append(z.detach())
 
     def autocast(self, batch: Batch) -> torch.autocast:
         """Networks run inside it, losses outside."""
@@ -54,6 +60,7 @@ class Method(Learner):
         classes: its classes.
     """
 
+    measures: tuple[str, ...] = ()  # what `validate` finds
     divisible = True  # whether the loss of a batch is the mean of the losses of its parts
 
     def __init__(self, run: Pretrain, videos: int, classes: int):
@@ -129,7 +136,7 @@ class CrossModalDiscrimination(Method):
         pos_a, neg_a = self.score(a, self.video_bank, batch.video, neg)
         v_to_a = self.contrast(pos_v, neg_v, progress)
         a_to_v = self.contrast(pos_a, neg_a, progress)
-        self.embedded = {"video": v.detach(), "audio": a.detach()}
+        self.remember(video=v, audio=a)
         if self.training:
             self.fresh.append((batch.video, v.detach(), a.detach()))
         return {
@@ -164,7 +171,7 @@ class AudioVisualVICReg(Method):
 
     def regularised(self, **embedded: Tensor) -> Terms:
         """The weighted sum and its terms, of two embeddings [B, D] of each clip of a process."""
-        self.embedded = {name: z.detach() for name, z in embedded.items()}
+        self.remember(**embedded)
         x, y = map(dist.whole_batch, at_least_float(*embedded.values()))
         how = self.run.vicreg
         terms = vicreg_terms(x, y, huber_delta=how.huber_delta)
@@ -183,7 +190,7 @@ class AudioVisualVICReg(Method):
         return self.regularised(video=v, audio=a)
 
     def before_step(self, step: int) -> None:
-        """Now and then, as `audio_rest_share` says, the audio path rests (thesis 4.2.2)."""
+        """Now and then, as `audio_rest_share` says, the audio path rests (thesis 4.2.3)."""
         share = self.run.vicreg.audio_rest_share
         if share and np.random.default_rng([self.run.seed, 4, step]).random() < share:
             for part in (self.audio_encoder, self.audio_expander):
@@ -211,6 +218,8 @@ class VisualVICReg(AudioVisualVICReg):
 class LateFusion(Method):
     """Supervised: one linear layer on the features of picture and sound, side by side."""
 
+    measures = ("validation_loss", "validation_accuracy")
+
     def __init__(self, run: Pretrain, videos: int, classes: int):
         super().__init__(run, videos, classes)
         both = self.video_encoder.features + self.audio_encoder.features
@@ -220,7 +229,7 @@ class LateFusion(Method):
         """[B, classes], not in half precision."""
         with self.autocast(batch):
             v, a = self.video_encoder(batch.frames), self.audio_encoder(batch.sound)
-            self.embedded = {"video": v.detach(), "audio": a.detach()}
+            self.remember(video=v, audio=a)
             (logits,) = at_least_float(self.classifier(torch.cat([v, a], dim=1)))
         return logits
 

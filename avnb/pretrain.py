@@ -72,12 +72,16 @@ def bands(manifest: Manifest, run: Pretrain, *, workers: int) -> Bands:
     return mean.tolist(), std.tolist()
 
 
-def describe(run: Pretrain, manifest: Manifest, statistics: Bands) -> dict[str, Any]:
-    """What a checkpoint says about itself."""
+def describe(
+    run: Pretrain, manifest: Manifest, statistics: Bands | None, *, dropped: int = 0
+) -> dict[str, Any]:
+    """What a checkpoint says about itself; `dropped` are videos left out for want of sound."""
+    silent = len(manifest) - len(manifest.with_sound())
     return {
         "run": run.flat(), "data": manifest.digest, "data_set": manifest.name,
-        "videos": len(manifest), "without_sound": len(manifest) - len(manifest.with_sound()),
-        "classes": list(manifest.classes), "bands": [list(s) for s in statistics],
+        "videos": len(manifest), "without_sound": dropped + silent,
+        "classes": list(manifest.classes),
+        "bands": [list(s) for s in statistics] if statistics else None,
     }  # fmt: skip
 
 
@@ -91,6 +95,11 @@ class Pretrained(Trained):
     def finished(self) -> bool:
         """Whether it has come to its end."""
         return self.begun and ended(self.run, self.log)
+
+
+def located(run: Pretrain, manifest: Manifest, runs: Path) -> Pretrained:
+    """Where a run on (a subset of) the videos of a manifest is, or will be."""
+    return Pretrained(run=run, folder=run_folder(runs, run, subsets.training(manifest, run)[0]))
 
 
 def pretrained(
@@ -161,16 +170,23 @@ def check_share(share: int, micro: int) -> None:
 
 def job_of(run: Pretrain, manifest: Manifest, processes: int, workers: int) -> dict[str, Any]:
     """What the processes of a run read: values, statistics, files of ids."""
-    train, _ = subsets.training(manifest, run)
+    train, validation = subsets.training(manifest, run)
+    if METHODS[run.method].measures and not validation.videos:
+        raise ValueError(
+            f"{run.method} is validated, and of {len(manifest.split('train'))} usable training "
+            f"videos none is left for that: lower `subset_videos` ({run.subset.subset_videos}), "
+            f"and see that `validation_videos` ({run.subset.validation_videos}) is above 0"
+        )
     check_parts(run, processes)
     steps_per_epoch(len(train), run)
-    train_ids, validation_ids = (
-        str(path.resolve()) for path in subsets.files(manifest, run.subset)
-    )
+    train_ids, validation_ids = subsets.files(manifest, run.subset)
+    dropped = len(subsets.chosen(manifest, train_ids)) - len(train)
+    needed = run.hears or train.with_sound().videos
+    statistics = bands(train, run, workers=max(1, workers)) if needed else None
     return {
-        "about": describe(run, train, bands(train, run, workers=max(1, workers))),
+        "about": describe(run, train, statistics, dropped=dropped),
         "manifest": str(manifest.where.resolve()),
-        "train_ids": train_ids, "validation_ids": validation_ids,
+        "train_ids": str(train_ids.resolve()), "validation_ids": str(validation_ids.resolve()),
         "workers": workers, "processes": processes,
     }  # fmt: skip
 
@@ -216,6 +232,14 @@ def processes_of(job: int, shards: int, launcher: Launcher, nodes: int, slurm: S
     return spread(job, shards, nodes, slurm.gpus_per_node)
 
 
+def outstanding(many: Iterable[Pretrain], manifest: Manifest, runs: Path) -> list[Pretrain]:
+    """Those of the runs that are neither finished nor in a cluster's hands."""
+    found = [located(run, manifest, runs) for run in many]
+    return [
+        one.run for one in found if not one.finished and not (one.folder / "slurm.json").exists()
+    ]
+
+
 def pretrain(run: Pretrain, manifest: Manifest, runs: Path, **how: Any) -> Path:
     """`pretrain_all` for one run: its folder."""
     return pretrain_all([run], manifest, runs, **how)[0].folder
@@ -251,10 +275,7 @@ def pretrain_all(
     slurm, shards = slurm or Slurm(), math.gcd(*(run.optim.shards for run in many))
     processes = processes_of(processes, shards, launcher, nodes, slurm)
     cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
-    found = [
-        Pretrained(run=run, folder=run_folder(runs, run, subsets.training(manifest, run)[0]))
-        for run in many
-    ]
+    found = [located(run, manifest, runs) for run in many]
     with contextlib.ExitStack() as locks:
         # In one order, or two callers could wait in a circle.
         for folder in sorted(one.folder for one in found if not one.finished):

@@ -1,6 +1,7 @@
 """Progress of a subprocess: it prints structured lines, its launcher draws the bar."""
 
 import json
+import math
 import os
 import stat
 import time
@@ -37,16 +38,20 @@ def reporter(total: float) -> Callable[[float, str], None]:
 
 
 class Pace:
-    """Seconds a step takes; the first quarter of `total` steps is not counted."""
+    """Seconds a step takes; the first quarter of `total` steps is not counted.
 
-    def __init__(self, total: int):
-        self.begin, self.total, self.started = total // 4, total, 0.0
+    `settle` waits until what was begun is done, as a GPU's work may not be when a step returns.
+    """
+
+    def __init__(self, total: int, settle: Callable[[], object]):
+        self.begin, self.total, self.settle = total // 4, total, settle
+        self.started, self.step_seconds = time.monotonic(), math.nan
 
     def __call__(self, steps: int) -> None:
         """Called after each step with the number of steps done."""
+        if steps in (self.begin, self.total):
+            self.settle()
         if steps == self.begin:
             self.started = time.monotonic()
-
-    def step_seconds(self) -> float:
-        """Up to now, when all steps are done."""
-        return (time.monotonic() - self.started) / (self.total - self.begin)
+        elif steps == self.total:
+            self.step_seconds = (time.monotonic() - self.started) / (self.total - self.begin)

@@ -340,6 +340,26 @@ def reading_finetuning(
     )
 
 
+def reading_covariance(log: pd.DataFrame) -> str:
+    """Whether VICReg's terms evolved as the thesis tells (4.2.3): first one falls, then the others.
+
+    There the covariance fell in the first epochs, and rose while the other two came down.
+    """
+    if len(log) < 3:
+        return f"Of how the three terms evolve, {len(log)} epochs show too little."
+    low = int(log["covariance"].argmin())
+    rose = f"The covariance was smallest after epoch {low + 1} of {len(log)}"
+    after = log.iloc[low:]
+    if low == 0:
+        rose = "The covariance was smallest after the first epoch"
+    fell = [n for n in ("invariance", "variance") if after[n].iloc[-1] < after[n].iloc[0]]
+    if low == len(log) - 1:
+        return f"{rose}, the last one; in the thesis it rose again while the other terms fell."
+    if len(fell) == 2:
+        return f"{rose} and rose while both other terms fell, as the thesis tells of its own runs."
+    return f"{rose}; after that, unlike in the thesis, not both of the other terms fell."
+
+
 def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
     """What the curves of a pre-training run show, and whether its embeddings collapsed."""
     if log.empty:
@@ -363,6 +383,7 @@ def reading_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
             + ("far from met: embeddings vary less than asked for."
                if below else "mostly met: dimensions vary about as much as asked for.")
         )  # fmt: skip
+        lines.append(reading_covariance(log))
     if run.method == "supervised":
         seen = list(log["validation_accuracy"])
         lines.append(

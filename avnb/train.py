@@ -33,6 +33,7 @@ from avnb.views import PictureView, SoundView
 
 Epochs = Callable[[int], Iterator[tuple[int, Iterator[Batch]]]]
 Row = dict[str, float]
+Validate = Callable[[Callable[[str], None]], Row]  # given what shows a word beside the bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +81,19 @@ class Schedule(Protocol):
 class Views(nn.Module):
     """Looks at a raw batch: frames normalised, sound as a spectrogram, both augmented if drawn."""
 
-    def __init__(self, run: Pretrain, bands: tuple[list[float], list[float]]):
+    def __init__(self, run: Pretrain, bands: tuple[list[float], list[float]] | None):
         super().__init__()
-        self.picture, self.sound = PictureView(), SoundView(run.clip, run.spectrogram, bands)
+        self.picture, self.sound = PictureView(), None
+        if bands is not None:  # as where no video has sound, which only `vicreg_v` can take
+            self.sound = SoundView(run.clip, run.spectrogram, bands)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:
         """Frames [B, 3, T, S, S] float and sound [B, 1, M, t]."""
         return Batch(
             frames=self.picture(batch.frames, batch.draws),
-            sound=self.sound(batch.sound, batch.draws) if batch.sound.shape[1] else batch.sound,
+            sound=self.sound(batch.sound, batch.draws)
+            if self.sound and batch.sound.shape[1] else batch.sound,
             partner=None if batch.partner is None
             else self.picture(batch.partner, batch.partner_draws),
             video=batch.video, label=batch.label, step=batch.step, first=batch.first,
@@ -167,15 +171,19 @@ class State:
         """Write the checkpoint and the log; every process must call it, the first one writes.
 
         Raises:
-            FloatingPointError: when a term is not finite; the last good checkpoint stays.
+            FloatingPointError: when a term or a weight is not finite; the last good checkpoint
+                stays.
             CheckpointError: when the file cannot be written; likewise.
         """
         sums = self.tally.saved()
         row = self.log[-1] if not sums else {k: v.sum().item() for k, v in sums.items()}
-        if bad := {k: v for k, v in row.items() if not math.isfinite(v)}:
+        bad: dict[str, Any] = {k: v for k, v in row.items() if not math.isfinite(v)}
+        if not bad and not finite(self.method):
+            bad = {"weights": "that are not finite"}  # they would not show before the next loss
+        if bad:
+            good = f"the last good weights are in {last}" if last.exists() else "nothing was saved"
             raise FloatingPointError(
-                f"step {self.steps} (epoch {len(self.log) - (not sums)}) gave {bad}; "
-                f"the last good weights are in {last}"
+                f"step {self.steps} (epoch {len(self.log) - (not sums)}) gave {bad}; {good}"
             )
         if dist.rank() == 0:
             checkpoint.save(
@@ -195,6 +203,12 @@ class State:
             self.tally = Tally.restored(found["sums"], device)
 
 
+def finite(module: nn.Module) -> bool:
+    """Whether all weights and buffers are."""
+    values = [v.isfinite().all() for v in module.state_dict().values() if v.is_floating_point()]
+    return bool(torch.stack(values).all())
+
+
 def parallel(method: Learner) -> nn.Module:
     """`method` with gradients that are means over the processes of the job."""
     if dist.world_size() == 1:
@@ -208,7 +222,7 @@ def parallel(method: Learner) -> nn.Module:
 def fit(
     method: Learner, views: nn.Module, epochs: Epochs, optim: Schedule, compute: Compute, out: Path,
     about: dict[str, Any], device: torch.device, report: Callable[[int, str], None],
-    validate: Callable[[], Row] = dict, ended: Callable[[list[Row]], bool] = lambda log: False,
+    validate: Validate = lambda tell: {}, ended: Callable[[list[Row]], bool] = lambda log: False,
 ) -> Path:  # fmt: skip
     """Train `method` to its last epoch; return the last checkpoint's path.
 
@@ -220,11 +234,12 @@ def fit(
     Args:
         epochs: from a number of steps done, each epoch that is left and its batches.
         report: called after each step with the number of steps done and a word on the loss.
-        validate: measures after each epoch, the same on every process.
+        validate: measures after each epoch, the same on every process. What it says meanwhile
+            is a sign of life.
         ended: whether the log so far says that enough is enough.
 
     Raises:
-        FloatingPointError: when a term is not finite; the last good checkpoint stays.
+        FloatingPointError: as `State.save`.
         CheckpointError: when `out` holds another run's checkpoint, or cannot be written.
     """
     last = out / "last.pt"
@@ -241,6 +256,7 @@ def fit(
         if state.tally.sums and state.steps % compute.save_every_steps == 0:
             state.save(last, about)  # in the middle of an epoch
         adam.zero_grad(set_to_none=True)
+        method.embedded.clear()
         terms = gradients(model, views, batch, progress, compute.micro_batch, device)
         method.before_step(batch.step)
         adam.step()
@@ -256,7 +272,7 @@ def fit(
         adam.param_groups[0]["lr"] = optim.lr_at(epoch)
         for batch in batches:
             step(batch, optim.progress_at(epoch))
-        state.close(epoch, validate)
+        state.close(epoch, lambda: validate(lambda word: report(state.steps, word)))
         state.save(last, about)
         if dist.rank() == 0 and (wrong := health.complaint(state.log[-1])):
             progress.announce(wrong)
@@ -276,7 +292,7 @@ def note(log: list[Row]) -> str:
 
 def healthy(method: Learner) -> Row:
     """Health of the last embeddings of all processes."""
-    embedded = {name: dist.gather_rows(z) for name, z in method.embedded.items()}
+    embedded = {name: dist.gather_rows(torch.cat(z)) for name, z in method.embedded.items()}
     return {name: value.item() for name, value in health.measure(embedded).items()}
 
 
@@ -309,17 +325,8 @@ def process_group() -> Iterator[torch.device]:
 def validation(
     method: Method, views: nn.Module, manifest: Manifest, run: Pretrain, device: torch.device,
     workers: int,
-) -> Callable[[], Row]:  # fmt: skip
-    """A function that measures `method` on one clip of each video, dealt over the processes.
-
-    Raises:
-        ValueError: when there is no video to validate on.
-    """
-    if not manifest.videos:
-        raise ValueError(
-            "no training video is left for validation: lower `subset_videos`, and see that "
-            "`validation_videos` is above 0"
-        )
+) -> Validate:  # fmt: skip
+    """A function that measures `method` on one clip of each video, dealt over the processes."""
     sampling = Sampling(clip=run.clip, count=1, place="random", resize_px=run.clip.resized_px)
     rows = range(dist.rank(), len(manifest), dist.world_size())
     clips = Arrivals(
@@ -328,17 +335,16 @@ def validation(
     )  # fmt: skip
 
     @torch.no_grad()
-    def measure() -> Row:
+    def measure(tell: Callable[[str], None]) -> Row:
         method.eval()
-        sums: dict[str, Tensor] = {"count": torch.zeros((), device=device)}
+        sums, done = torch.zeros(len(method.measures), device=device), 0
         for batch in grouped(clips, 16):
             found = method.validate(views(batch.to(device)))
-            found["count"] = torch.ones(len(batch), device=device)
-            sums = {k: sums.get(k, 0) + v.float().sum() for k, v in found.items()}
-        mean = dist.mean_over_processes(torch.stack(list(sums.values())))
-        named = dict(zip(sums, mean.tolist(), strict=True))
-        count = named.pop("count")
-        return {name: value / count for name, value in named.items()}
+            sums += torch.stack([found[name].float().sum() for name in method.measures])
+            done += len(batch)
+            tell(f"validation, {done} of {len(rows)} videos")
+        means = dist.mean_over_processes(sums) * dist.world_size() / len(manifest)
+        return dict(zip(method.measures, means.tolist(), strict=True))
 
     return measure
 
@@ -371,9 +377,8 @@ def sampling_of(run: Pretrain) -> Sampling:
 def limited(
     epochs: Iterator[tuple[int, Iterator[Batch]]], steps: int
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
-    """The first steps of the first epoch."""
-    epoch, batches = next(epochs)
-    yield epoch, itertools.islice(batches, steps)
+    """The first steps, as if they were one epoch."""
+    yield 0, itertools.islice((batch for _, batches in epochs for batch in batches), steps)
 
 
 def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
@@ -398,7 +403,8 @@ def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
 
     size = run.optim.batch
     bar = progress.reporter(total * size) if dist.rank() == 0 else progress.silent
-    pace = progress.Pace(measured)
+    settle = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    pace = progress.Pace(measured, settle)
 
     def report(steps: int, note: str) -> None:
         bar(steps * size, f"{run.method}, {note}")
@@ -411,7 +417,7 @@ def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
         method.video_encoder.compile()
         method.audio_encoder.compile()
     views = Views(run, job["about"]["bands"])
-    validate: Callable[[], Row] = dict
+    validate: Validate = lambda tell: {}  # noqa: E731
     if run.method == "supervised" and not measured:
         validate = validation(method, views, rest, run, device, job["workers"])
     fit(
@@ -419,4 +425,4 @@ def pretraining(out: Path, job: dict[str, Any], device: torch.device) -> None:
         validate, lambda log: ended(run, log),
     )  # fmt: skip
     if measured and dist.rank() == 0:
-        write_aside(out / "pace.json", json.dumps({"step_seconds": pace.step_seconds()}))
+        write_aside(out / "pace.json", json.dumps({"step_seconds": pace.step_seconds}))

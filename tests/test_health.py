@@ -28,5 +28,10 @@ def test_a_line_has_a_rank_of_one_and_a_plane_of_two():
     assert health.effective_rank(circle).item() == pytest.approx(2, abs=1e-3)
 
 
+def test_of_two_clips_nothing_is_said():
+    z = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    assert health.measure({"video": z[:2]}) == {} and health.measure({"video": z})
+
+
 def test_what_is_not_finite_is_not_a_number():
     assert health.effective_rank(torch.full((4, 4), torch.nan)).isnan()

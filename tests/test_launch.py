@@ -30,11 +30,11 @@ def alive(folder):
     return found
 
 
-def wait_for(condition, seconds=120.0):
+def wait_for(condition, seconds=120.0, pause=0.1):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 LAUNCHER = """

@@ -130,8 +130,21 @@ def test_select_says_what_was_asked_for_when_nothing_is_left():
 def test_an_untrained_method_has_no_curves_and_says_so():
     run = Pretrain.from_flat(method="random")
     assert "is not trained" in tables.reading_pretraining(pd.DataFrame([]), run)
-    figures.curves(pd.DataFrame([]), {"loss": ["loss"]})
+    fig = figures.curves(log := pd.DataFrame([]), figures.terms_of(log))
+    assert fig.axes[0].get_title() == "not trained: no curves"
     plt.close("all")
+
+
+def test_what_became_of_vicregs_terms_is_read_from_the_log():
+    def said(covariance, invariance=(0.3, 0.2, 0.1, 0.05)):
+        terms = zip(covariance, invariance, (0.8, 0.7, 0.6, 0.5), strict=True)
+        names = ["covariance", "invariance", "variance"]
+        return tables.reading_covariance(pd.DataFrame(terms, columns=names))
+
+    assert "after epoch 2 of 4 and rose while both other terms fell, as" in said((3, 1, 2, 3))
+    assert "unlike in the thesis" in said((3, 1, 2, 3), (0.3, 0.1, 0.2, 0.3))
+    assert "the last one; in the thesis it rose" in said((3, 2, 1, 0))
+    assert "after the first epoch and rose" in said((0, 1, 2, 3))
 
 
 def test_a_collapse_is_said_aloud():

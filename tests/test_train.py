@@ -20,7 +20,8 @@ from avnb.config import Pretrain
 from avnb.launch import LaunchError, launch
 from avnb.methods import METHODS, build
 from avnb.pretrain import Pretrained, describe, run_folder
-from avnb.train import Views, ended, fit, gradients, sampling_of
+from avnb.progress import MARK
+from avnb.train import State, Tally, Views, ended, fit, gradients, sampling_of, validation
 from avnb.videos import Manifest
 from avnb.worker import main
 from tests.conftest import ROOT, with_values
@@ -174,6 +175,63 @@ def test_a_collapse_is_said(tiny):
     assert "embeddings have shrunk" in health.complaint({**well, "variance": 0.97})
 
 
+def test_a_collapse_is_announced_while_it_trains(
+    tiny, vggsound, about, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(health, "SPREAD_LEAST", 9.0)  # as if directions this different were one
+    train(with_values(tiny, epochs=1), vggsound, about, tmp_path)
+    assert f'{MARK}{{"said": "collapse after epoch 1' in capfd.readouterr().out
+
+
+def test_health_is_that_of_the_whole_batch_however_it_is_divided(tiny, vggsound, about, tmp_path):
+    run = with_values(tiny, epochs=1, micro_batch=2)
+    (row,) = checkpoint.load(train(run, vggsound, about, tmp_path))["log"]
+    assert row["video_rank"] > 2 and row["audio_std"] > 0 and not health.complaint(row)
+
+
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tiny, vggsound, about, tmp_path):
+    last = train(tiny, vggsound, about, tmp_path)
+    before = last.read_bytes()
+    found = checkpoint.load(last)
+    method = build(tiny, len(vggsound), len(vggsound.classes))
+    method.load_state_dict(found["method"])
+    method.video_projector[0].weight.data[0, 0] = float("inf")
+    adam = torch.optim.Adam(method.parameters())
+    state = State(method=method, adam=adam, log=found["log"], tally=Tally(), steps=9)
+    with pytest.raises(FloatingPointError, match=r"weights.*not finite.*last good weights are in"):
+        state.save(last, about)
+    assert last.read_bytes() == before
+
+
+def test_validation_is_a_sign_of_life(tiny, vggsound, about):
+    run = with_values(tiny, method="supervised")
+    method = build(run, len(vggsound), len(vggsound.classes))
+    words = []
+    found = validation(method, Views(run, about["bands"]), vggsound, run, CPU, 0)(words.append)
+    assert words[-1] == f"validation, {len(vggsound)} of {len(vggsound)} videos"
+    assert found.keys() == {"validation_loss", "validation_accuracy"}
+
+
+def test_a_silent_collection_serves_the_method_that_only_sees(tiny, vggsound, manifests, tmp_path):
+    manifest = Manifest.load(manifests / "vggsound")
+    silent = [dataclasses.replace(v, sound_hz=0) for v in manifest.videos]
+    manifest = dataclasses.replace(manifest, videos=tuple(silent), where=tmp_path / "silent")
+    manifest.save()
+    job = pretrain.job_of(with_values(tiny, method="vicreg_v"), manifest, 1, 0)
+    assert job["about"]["bands"] is None
+    run = Pretrain.from_flat(**job["about"]["run"])
+    assert train(with_values(run, epochs=1), manifest.split("train"), job["about"], tmp_path / "r")
+    with pytest.raises(ValueError, match=r"no video of vggsound .* has an audio stream"):
+        pretrain.job_of(tiny, manifest, 1, 0)
+
+
+def test_supervised_without_validation_videos_is_refused_before_anything_trains(tiny, manifests):
+    manifest = Manifest.load(manifests / "vggsound")
+    run = with_values(tiny, method="supervised", subset_videos=10**5)
+    with pytest.raises(ValueError, match=r"usable training videos none is left.*\(100000\)"):
+        pretrain.job_of(run, manifest, 1, 0)
+
+
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
     tiny, vggsound, about, tmp_path
 ):
@@ -207,8 +265,16 @@ def run_alone(out):
     main(out)
 
 
+def written(out):
+    """When the last checkpoint was written; 0 before the first."""
+    return (out / "last.pt").stat().st_mtime_ns if (out / "last.pt").exists() else 0
+
+
 def live(out, kill_after=None):
-    """One life of the job, from a server that has imported torch already; its exit status."""
+    """One life of the job, from a server that has imported torch already; its exit status.
+
+    `kill_after` is how many checkpoints it may write, and for how many seconds more it may live.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avnb.worker"])
     (out / "begun").unlink(missing_ok=True)
@@ -216,7 +282,11 @@ def live(out, kill_after=None):
     job.start()
     if kill_after is not None:
         wait_for((out / "begun").exists)
-        job.join(kill_after)
+        saves, seconds = kill_after
+        for _ in range(saves):
+            before = written(out)
+            wait_for(lambda before=before: written(out) != before, pause=0.005)
+        job.join(seconds)
         job.kill()
     job.join()
     return job.exitcode
@@ -224,7 +294,7 @@ def live(out, kill_after=None):
 
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tiny, vggsound, about, tmp_path):
     """Bit for bit: weights, banks, optimiser, log."""
-    run = with_values(tiny, save_every_steps=1, epochs=3)
+    run = with_values(tiny, save_every_steps=1, epochs=5)
     manifest = Manifest.load(vggsound.where)
     folders = tmp_path / "whole", tmp_path / "killed"
     job = {**pretrain.job_of(run, manifest, processes=1, workers=0), "title": "test"}
@@ -232,10 +302,12 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tiny, vggsound, abo
         folder.mkdir()
         (folder / "job.json").write_text(json.dumps(job))
     assert live(folders[0]) == 0
-    begun, ended_at = ((folders[0] / f).stat().st_mtime for f in ("begun", "last.pt"))
-    rng, window = random.Random(0), (ended_at - begun) / 10
+    rng, met = random.Random(0), []
     for _ in range(10):
-        assert live(folders[1], kill_after=rng.uniform(0, window)) == -signal.SIGKILL
+        moment = rng.randint(0, 2), rng.uniform(0, 0.3)  # a step takes about as long
+        assert live(folders[1], kill_after=moment) == -signal.SIGKILL
+        met.append(written(folders[1]) and checkpoint.load(folders[1] / "last.pt")["steps"])
+    assert len(set(met)) > 4 and max(met) < steps_per_epoch(len(vggsound), run) * 5
     assert live(folders[1]) == 0
     a, b = (checkpoint.load(folder / "last.pt") for folder in folders)
     assert same_tensors(a, b)
@@ -309,12 +381,15 @@ def gradients_on(tmp_path, manifests, tiny, processes):
 
 def test_the_gradient_of_every_method_on_two_processes_is_that_on_one(tmp_path, manifests, tiny):
     """With statistics of BatchNorm, banks and negatives of the whole batch."""
-    one, two = (gradients_on(tmp_path, manifests, tiny, n) for n in (1, 2))
+    found = [gradients_on(tmp_path, manifests, tiny, n) for n in (1, 2)]
+    one, two = (each["double"] for each in found)
     assert one.keys() == two.keys()
     assert {name.split(".")[0] for name in one} == METHODS.keys() - {"random"}
     for name in one:
         assert one[name].dtype == torch.double
         torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9, msg=name)
+    for name, loss in found[0]["half"].items():
+        torch.testing.assert_close(found[1]["half"][name], loss, rtol=0.15, atol=0.1, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +412,14 @@ def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, 
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     pretrain.pretrain(run, manifest, runs, processes=2)
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_fewer_validation_videos_than_processes_are_enough(tiny, manifests, tmp_path):
+    run = with_values(tiny, method="supervised", epochs=1, validation_videos=1)
+    manifest = Manifest.load(manifests / "vggsound")
+    folder = pretrain.pretrain(run, manifest, tmp_path, processes=2)
+    ((row),) = Pretrained(run=run, folder=folder).log
+    assert row["validation_accuracy"] in (0, 1) and row["validation_loss"] > 0
 
 
 def test_compiled_encoders_learn_the_same(tiny, manifests, tmp_path):
@@ -387,12 +470,15 @@ def test_parts_that_do_not_fit_are_refused_in_words(trained):
 
 def test_what_a_run_would_cost_is_measured_and_leaves_nothing(trained, tmp_path, capsys):
     run, manifest, _, folder = trained
-    found = cost.measure(run, manifest, tmp_path, processes=1, steps=4)
-    assert found.step_seconds > 0 and found.clips == run.optim.batch
+    epoch = steps_per_epoch(run.subset.subset_videos, run)
+    found = cost.measure(run, manifest, tmp_path, processes=1, steps=epoch + 2)
+    assert 0 < found.step_seconds < 60 and found.clips == run.optim.batch
     assert found.steps == run.optim.epochs * steps_per_epoch(run.subset.subset_videos, run)
     assert found.hours == pytest.approx(found.step_seconds * found.steps / 3600)
     assert found.checkpoint_bytes == pytest.approx((folder / "last.pt").stat().st_size, rel=0.05)
     assert list(tmp_path.iterdir()) == [] and "clips/s on 1 processes" in str(found)
+    other = with_values(run, seed=1)
+    assert pretrain.outstanding([run, other], manifest, folder.parent) == [other]
 
 
 def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
@@ -406,6 +492,8 @@ def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
     values = run.flat()
     drop = Pretrain.from_flat(**{**values, "missing_sound": "drop"})
     assert subsets.training(manifest, drop)[0] == train.with_sound()
+    about = pretrain.job_of(drop, manifest, 1, 0)["about"]
+    assert (about["videos"], about["without_sound"]) == (len(train) - silent, silent)
     error = Pretrain.from_flat(**{**values, "missing_sound": "error"})
     with pytest.raises(ValueError, match=f"{silent} of {len(train)} training videos"):
         subsets.training(manifest, error)
