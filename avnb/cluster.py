@@ -257,6 +257,7 @@ def cancel(folder: Path) -> None:
     """End the job that was submitted for the run in `folder`, if it is still going."""
     if found := remembered(folder):
         ask("scancel", found[0])
+        (folder / "slurm.json").unlink()
         print(f"job {found[0]} of SLURM was cancelled")
 
 

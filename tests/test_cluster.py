@@ -9,12 +9,14 @@ import threading
 import time
 
 import pytest
+from tqdm import tqdm
 
-from avnb import checkpoint, cluster, subsets
+from avnb import checkpoint, cluster, cost, subsets
 from avnb.cluster import Cast, Slurm
 from avnb.config import PROFILES, Pretrain
 from avnb.launch import LaunchError
 from avnb.pretrain import Pretrained, job_of, pretrain, processes_of, run_folder
+from avnb.progress import MARK
 from avnb.train import Trained
 from avnb.videos import Manifest
 from tests.conftest import ROOT
@@ -156,6 +158,20 @@ def test_what_sbatch_refuses_is_said_in_its_words(nodes, tmp_path):
         cluster.launch(tmp_path, cast, title="job")
 
 
+def test_what_a_run_would_cost_there_is_measured_there(nodes, manifest, tmp_path):
+    found = cost.measure(RUN, manifest, tmp_path, launcher="slurm", steps=4)
+    assert 0 < found.step_seconds < 60 and list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_nobody_can_return_to_is_cancelled(nodes, manifest, tmp_path):
+    (tmp_path / "job.json").write_text(json.dumps(job_of(RUN, manifest, 1, 0)))
+    job = cluster.submit(tmp_path, Cast(processes=1, slurm=HELD))
+    assert cluster.state(job) == ("PENDING", "JobHeldUser")
+    cluster.cancel(tmp_path)
+    assert cluster.state(job)[0] == "CANCELLED" and not (tmp_path / "slurm.json").exists()
+    cluster.cancel(tmp_path)  # there is none
+
+
 # ---- without a cluster --------------------------------------------------------------------------
 
 
@@ -186,6 +202,21 @@ def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LaunchError, match=r"`sbatch`, which is not on.*login node.*'local'"):
         pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm")
+
+
+def test_where_nobody_can_ask_for_the_runs_job_it_is_not_trained_over(tmp_path, monkeypatch):
+    (tmp_path / "slurm.json").write_text(json.dumps({"job": "7", "values": {}}))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match=r"`squeue` is not here.*delete that file"):
+        cluster.check(tmp_path, None)
+
+
+def test_what_a_job_says_is_shown_even_if_its_bar_moves_on(capsys):
+    lines = [MARK + '{"said": "collapse"}', "a line", MARK + '{"done": 3, "total": 9, "note": "x"}']
+    with tqdm(total=0) as bar:
+        assert cluster.listen(None, iter([lines]), bar, 0) > 0
+        assert (bar.n, bar.total) == (3, 9)
+    assert "collapse" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
