@@ -72,8 +72,10 @@ class SharedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:  # noqa: D102
         dims = [d for d in range(x.ndim) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
         (wide,) = at_least_float(x)
-        var, mean = torch.var_mean(wide, dims, correction=0)
+        mean = wide.mean(dims)  # in two passes: on the CPU, var_mean takes 15 times as long
+        var = (wide - mean.view(shape)).square_().mean(dims)
         means, variances = gather_rows(torch.stack([mean, var])[None]).unbind(1)  # [W, C] each
         mean, var = means.mean(0), variances.mean(0) + means.var(0, correction=0)
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())

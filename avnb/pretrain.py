@@ -182,7 +182,7 @@ def job_of(run: Pretrain, manifest: Manifest, processes: int, workers: int) -> d
     train_ids, validation_ids = subsets.files(manifest, run.subset)
     dropped = len(subsets.chosen(manifest, train_ids)) - len(train)
     needed = run.hears or train.with_sound().videos
-    statistics = bands(train, run, workers=max(1, workers)) if needed else None
+    statistics = bands(train, run, workers=max(workers, cores())) if needed else None
     return {
         "about": describe(run, train, statistics, dropped=dropped),
         "manifest": str(manifest.where.resolve()),
