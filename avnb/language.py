@@ -208,6 +208,19 @@ def load_or_stand_in(name: str) -> LanguageModel:
         return LanguageModel(other.name, other.place, other.encoder, name, (str(error),))
 
 
+def load_pair(text: str) -> tuple[LanguageModel, LanguageModel]:
+    """Two models, `"first, second"`, by names or folders; the second may have a stand-in.
+
+    Raises:
+        ModelNotFoundError: as `load`.
+        ValueError: when there are not two.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise ValueError(f"{text!r}: name two language models, divided by a comma")
+    return load(names[0]), load_or_stand_in(names[1])
+
+
 def brief(error: Exception) -> str:
     """The first line of an error's message, or its kind where it has none."""
     lines = str(error).strip().splitlines()

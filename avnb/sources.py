@@ -35,7 +35,7 @@ class Given:
     run: Pretrain
 
 
-def given(path: Path) -> Given:
+def given(file: Path | str) -> Given:
     """The source that a checkpoint of this package, or a released one, describes.
 
     Its id is that of the run which wrote it, wherever the file lies now. A released file does
@@ -45,11 +45,12 @@ def given(path: Path) -> Given:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither.
     """
+    path = Path(file).expanduser().resolve()
     _, _, about = checkpoint.encoders(path)
     run = Pretrain.from_flat(**about["run"])
     if about["data"] is None:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        with path.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()[:8]
         return Given(name=f"{run.method}-released-{content}", checkpoint=path, run=run)
     return Given(name=run_name(run, about["data"]), checkpoint=path, run=run)
 
@@ -96,5 +97,5 @@ def sources(
     wanted = methods_of(methods)
     if not checkpoint_file:
         return dict(pretrained(work, wanted, data=data, seed=seed, processes=processes))
-    one = given(Path(checkpoint_file).expanduser().resolve())
+    one = given(checkpoint_file)
     return {"random": untrained(one.run, work.runs), one.run.method: one}

@@ -232,6 +232,12 @@ def test_the_packaged_model_gives_the_authors_cosines(minilm, targets):
         assert all(abs(found[name] - best[name]) < 1e-4 for name in best), query
 
 
+@pytest.mark.parametrize("text", ["all-MiniLM-L6-v2", "a,b,c", "a,", ""])
+def test_not_two_language_models_are_an_error_that_says_so(text):
+    with pytest.raises(ValueError, match="name two language models, divided by a comma"):
+        language.load_pair(text)
+
+
 def test_similarity_takes_a_name_a_model_or_an_encoder(minilm):
     asked, searched = ["hair drying", "yo yo"], ["blow dry hair", "yo yo", "punch"]
     cosines = concepts.similarity(asked, searched, minilm)
