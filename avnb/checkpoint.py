@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avnb.config import Pretrain
+from avnb.config import Pretrain, binding
 from avnb.encoders import AudioEncoder, VideoEncoder
 from avnb.methods import Method, build
 
@@ -118,7 +118,7 @@ def differences(has: dict[Any, Any], wants: dict[Any, Any], prefix: str = "") ->
 
 def check_same(path: Path, has: dict[str, Any], wants: dict[str, Any]) -> None:
     """Raise CheckpointError, with the differences, unless the same run wrote the file."""
-    if lines := differences(has, wants):
+    if lines := differences(binding(has), binding(wants)):
         more = [f"  and {len(lines) - 8} other values"] if len(lines) > 8 else []
         raise CheckpointError(
             "\n".join([f"{path} was written by another run.", *lines[:8], *more])

@@ -160,8 +160,7 @@ class Task:
         if spent > 0.8 * self.minutes and saved(self.folder) == self.first:
             raise RuntimeError(
                 f"{self.minutes} minutes were too short for one checkpoint, from which a job can "
-                "go on: give `minutes` more, or take more processes; with a lower "
-                "`save_every_steps` it is another run, which begins anew"
+                "go on: give `minutes` more, take more processes, or lower `save_every_steps`"
             )
         return DelayedSubmission(Task(self.folder, self.minutes, self.gpus_per_node))
 

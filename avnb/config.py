@@ -244,6 +244,10 @@ class Optim:
         return epoch / max(1, self.epochs - 1)
 
 
+# Values that change no number: with others, a run that has begun goes on.
+FREE = frozenset({"save_every_steps", "window_steps"})
+
+
 class Flat:
     """Values that can be set by their own name, whichever group they stand in."""
 
@@ -307,7 +311,7 @@ def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Flat):
-    """A pre-training run. Its id is a hash of these values and of the data set's digest."""
+    """A pre-training run. Its id is a hash of these values, but FREE, and of the data's digest."""
 
     method: Method = "xid"
     seed: int = 0
@@ -559,6 +563,15 @@ def profile(name: str) -> dict[str, dict[str, Any]]:
     if name not in PROFILES:
         raise ValueError(unknown_name("profile", name, PROFILES))
     return PROFILES[name]
+
+
+def binding(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a run without the values of FREE, in whichever group they stand."""
+    return {
+        name: binding(value) if isinstance(value, Mapping) else value
+        for name, value in about.items()
+        if name not in FREE
+    }
 
 
 def digest(values: Any) -> str:

@@ -26,7 +26,7 @@ from avnb.batches import (
 )
 from avnb.classifier import Start
 from avnb.cluster import Cast, Slurm
-from avnb.config import Evaluation, Finetune, digest
+from avnb.config import Evaluation, Finetune, binding, digest
 from avnb.features import device
 from avnb.files import locked, write_aside
 from avnb.pretrain import (
@@ -78,7 +78,7 @@ def describe(run: Finetune, start: Start, manifest: Manifest) -> dict[str, Any]:
 
 def run_folder(runs: Path, about: dict[str, Any]) -> Path:
     """The folder of a run; its name holds a hash of all that the run is."""
-    made_of = digest({**about, "format": checkpoint.FORMAT})
+    made_of = digest(binding({**about, "format": checkpoint.FORMAT}))
     return runs / f"finetune-{about['data_set']}-{about['start']['method']}-{made_of}"
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from avnb import checkpoint, cluster, subsets
 from avnb.batches import Arrivals, Sampling, VideoClips, steps_per_epoch, worth_starting
 from avnb.cluster import Cast, Slurm
-from avnb.config import Pretrain, digest, unknown_name
+from avnb.config import Pretrain, binding, digest, unknown_name
 from avnb.files import locked, write_aside
 from avnb.launch import launch
 from avnb.methods import METHODS, build
@@ -29,9 +29,9 @@ Launcher = Literal["local", "slurm"]
 
 
 def run_name(run: Pretrain, data: str) -> str:
-    """The id of a run: its method and a hash of all values, of the digest `data` and of FORMAT."""
+    """The id of a run: its method and a hash of its values, of the digest `data` and of FORMAT."""
     made_of = {"run": run.flat(), "data": data, "format": checkpoint.FORMAT}
-    return f"{run.method}-{digest(made_of)}"
+    return f"{run.method}-{digest(binding(made_of))}"
 
 
 def run_folder(runs: Path, run: Pretrain, manifest: Manifest) -> Path:

@@ -314,6 +314,30 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tiny, vggsound, abo
     assert (folders[0] / "log.jsonl").read_text() == (folders[1] / "log.jsonl").read_text()
 
 
+def test_saving_and_reading_ahead_may_change_while_a_run_lasts(tiny, vggsound, tmp_path):
+    run = with_values(tiny, save_every_steps=1, epochs=2)
+    other = with_values(run, save_every_steps=1000, window_steps=2)
+    manifest = Manifest.load(vggsound.where)
+    assert pretrain.located(run, manifest, tmp_path).folder.name == (
+        pretrain.located(other, manifest, tmp_path).folder.name
+    )
+    jobs = [
+        {**pretrain.job_of(one, manifest, processes=1, workers=0), "title": "test"}
+        for one in (run, other)
+    ]
+    folders = tmp_path / "whole", tmp_path / "changed"
+    for folder in folders:
+        folder.mkdir()
+        (folder / "job.json").write_text(json.dumps(jobs[0]))
+    assert live(folders[0]) == 0
+    assert live(folders[1], kill_after=(2, 0)) == -signal.SIGKILL
+    (folders[1] / "job.json").write_text(json.dumps(jobs[1]))
+    assert live(folders[1]) == 0
+    a, b = (checkpoint.load(folder / "last.pt") for folder in folders)
+    assert b["about"]["run"]["window_steps"] == 2
+    assert same_tensors(a, {**b, "about": a["about"]})
+
+
 def test_another_runs_checkpoint_is_refused_with_the_difference(tiny, vggsound, about, tmp_path):
     train(tiny, vggsound, about, tmp_path)
     other = {**about, "run": {**about["run"], "lr": 0.5}}
