@@ -19,8 +19,8 @@ from nbclient.exceptions import DeadKernelError
 from tqdm import tqdm
 from traitlets import Unicode
 
-from avnb import parameters, tables
-from avnb.config import digest, profile
+from avnb import parameters
+from avnb.config import SIZES, digest, profile
 from avnb.files import write_aside
 from avnb.workspace import Workspace, project_root
 
@@ -152,8 +152,8 @@ def staged(notebook: Any, size: str) -> Any:
     """An executed notebook as a page: its size, one parameters cell, no traces of papermill's."""
     cell = tagged(notebook, "parameters")
     sized = cell is not None and "profile" in parameters.declared(cell.source)
-    if sized and size in tables.SIZES:
-        note = f":::{{note}}\n{tables.SIZES[size]}\n:::"
+    if sized and size in SIZES:
+        note = f":::{{note}}\n{SIZES[size]}\n:::"
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="made-at-size"))
     injected = tagged(notebook, "injected-parameters")
     declared_cell = tagged(notebook, "parameters")

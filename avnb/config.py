@@ -558,6 +558,15 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+# What is said beside the numbers of a profile.
+SIZES = {
+    "smoke": "This was made at **smoke** size, which only shows that every part works: its "
+    "numbers mean nothing.",
+    "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
+    "show whether the method learns, and say nothing about real videos at full scale.",
+}
+
+
 def profile(name: str) -> dict[str, dict[str, Any]]:
     """The profile's differences to the thesis, by group; ValueError for an unknown name."""
     if name not in PROFILES:

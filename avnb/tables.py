@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from avnb.concepts import Matched, outliers
-from avnb.config import Pretrain
+from avnb.config import SIZES, Pretrain
 from avnb.encoders import AudioEncoder, Layer, VideoEncoder, layers
 from avnb.fewshot import PARTS
 from avnb.figures import METHOD_NAMES, pair_title, rows_where
@@ -150,14 +150,6 @@ def clip_costs(runs: Mapping[str, Pretrain]) -> pd.DataFrame:
             "GMAC": sum(layer.macs for layer in both) / 1e9,
         }
     return pd.DataFrame.from_dict(lines, orient="index")
-
-
-SIZES = {
-    "smoke": "This was made at **smoke** size, which only shows that every part works: its "
-    "numbers mean nothing.",
-    "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
-    "show whether the method learns, and say nothing about real videos at full scale.",
-}
 
 
 def reading(rows: pd.DataFrame, pairs: list[tuple[str, str]], profile: str) -> str:
