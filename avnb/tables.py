@@ -45,8 +45,8 @@ def beside_published(
 ) -> pd.DataFrame:
     """Our numbers beside the thesis's, one line a level, metric and method.
 
-    `difference` is ours less the thesis's, in points; `run` is the id of the run whose encoder
-    was measured, which names its folder.
+    `difference` is ours less the thesis's, in points; `run` is the end of the id of the run
+    whose encoder was measured; the id names its folder.
 
     Args:
         ours: result rows, or what `results.over_seeds` makes of them.
@@ -66,7 +66,8 @@ def beside_published(
                 line["thesis"] = with_interval(same)
                 line["difference"] = f"{row['value'] - same['value']:+.1f}"
             line |= {"chance": f"{row['chance']:.1f}", "n": str(int(row["n"]))}
-            lines.append(line | {"profile": row["profile"], "run": row["run"]})
+            run = row["run"].rpartition("-")[2]  # the rest of the id stands in the row already
+            lines.append(line | {"profile": row["profile"], "run": run})
     columns = ["level", "metric", "method", "here", "thesis", "difference", "chance", "n"]
     table = pd.DataFrame(lines, columns=[*columns, "profile", "run"]).fillna("–")
     return table.set_index(["level", "metric", "method"])

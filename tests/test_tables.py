@@ -14,7 +14,7 @@ from avnb.videos import Manifest
 
 def row(method, value, low, high, **more):
     base = {"task": "probe", "metric": "top1", "level": "clip", "dataset": "ucf101", "n": 40,
-            "chance": 8.3, "profile": "demo", "run": method, "seed": 0}  # fmt: skip
+            "chance": 8.3, "profile": "demo", "run": f"{method}-0a1b2c3d", "seed": 0}  # fmt: skip
     return results.Row(method=method, value=value, low=low, high=high, **{**base, **more})
 
 
@@ -46,7 +46,12 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
     one = table.loc[("clip", "top1", "Random")]
     assert (one["thesis"], one["difference"]) == ("4.76", "+25.2")
     assert one["here"] == "30.0\xa0[25.0,\xa035.0]"  # spaces where no line breaks
-    assert (one["n"], one["chance"], one["profile"], one["run"]) == ("40", "8.3", "demo", "random")
+    assert (one["n"], one["chance"], one["profile"], one["run"]) == (
+        "40",
+        "8.3",
+        "demo",
+        "0a1b2c3d",
+    )
     assert table.loc[("video", "top5", "xID"), "difference"] == "-20.9"
     assert list(table.loc[("other", "top1", "xID")][["thesis", "difference"]]) == ["–", "–"]
     assert table.xs("clip").index.tolist() == [("top1", "Random"), ("top1", "xID")]
