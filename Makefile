@@ -30,13 +30,14 @@ book: install ## everything at demo size: synthetic videos, pre-training, all no
 smoke: install ## as `make book`, at the smallest size, in under three minutes
 	$(BIN)/python -m avnb book --profile smoke
 
+# Three files of tests at once: on two cores, one of them often waits for a process or a clock.
 test: install ## install what tests need, lint, type-check, run all tests
 	@command -v chromium >/dev/null || .ci/browser
 	@command -v sbatch >/dev/null || .ci/slurm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
