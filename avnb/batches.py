@@ -7,6 +7,7 @@ are due soon.
 """
 
 import itertools
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
@@ -202,8 +203,12 @@ class VideoClips(Dataset[Batch]):
 
 
 def start_worker(number: int) -> None:
-    """A loader's worker computes with one thread and does not outlive its process."""
+    """A loader's worker computes with one thread and does not outlive its process.
+
+    What a cluster signals to a job before its end is for that process to answer.
+    """
     die_with_parent()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -260,32 +260,50 @@ def cancel(folder: Path) -> None:
         print(f"job {found[0]} of SLURM was cancelled")
 
 
-def launch(folder: Path, cast: Cast, *, title: str, stall_seconds: float = 900.0) -> None:
-    """Train the run in `folder`, which holds `job.json`, on a cluster, and wait for the end.
+def launch(
+    folders: Sequence[Path], cast: Cast, *, title: str, stall_seconds: float = 900.0
+) -> None:
+    """Train the runs in `folders`, which hold `job.json`, on a cluster, and wait for their ends.
 
-    Returns to the run's job if there is one. An interrupt leaves the job to SLURM and says how to
-    come back and how to end it; one that runs but says nothing for `stall_seconds` is cancelled.
+    All are submitted at once, but for those that have a job, which is returned to. An interrupt
+    leaves the jobs to SLURM and says how to come back and how to end them; one that runs but says
+    nothing for `stall_seconds` is cancelled.
 
     Raises:
         LaunchError: when SLURM is not there or refuses, or when the job fails; then the message
             holds the failing process's traceback.
     """
-    import submitit
+    jobs = {folder: begun(folder, cast) for folder in map(Path.resolve, folders)}
+    waiting = dict(jobs)
+    try:
+        for folder, number in jobs.items():
+            attend(folder, number, cast, title, stall_seconds)
+            del waiting[folder]
+    except (KeyboardInterrupt, LaunchError):
+        for number in waiting.values():
+            if going(state(number)[0]):
+                goes_on = f"job {number} goes on; the same call returns to it"
+                print(f"{goes_on}, `scancel {number}` ends it", file=sys.stderr)
+        raise
 
-    folder = folder.resolve()
+
+def begun(folder: Path, cast: Cast) -> str:
+    """The number of the job that trains the run in `folder`, submitted if there is none."""
     check(folder, cast)
     found = remembered(folder)
     number = found[0] if found else submit(folder, cast)
-    print(f"{title}: job {number} of SLURM; its output is in {folder / 'slurm'}")
+    print(f"{folder.name}: job {number} of SLURM; its output is in {folder / 'slurm'}")
+    return number
+
+
+def attend(folder: Path, number: str, cast: Cast, title: str, stall_seconds: float) -> None:
+    """Show how a job goes until it ends; LaunchError when it fails."""
+    import submitit
+
     job = submitit.SlurmJob[None](folder / "slurm", number, tasks=range(cast.processes))
-    try:
-        how = follow(job, title, stall_seconds)
-    except KeyboardInterrupt:
-        goes_on = f"job {number} goes on; the same call returns to it, `scancel {number}` ends it"
-        print(f"{title}: {goes_on}", file=sys.stderr)
-        raise
+    how = follow(job, f"{title}, {folder.name}", stall_seconds)
     (folder / "slurm.json").unlink(missing_ok=True)
-    settle(job, how, title)
+    settle(job, how, f"{title}, {folder.name}")
 
 
 def submit(folder: Path, cast: Cast) -> str:

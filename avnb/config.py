@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 Method = Literal["xid", "vicreg_av", "vicreg_v", "supervised", "random"]
 Missing = Literal["silence", "drop", "error"]
+LIKE_THIS = """write names and values like this: '{"precision": "bf16", "lr": 0.001}'"""
 
 
 def check_range(owner: object, low: float, high: float, *names: str) -> None:
@@ -51,6 +52,17 @@ def methods_of(text: str) -> tuple[Method, ...]:
             + ", ".join(known)
         )
     return tuple(typing.cast(Method, name) for name in names)
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """`'{"precision": "bf16"}'` -> {"precision": "bf16"}; ValueError when it is not such JSON."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"values = {text!r} is not JSON ({error}); {LIKE_THIS}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"values = {text!r} gives no names; {LIKE_THIS}")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +245,9 @@ class Optim:
         check_range(self, 1, 10**6, "epochs", "batch", "shards", "lr_decay_every_epochs")
         check_range(self, 0, 10, "lr", "weight_decay")
         if self.batch % self.shards:
-            raise ValueError(f"Optim.batch must be a multiple of shards, got {self}")
+            raise ValueError(
+                f"Optim.batch must be a multiple of shards, got {self.batch} and {self.shards}"
+            )
 
     def lr_at(self, epoch: int) -> float:
         """Rate of the given epoch, counted from 0."""
@@ -244,8 +258,9 @@ class Optim:
         return epoch / max(1, self.epochs - 1)
 
 
-# Values that change no number: with others, a run that has begun goes on.
-FREE = frozenset({"save_every_steps", "window_steps"})
+# Values that fit a run to a machine: as with the number of processes, a run that has begun goes on
+# with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as 8 x 16.
+FREE = frozenset({"micro_batch", "save_every_steps", "window_steps"})
 
 
 class Flat:
@@ -404,7 +419,9 @@ class Tuning:
         check_range(self, 0, 10, "lr", "lr_factor")
         check_range(self, 0, 1, "first_fall", "second_fall", "third_fall")
         if self.batch % self.shards:
-            raise ValueError(f"Tuning.batch must be a multiple of shards, got {self}")
+            raise ValueError(
+                f"Tuning.batch must be a multiple of shards, got {self.batch} and {self.shards}"
+            )
 
     @property
     def epochs(self) -> int:

@@ -1,5 +1,6 @@
 """What a run would cost on this hardware: some of its steps, measured."""
 
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -61,6 +62,7 @@ def measure(
         LaunchError, ValueError: as `pretrain`.
     """
     slurm = slurm or Slurm()
+    slurm = dataclasses.replace(slurm, minutes=min(slurm.minutes, 30))  # waits less in the queue
     processes = processes_of(processes, run.optim.shards, launcher, nodes, slurm)
     cast = Cast(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
     runs.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """How to read: a video file and times in seconds -> RGB frames and mono sound.
 
-The container is opened once and read forward once, whatever number of clips is wanted.
+A file is read forward once, whatever number of clips is wanted; where only its later pictures
+are, they are sought, and the sound is read from its beginning.
 Frames are [H, W, 3] uint8; sound is [samples] float32, resampled by FFmpeg.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,7 +246,7 @@ def read(
     samples: int = 0,
     hz: int = 16_000,
 ) -> Array | None:
-    """Read pictures and, if starts are given, sound, in one pass over the file.
+    """Read pictures and, if starts are given, sound. Each is the same whatever else is read.
 
     Args:
         times: [N] seconds from the beginning, each in [0, seconds), in any order.
@@ -261,27 +263,24 @@ def read(
     Raises:
         DecodeError: when the file cannot be read.
     """
-    with opened(path) as container:
-        track, streams = None, [picture_stream(path, container)]
-        begin = float(times.min())
+    with contextlib.ExitStack() as files:
+        container = files.enter_context(opened(path))
+        seen, track = picture_stream(path, container), None
         if sound_starts is not None and container.streams.audio:
             ends = sound_starts + samples / hz
-            wraps = bool((ends > seconds).any())
-            begin = 0.0 if wraps else min(begin, float(sound_starts.min()))
-            track = Track(hz, seconds if wraps else float(ends.max()))
-            streams.append(container.streams.audio[0])
-        pictures = Pictures(times, take, Upright(streams[0]))
+            track = Track(hz, seconds if (ends > seconds).any() else float(ends.max()))
+        pictures = Pictures(times, take, Upright(seen))
+        begin = float(times.min())
         try:
             if begin > SEEK_AFTER_SECONDS:
                 container.seek(round((begin - 0.5 + start) * av.time_base))
-            for frame, at in timed(container, streams, start):
-                if isinstance(frame, av.AudioFrame):
-                    if track is not None and track.wanting:
-                        track.hear(frame, at)
-                elif pictures.wanting:
-                    pictures.see(frame, at)
-                if not pictures.wanting and (track is None or not track.wanting):
-                    break
+                collect(container, [seen], start, pictures, None)
+                if track is not None:  # its decoder and resampler remember what came before
+                    again = files.enter_context(opened(path))
+                    collect(again, [again.streams.audio[0]], start, None, track)
+            else:
+                heard = [container.streams.audio[0]] if track is not None else []
+                collect(container, [seen, *heard], start, pictures, track)
             if track is not None and track.pieces:
                 track.hear(None, 0.0)
         except av.error.FFmpegError as error:
@@ -294,6 +293,21 @@ def read(
         if track is None:
             return np.zeros((len(sound_starts), samples), np.float32)
         return track.cut(sound_starts, samples, seconds)
+
+
+def collect(
+    container: Any, streams: list[Any], zero: float, pictures: Pictures | None,
+    track: Track | None,
+) -> None:  # fmt: skip
+    """Hand frames of the streams to those who want them, until nobody does."""
+    for frame, at in timed(container, streams, zero):
+        if isinstance(frame, av.AudioFrame):
+            if track is not None and track.wanting:
+                track.hear(frame, at)
+        elif pictures is not None and pictures.wanting:
+            pictures.see(frame, at)
+        if not any(one is not None and one.wanting for one in (pictures, track)):
+            break
 
 
 def stills(path: Path, times: Array, *, seconds: float, start: float = 0.0) -> list[Array]:

@@ -38,6 +38,14 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def share_statistics(module: nn.Module) -> None:
+    """Give every process the first one's running statistics of BatchNorm."""
+    for part in module.modules():
+        if world_size() > 1 and isinstance(part, _BatchNorm):
+            for statistic in part.buffers(recurse=False):
+                dist.broadcast(statistic, 0)
+
+
 class GatherRows(torch.autograd.Function):
     """`gather_rows` with a gradient: what all processes ask of a row, added up."""
 

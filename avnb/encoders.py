@@ -155,7 +155,7 @@ class Projector(nn.Sequential):
 class Expander(nn.Sequential):
     """Three linear layers from features to a wide embedding, BatchNorm and ReLU between them.
 
-    Without biases, which BatchNorm and the loss's own centring would take out again.
+    Where BatchNorm follows there is no bias: it would take it out again.
     """
 
     def __init__(self, features: int, dim: int):
@@ -166,7 +166,7 @@ class Expander(nn.Sequential):
             nn.Linear(dim, dim, bias=False),
             nn.BatchNorm1d(dim),
             nn.ReLU(inplace=True),
-            nn.Linear(dim, dim, bias=False),
+            nn.Linear(dim, dim),
         )
         initialise(self)
 

@@ -6,7 +6,7 @@ Shapes: V videos, C clips of each.
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from avnb.batches import (
 )
 from avnb.classifier import Start
 from avnb.cluster import Cast, Slurm
-from avnb.config import Evaluation, Finetune, binding, digest
+from avnb.config import Evaluation, Finetune, binding, digest, methods_of, values_of
 from avnb.features import device
 from avnb.files import locked, write_aside
 from avnb.pretrain import (
@@ -45,24 +45,24 @@ from avnb.workspace import Workspace
 
 
 def starts(
-    work: Workspace, methods: Iterable[str], *, file: str = "", data: str = "", seed: int = 0,
-    processes: int = 0,
+    work: Workspace, methods: str, *, file: str = "", data: str = "",
+    values: str = "{}", seed: int = 0, processes: int = 0,
 ) -> dict[str, Start]:  # fmt: skip
     """What fine-tuning starts from, by method; what is not pre-trained yet is pre-trained now.
 
     A checkpoint `file`, when named, stands for all pre-trained methods, under the name that its
-    run has. `random` needs no data. The rest is as in `pretrained`.
+    run has. `random` needs no data. The rest is as in `sources.sources`.
     """
-    found = {}
-    wanted = list(methods)
+    found, changes = {}, values_of(values)
+    wanted = list(methods_of(methods))
     if "random" in wanted:
-        found["random"] = Start(run=work.pretraining(method="random", seed=seed))
+        found["random"] = Start(run=work.pretraining(method="random", seed=seed, **changes))
     if file:
         own = Start.read(Path(file).expanduser())
         return {**found, own.run.method: own}
     others = [method for method in wanted if method != "random"]
     if others:
-        runs = pretrained(work, others, data=data, seed=seed, processes=processes)
+        runs = pretrained(work, others, data=data, seed=seed, processes=processes, changes=changes)
         found |= {m: Start(run=run.run, file=run.checkpoint) for m, run in runs.items()}
     return found
 

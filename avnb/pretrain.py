@@ -134,11 +134,15 @@ def resolved(processes: int, shards: int) -> int:
     """
     gpus, allowed = torch.cuda.device_count(), dividing(shards)
     if processes == 0:
-        return max(n for n in allowed if n <= (gpus or cores()))
+        chosen = max(n for n in allowed if n <= (gpus or cores()))
+        if chosen < gpus:
+            print(f"{chosen} of {gpus} GPUs are used: {shards} shards are dealt to them evenly")
+        return chosen
     if processes not in allowed:
         raise ValueError(
             f"{processes} processes cannot share {shards} shards evenly: take one of {allowed}, "
-            "0 (chosen for you), or set `shards` to a multiple of the processes"
+            "0 (chosen for you), or set `shards` to a number that the processes divide and that "
+            "divides `batch`"
         )
     if gpus and processes > gpus:
         raise ValueError(f"{processes} processes, but {gpus} GPUs: take at most {gpus}, or 0")
@@ -315,10 +319,7 @@ def carry_out(
         LaunchError: when one fails.
     """
     if launcher == "slurm":
-        for folder in folders:
-            cluster.launch(
-                folder, cast, title=f"{title}, {folder.name}", stall_seconds=stall_seconds
-            )
+        cluster.launch(folders, cast, title=title, stall_seconds=stall_seconds)
     elif folders:
         launch(
             ["train", *map(str, folders)], processes=cast.processes, folder=folders[0],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avnb import checkpoint
-from avnb.config import Pretrain, methods_of
+from avnb.config import Pretrain, methods_of, values_of
 from avnb.files import locked
 from avnb.methods import build
 from avnb.pretrain import pretrained, run_name
@@ -75,8 +75,8 @@ def untrained(run: Pretrain, runs: Path) -> Given:
 
 
 def sources(
-    work: Workspace, methods: str, checkpoint_file: str = "", *, data: str = "", seed: int = 0,
-    processes: int = 0,
+    work: Workspace, methods: str, checkpoint_file: str = "", *, data: str = "",
+    values: str = "{}", seed: int = 0, processes: int = 0,
 ) -> dict[str, Source]:  # fmt: skip
     """What a notebook evaluates, by method: runs of the workspace, or one checkpoint and `random`.
 
@@ -86,16 +86,21 @@ def sources(
         checkpoint_file: a file of ours or a released one, evaluated instead of all `methods`
             beside the same encoders without pre-training; '' for none.
         data: folder of VGGSound, '' for synthetic videos.
+        values: of the runs, where they differ from the workspace's, as JSON.
         seed: of the runs.
         processes: for pre-training; 0 for one a GPU, or else one a core.
 
     Raises:
-        ValueError: for a method that does not exist.
+        ValueError: for a method that does not exist, or values that are not JSON.
         FileNotFoundError: when the file is not there.
         CheckpointError: when it is no checkpoint.
     """
     wanted = methods_of(methods)
     if not checkpoint_file:
-        return dict(pretrained(work, wanted, data=data, seed=seed, processes=processes))
+        return dict(
+            pretrained(
+                work, wanted, data=data, seed=seed, processes=processes, changes=values_of(values)
+            )
+        )
     one = given(checkpoint_file)
     return {"random": untrained(one.run, work.runs), one.run.method: one}

@@ -193,7 +193,11 @@ class State:
             write_log(last.with_name("log.jsonl"), self.log)
 
     def restore(self, last: Path, about: dict[str, Any], device: torch.device) -> None:
-        """Go back to where `last` was written, if it is there."""
+        """Go back to where `last` was written, if it is there.
+
+        Raises:
+            CheckpointError: when it is another run's, or not the same for all processes.
+        """
         if last.exists():
             found = checkpoint.load(last)
             checkpoint.check_same(last, found["about"], about)
@@ -201,6 +205,12 @@ class State:
             self.adam.load_state_dict(found["optimiser"])
             self.log, self.steps = list(found["log"]), found["steps"]
             self.tally = Tally.restored(found["sums"], device)
+        steps = dist.gather_rows(torch.tensor([self.steps], device=device)).tolist()
+        if len(set(steps)) > 1:  # a shared disk may be slow to show a file everywhere
+            raise checkpoint.CheckpointError(
+                f"the processes found {last} after {steps} steps: wait until all nodes see the "
+                "same file, and start again"
+            )
 
 
 def finite(module: nn.Module) -> bool:
@@ -248,13 +258,15 @@ def fit(
     adam = torch.optim.Adam(trained, lr=optim.lr_at(0), weight_decay=optim.weight_decay)
     state = State(method=method, adam=adam, log=[], tally=Tally(), steps=0)
     state.restore(last, about, device)
+    begun = state.steps
     if dist.rank() == 0:
         write_log(out / "log.jsonl", state.log)  # an interruption may have come before its turn
     model = parallel(method)
 
     def step(batch: Batch, progress: float) -> None:
-        if state.tally.sums and state.steps % compute.save_every_steps == 0:
-            state.save(last, about)  # in the middle of an epoch
+        middle = state.tally.sums and state.steps > begun  # of an epoch, and not just read
+        if middle and state.steps % compute.save_every_steps == 0:
+            state.save(last, about)
         adam.zero_grad(set_to_none=True)
         method.embedded.clear()
         terms = gradients(model, views, batch, progress, compute.micro_batch, device)
@@ -316,10 +328,9 @@ def process_group() -> Iterator[torch.device]:
         yield device
         return
     torch.distributed.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield device
-    finally:
-        torch.distributed.destroy_process_group()
+    yield device
+    # Not after an error: the other processes wait elsewhere, and the error would never be told.
+    torch.distributed.destroy_process_group()
 
 
 def validation(
@@ -337,6 +348,7 @@ def validation(
     @torch.no_grad()
     def measure(tell: Callable[[str], None]) -> Row:
         method.eval()
+        dist.share_statistics(method)  # all measure what the first one saves
         sums, done = torch.zeros(len(method.measures), device=device), 0
         for batch in grouped(clips, 16):
             found = method.validate(views(batch.to(device)))

@@ -15,11 +15,19 @@ from avnb import checkpoint, cluster, cost, subsets
 from avnb.cluster import Cast, Slurm
 from avnb.config import PROFILES, Pretrain
 from avnb.launch import LaunchError
-from avnb.pretrain import Pretrained, job_of, pretrain, processes_of, run_folder
+from avnb.pretrain import (
+    Pretrained,
+    job_of,
+    located,
+    pretrain,
+    pretrain_all,
+    processes_of,
+    run_folder,
+)
 from avnb.progress import MARK
 from avnb.train import Trained
 from avnb.videos import Manifest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, with_values
 from tests.slurm import ask, free_ports, installed, two_nodes
 from tests.test_launch import alive, wait_for
 from tests.test_train import same_tensors
@@ -95,6 +103,26 @@ def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     assert same_tensors(checkpoint.load(folder / "last.pt"), local)
 
 
+def test_all_runs_are_submitted_before_the_first_has_ended(nodes, manifest, tmp_path):
+    runs = [with_values(RUN, epochs=1, seed=seed) for seed in (0, 1)]
+    notes = [located(run, manifest, tmp_path).folder / "slurm.json" for run in runs]
+    waited = []
+
+    def release():
+        wait_for(lambda: all(note.exists() for note in notes), 60)
+        for note in notes:
+            job = json.loads(note.read_text())["job"]
+            waited.append(cluster.state(job))
+            ask("scontrol", "release", job)
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    done = pretrain_all(runs, manifest, tmp_path, processes=1, launcher="slurm", slurm=HELD)
+    thread.join()
+    assert waited == [("PENDING", "JobHeldUser")] * 2
+    assert all(one.finished for one in done) and not any(note.exists() for note in notes)
+
+
 def once_an_epoch_is_done(folder, act):
     """Calls `act(job)` in a thread when the job of the run in `folder` has done an epoch."""
 
@@ -146,7 +174,7 @@ def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_p
     job["about"]["data"] = "another digest"
     (tmp_path / "job.json").write_text(json.dumps(job))
     with pytest.raises(LaunchError, match=r"ended as FAILED") as caught:
-        cluster.launch(tmp_path, Cast(processes=2, nodes=2), title="job")
+        cluster.launch([tmp_path], Cast(processes=2, nodes=2), title="job")
     message = str(caught.value)
     assert "Traceback" in message and "train.py" in message and "submitit" not in message[-200:]
     assert message.rstrip().endswith("job.json was written")
@@ -155,7 +183,7 @@ def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_p
 def test_what_sbatch_refuses_is_said_in_its_words(nodes, tmp_path):
     cast = Cast(processes=1, slurm=Slurm(partition="nowhere"))
     with pytest.raises(LaunchError, match=r"sbatch refused the job: .*invalid partition"):
-        cluster.launch(tmp_path, cast, title="job")
+        cluster.launch([tmp_path], cast, title="job")
 
 
 def test_what_a_run_would_cost_there_is_measured_there(nodes, manifest, tmp_path):

@@ -12,7 +12,15 @@ from avnb.config import (
     Pretrain,
     World,
     profile,
+    values_of,
 )
+
+
+@pytest.mark.parametrize("text", ["{lr: 1}", "[1]", ""])
+def test_values_that_are_not_names_and_values_are_refused_with_an_example(text):
+    assert values_of('{"precision": "bf16"}') == {"precision": "bf16"}
+    with pytest.raises(ValueError, match="write names and values like this"):
+        values_of(text)
 
 
 def test_the_defaults_are_the_thesis():

@@ -79,6 +79,19 @@ def test_a_late_clip_is_sought_and_exact(tmp_path):
     assert abs(clicks.min()) < 0.02 and ((clicks < 0.05) | (abs(clicks - 0.5) < 0.05)).all()
 
 
+@pytest.mark.parametrize("sound_hz", [16_000, 44_100, 48_000])
+def test_a_late_clip_sounds_the_same_alone_as_beside_an_early_one(tmp_path, sound_hz):
+    path = numbered(tmp_path / "long.mp4", frames=63, fps=5, sound_hz=sound_hz)
+    wanted = [0.3, 5.41, 6.91]
+    how = {"seconds": 12.6, "samples": 2 * HZ}
+    frames, sound = levels(path, wanted, sound_starts=np.array(wanted), **how)
+    late, heard = levels(path, wanted[1:], sound_starts=np.array(wanted[1:]), **how)
+    last, end = levels(path, wanted[2:], sound_starts=np.array(wanted[2:]), **how)
+    assert frames == [1, *late] and late[1:] == last
+    assert abs(sound).max() > 0.2
+    assert np.array_equal(sound[1:], heard) and np.array_equal(heard[1:], end)
+
+
 def test_sound_is_mono_at_the_wanted_rate_and_in_time(video):
     _, sound = levels(video, [0], seconds=3, sound_starts=np.array([0.25, 1.75]), samples=HZ)
     assert sound.shape == (2, HZ) and sound.dtype == np.float32

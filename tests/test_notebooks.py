@@ -56,7 +56,8 @@ def test_its_first_code_checks_the_parameters(cells):
 def test_its_cells_are_short_and_hold_no_library_code(cells):
     for cell in code(cells):
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        assert len(lines) <= 15, (
+        most = 20 if "parameters" in cell.metadata.get("tags", ()) else 15
+        assert len(lines) <= most, (
             f"{lines[0]!r} starts a cell of {len(lines)} lines; move it to avnb"
         )
         assert not any(line.startswith(("class ", "def ", "!", "%")) for line in lines)

@@ -301,7 +301,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tiny, vggsound, abo
         (folder / "job.json").write_text(json.dumps(job))
     assert live(folders[0]) == 0
     rng, met = random.Random(0), []
-    for saves in (0, 2, 3, 0, 2, 3, 0, 2, 3, 2):  # the first one writes what was read
+    for saves in (0, 1, 2, 0, 1, 2, 0, 1, 2, 1):
         moment = saves, rng.uniform(0, 0.15)  # a step takes about as long
         assert live(folders[1], kill_after=moment) == -signal.SIGKILL
         met.append(written(folders[1]) and checkpoint.load(folders[1] / "last.pt")["steps"])
