@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from avnb import features, retrieval, sources, tensors
+from avnb import features, finetune, retrieval, sources, tensors
 from avnb.batches import VideoClips
 from avnb.checkpoint import CheckpointError
-from avnb.config import Evaluation, Pretrain
+from avnb.config import PROFILES, Evaluation, Pretrain
 from avnb.features import Frozen
 from avnb.videos import Manifest
 from avnb.workspace import Workspace
@@ -174,6 +174,15 @@ def test_a_checkpoint_stands_beside_the_same_encoder_untrained(two, tmp_path):
     assert found["random"].checkpoint == two[1]
     with pytest.raises(ValueError, match="did you mean 'xid'"):
         sources.sources(work, "random,xidd", str(two[1]))
+
+
+def test_values_of_the_pre_training_say_which_runs_are_meant(world, tmp_path):
+    work = Workspace("smoke", tmp_path, PROFILES["smoke"])
+    data, narrow = str(world / "vggsound"), '{"width": 2}'
+    usual = sources.sources(work, "random", data=data)["random"]
+    other = sources.sources(work, "random", data=data, values=narrow)["random"]
+    assert other.run.width == 2 != usual.run.width and other.name != usual.name
+    assert finetune.starts(work, "random", values=narrow)["random"].run.width == 2
 
 
 def test_pictures_and_sounds_of_a_video_are_taken_together(two, manifests, tmp_path):
