@@ -273,14 +273,15 @@ def launch(
         LaunchError: when SLURM is not there or refuses, or when the job fails; then the message
             holds the failing process's traceback.
     """
-    jobs = {folder: begun(folder, cast) for folder in map(Path.resolve, folders)}
-    waiting = dict(jobs)
+    jobs: dict[Path, str] = {}
     try:
-        for folder, number in jobs.items():
-            attend(folder, number, cast, title, stall_seconds)
-            del waiting[folder]
+        for folder in map(Path.resolve, folders):
+            jobs[folder] = begun(folder, cast)
+        for folder in list(jobs):
+            attend(folder, jobs[folder], cast, title, stall_seconds)
+            del jobs[folder]
     except (KeyboardInterrupt, LaunchError):
-        for number in waiting.values():
+        for number in jobs.values():
             if going(state(number)[0]):
                 goes_on = f"job {number} goes on; the same call returns to it"
                 print(f"{goes_on}, `scancel {number}` ends it", file=sys.stderr)
