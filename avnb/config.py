@@ -537,12 +537,12 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "demo": {
         "pretrain": {
-            **_SMALL, "width": 16, "epochs": 8, "lr_decay": 0.8, "lr_decay_every_epochs": 2,
+            **_SMALL, "width": 16, "epochs": 7, "lr_decay": 0.8, "lr_decay_every_epochs": 2,
             "subset_videos": 500, "validation_videos": 40,
         },
         "vicreg_av": {"epochs": 3},
         "vicreg_v": {"epochs": 2},
-        "supervised": {"epochs": 4},
+        "supervised": {"epochs": 3},
         "evaluation": {
             "picture_fps": 8.0, "resize_px": 56, "train_draws": 8, "clip_level_clips": 5,
             "probe_lr": 2e-2,
