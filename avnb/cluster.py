@@ -278,7 +278,7 @@ def launch(
         for folder in map(Path.resolve, folders):
             jobs[folder] = begun(folder, cast)
         for folder in list(jobs):
-            attend(folder, jobs[folder], cast, title, stall_seconds)
+            attend(folder, jobs[folder], cast, f"{title}, {folder.name}", stall_seconds)
             del jobs[folder]
     except (KeyboardInterrupt, LaunchError):
         for number in jobs.values():
@@ -302,9 +302,9 @@ def attend(folder: Path, number: str, cast: Cast, title: str, stall_seconds: flo
     import submitit
 
     job = submitit.SlurmJob[None](folder / "slurm", number, tasks=range(cast.processes))
-    how = follow(job, f"{title}, {folder.name}", stall_seconds)
+    how = follow(job, title, stall_seconds)
     (folder / "slurm.json").unlink(missing_ok=True)
-    settle(job, how, f"{title}, {folder.name}")
+    settle(job, how, title)
 
 
 def submit(folder: Path, cast: Cast) -> str:

@@ -27,6 +27,13 @@ def check_range(owner: object, low: float, high: float, *names: str) -> None:
             raise ValueError(f"{kind}.{name} must lie in [{low}, {high}], got {value!r}")
 
 
+def check_shards(owner: Any) -> None:
+    """Raise ValueError unless the shards of `owner` divide its batch."""
+    if owner.batch % owner.shards:
+        kind, found = type(owner).__name__, f"{owner.batch} and {owner.shards}"
+        raise ValueError(f"{kind}.batch must be a multiple of shards, got {found}")
+
+
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     """The message for a misspelt name: what was found, the nearest allowed one, all of them."""
     names = sorted(allowed)
@@ -244,10 +251,7 @@ class Optim:
     def __post_init__(self) -> None:
         check_range(self, 1, 10**6, "epochs", "batch", "shards", "lr_decay_every_epochs")
         check_range(self, 0, 10, "lr", "weight_decay")
-        if self.batch % self.shards:
-            raise ValueError(
-                f"Optim.batch must be a multiple of shards, got {self.batch} and {self.shards}"
-            )
+        check_shards(self)
 
     def lr_at(self, epoch: int) -> float:
         """Rate of the given epoch, counted from 0."""
@@ -418,10 +422,7 @@ class Tuning:
         check_range(self, 1, 10**6, "tuned_epochs", "batch", "shards")
         check_range(self, 0, 10, "lr", "lr_factor")
         check_range(self, 0, 1, "first_fall", "second_fall", "third_fall")
-        if self.batch % self.shards:
-            raise ValueError(
-                f"Tuning.batch must be a multiple of shards, got {self.batch} and {self.shards}"
-            )
+        check_shards(self)
 
     @property
     def epochs(self) -> int:
