@@ -1,13 +1,14 @@
 """Audio-visual self-supervised learning from noisy videos: the package behind the book.
 
-The modules, in the order of the data; each imports only from those to its left:
+Five packages in the order of the data. Each imports only from those above it, and the foundations
+only from each other:
 
-    config -> parameters -> guard -> files -> progress -> scenes -> synth -> decode -> videos
-    -> subsets -> workspace -> clips -> views -> batches -> encoders -> losses -> health -> toys
-    -> dist -> bank -> methods -> checkpoint -> train -> classifier -> worker -> launch -> cluster
-    -> pretrain -> cost -> sources -> tensors -> features -> results -> probe -> finetune
-    -> retrieval -> names -> language -> concepts -> splits -> fewshot -> figures -> tables
-    -> book -> __main__
+foundations  values, config, processes, files, protocols, profiles, workspace, distributed, progress
+data         what is learnt from: data sets, audit, decoding, clips, transforms, batches
+models       what learns: encoders, losses, memory banks, methods
+training     how it is learnt: trainer, checkpoints, runs, launchers
+evaluation   what was learnt: features, probes, retrieval, concepts, results
+report       what people see: figures, tables, readings, the book
 """
 
 import atexit
@@ -15,6 +16,6 @@ import gc
 
 __version__ = "0.1.0"
 
-# At its end Python looks through torch's half million objects several times, for more than a
-# second; what is frozen is passed over. A book is dozens of short processes.
+# At exit Python's collector walks through torch's half million objects several times, for more
+# than a second; frozen objects are skipped. A book is dozens of short processes.
 atexit.register(gc.freeze)

@@ -6,28 +6,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from avnb.guard import die_with_parent
+from avnb.processes import die_with_parent
 
 if "TORCHELASTIC_RUN_ID" in os.environ:
     die_with_parent()  # first of all: a worker must not outlive a torchrun that was killed
 
-from avnb.config import PROFILES, unknown_name
+from avnb.profiles import PROFILES
+from avnb.values import unknown_name
 
 
 def book_command(args: argparse.Namespace) -> None:
     """Run all notebooks and build the book."""
-    from avnb import book
+    from avnb.report import book
 
     print(f"the book is ready: {book.make(args.profile)}")
 
 
-def press_command(args: argparse.Namespace) -> None:
+def run_command(args: argparse.Namespace) -> None:
     """Run one notebook strictly."""
-    from avnb import book
+    from avnb.report import book
 
     known = book.declared(book.existing(args.notebook))
     given = {name: convert(name, text, known) for name, text in args.parameter}
-    print(f"executed: {book.press(args.notebook, args.out, given)}")
+    print(f"executed: {book.run_notebook(args.notebook, args.out, given)}")
 
 
 def convert(name: str, text: str, known: dict[str, tuple[str, Any]]) -> Any:
@@ -49,18 +50,18 @@ def convert(name: str, text: str, known: dict[str, tuple[str, Any]]) -> Any:
 
 def audit_command(args: argparse.Namespace) -> None:
     """Decode every file of a data set and say what is there."""
-    from avnb import videos
+    from avnb.data import audit, datasets
     from avnb.workspace import cores
 
-    found = videos.listing(
+    found = datasets.listing(
         args.dataset, args.folder.resolve(), args.fold, allow_missing=args.allow_missing
     )
-    manifest, bad = videos.audit(found, args.out, workers=cores())
+    manifest, bad = audit.audit(found, args.out, workers=cores())
     print(
         f"{len(found.entries)} of {found.listed} listed files are there, and "
         f"{len(found.unlisted)} that no list names; {args.out / 'mismatches.csv'} names all"
     )
-    silent = len(manifest) - len(manifest.with_sound())
+    silent = len(manifest) - len(manifest.with_audio())
     print(
         f"{len(manifest)} usable videos of {len(manifest.classes)} classes, {silent} without sound"
     )
@@ -69,9 +70,9 @@ def audit_command(args: argparse.Namespace) -> None:
 
 def train_command(args: argparse.Namespace) -> None:
     """One process of a training job."""
-    from avnb import worker
+    from avnb.training import entrypoint
 
-    worker.main(*args.folders)
+    entrypoint.main(*args.folders)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,13 +84,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="demo")
     one.set_defaults(run=book_command)
 
-    one = commands.add_parser("press", help="run one notebook; unknown parameters are errors")
+    one = commands.add_parser("run", help="run one notebook; unknown parameters are errors")
     one.add_argument("notebook", type=Path)
     one.add_argument("out", type=Path, help="where the executed copy goes")
     one.add_argument(
         "-p", "--parameter", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[]
     )
-    one.set_defaults(run=press_command)
+    one.set_defaults(run=run_command)
 
     one = commands.add_parser("audit", help="decode every file of a data set; write its manifest")
     one.add_argument("dataset", choices=["vggsound", "ucf101", "hmdb51"])
@@ -113,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.run is train_command:
         train_command(args)  # its traceback is for the launcher
         return 0
-    from avnb.book import BookError
+    from avnb.report.book import BookError
 
     try:
         args.run(args)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from avnb.guard import die_with_parent
+from avnb.processes import die_with_parent
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -37,20 +37,20 @@ def reporter(total: float) -> Callable[[float, str], None]:
     return report
 
 
-class Pace:
+class StepTimer:
     """Seconds a step takes; the first quarter of `total` steps is not counted.
 
     `settle` waits until what was begun is done, as a GPU's work may not be when a step returns.
     """
 
-    def __init__(self, total: int, settle: Callable[[], object]):
-        self.begin, self.total, self.settle = total // 4, total, settle
+    def __init__(self, total: int, raise_on_failure: Callable[[], object]):
+        self.begin, self.total, self.raise_on_failure = total // 4, total, raise_on_failure
         self.started, self.step_seconds = time.monotonic(), math.nan
 
     def __call__(self, steps: int) -> None:
         """Called after each step with the number of steps done."""
         if steps in (self.begin, self.total):
-            self.settle()
+            self.raise_on_failure()
         if steps == self.begin:
             self.started = time.monotonic()
         elif steps == self.total:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avnb import synth, videos
-from avnb.config import Evaluation, Finetune, Pretrain, World, digest, finetuning, profile
-from avnb.videos import Manifest
+from avnb.config import Pretrain
+from avnb.profiles import profile, thesis_finetuning
+from avnb.protocols import Evaluation, Finetune
 
 
 def project_root() -> Path:
@@ -85,30 +85,5 @@ class Workspace:
 
     def finetuning(self, dataset: str, method: str, **changes: Any) -> Finetune:
         """The thesis's values for a data set and a method, the profile's, then the changes."""
-        thesis = finetuning(dataset, method)
+        thesis = thesis_finetuning(dataset, method)
         return Finetune.from_flat(**{**thesis, **self.values["finetune"], **changes})
-
-    def world(self) -> Path:
-        """The synthetic world of this profile, made if it is not there."""
-        if self.name == "thesis":
-            raise ValueError(
-                "the profile 'thesis' runs on real data: give the data set's folder, or use the "
-                "profile 'demo' or 'smoke' for synthetic videos"
-            )
-        world = World.from_flat(**self.values["world"])
-        return synth.make(world, self.folder / f"world-{synth.world_id(world)}", workers=cores())
-
-    def manifest(
-        self, data_set: str, folder: str = "", *, fold: int = 1, allow_missing: bool = False
-    ) -> Manifest:
-        """The audited videos of a data set: a real one in `folder`, or the synthetic one if ''.
-
-        Raises:
-            FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
-            ValueError: for an unknown data set, or lists that cannot be understood.
-        """
-        root = Path(folder).expanduser().resolve() if folder else self.world() / data_set
-        listed = videos.listing(data_set, root, fold, allow_missing=allow_missing)
-        where = self.folder / "manifests" / f"{data_set}-{digest(str(root))}"
-        diary = where / "decoded.jsonl"
-        return videos.audit(listed, where / f"fold{fold}", workers=cores(), diary=diary)[0]

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from avnb import synth, videos
-from avnb.config import PROFILES, Pretrain, World
+from avnb.config import Pretrain
+from avnb.data import audit, datasets
+from avnb.data.manifest import Manifest
+from avnb.data.synthetic import world as synthetic
 from avnb.files import locked
-from avnb.videos import Manifest
+from avnb.profiles import PROFILES
+from avnb.protocols import World
 
 ROOT = Path(__file__).parents[1]
 # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
@@ -29,7 +32,7 @@ def common(tmp_path_factory) -> Path:
 def world(common) -> Path:
     values = World.from_flat(**PROFILES["smoke"]["world"])
     with locked(common / "worlds"):
-        return synth.make(values, common / "worlds" / "smoke")
+        return synthetic.make(values, common / "worlds" / "smoke")
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +40,8 @@ def manifests(world, common) -> Path:
     """Folders with the manifests of the three data sets."""
     out = common / "manifests"
     with locked(out):
-        for name in videos.LISTS:
-            videos.audit(videos.listing(name, world / name), out / name)
+        for name in datasets.LISTS:
+            audit.audit(datasets.listing(name, world / name), out / name)
     return out
 
 
@@ -55,7 +58,7 @@ def smoke() -> Pretrain:
 @pytest.fixture
 def tiny(smoke) -> Pretrain:
     """For what is true at any size."""
-    return with_values(smoke, frame_px=16, width=4, mels=16, sound_seconds=0.5, batch=8)
+    return with_values(smoke, frame_px=16, width=4, mels=16, audio_seconds=0.5, batch=8)
 
 
 def with_values(run: Pretrain, **changes: Any) -> Pretrain:

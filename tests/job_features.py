@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from avnb import features, probe, tensors
-from avnb.batches import Sampling
-from avnb.config import Clip, Evaluation
-from avnb.videos import Manifest
+from avnb.config import Clip
+from avnb.data.clips import Sampling
+from avnb.data.manifest import Manifest
+from avnb.evaluation import feature_store, features, probe
+from avnb.protocols import Evaluation
 
 SAMPLING = Sampling(
-    clip=Clip(picture_seconds=0.25, picture_fps=8, frame_px=16, sound_seconds=0.5),
+    clip=Clip(video_seconds=0.25, video_fps=8, frame_px=16, audio_seconds=0.5),
     count=2, place="random", resize_px=20, random_crop=True,
 )  # fmt: skip
 MIB = 2**20
@@ -33,8 +34,8 @@ def some(where: Path) -> Manifest:
 
 def killed(where: str, cache: str, *paths: str) -> None:
     """Write some blocks, tear one, and die as if by a power cut."""
-    tensors.KEEP_EVERY_SECONDS = 0
-    add, blocks = tensors.Growing.add, []
+    feature_store.KEEP_EVERY_SECONDS = 0
+    add, blocks = feature_store.FeatureWriter.add, []
 
     def torn(self, rows):
         blocks.append(1)
@@ -44,7 +45,7 @@ def killed(where: str, cache: str, *paths: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         add(self, rows)
 
-    tensors.Growing.add = torn
+    feature_store.FeatureWriter.add = torn
     extracted([Path(p) for p in paths], Path(where), Path(cache))
 
 
@@ -54,18 +55,18 @@ def narrow(folder: str) -> None:
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     limit = int(status["VmData"].split()[0]) * 1024 + 40 * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    videos, draws, width, block = 1000, 50, 512, 8
-    shapes = {"video": (draws, width), "audio": (draws, 0)}
+    videos, params, width, block = 1000, 50, 512, 8
+    shapes = {"video": (params, width), "audio": (params, 0)}
     label = torch.arange(videos) % 5
-    with tensors.Growing(Path(folder), videos, shapes, block) as growing:
+    with feature_store.FeatureWriter(Path(folder), videos, shapes, block) as growing:
         for row in range(0, videos, block):
-            rows = torch.randn(block, draws, width) + label[row : row + block, None, None]
+            rows = torch.randn(block, params, width) + label[row : row + block, None, None]
             growing.add({"video": rows, "audio": rows[..., :0]})
     growing.finish({}, label=label)
     found = features.load(Path(folder))
-    assert found.video.shape == (videos, draws, width) and found.audio.shape == (videos, draws, 0)
-    how = Evaluation(probe_epochs=2)
-    layer, losses = probe.fit(found.video, found.label, 5, how)
+    assert found.video.shape == (videos, params, width) and found.audio.shape == (videos, params, 0)
+    config = Evaluation(probe_epochs=2)
+    layer, losses = probe.fit(found.video, found.label, 5, config)
     assert losses[1] < losses[0] < 3
     assert probe.clip_level(layer, found.video, found.label, 1).shape == (videos,)
     try:

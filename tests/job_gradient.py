@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from avnb import dist
-from avnb.batches import VideoClips, training_epochs
+from avnb import distributed
 from avnb.config import Pretrain
-from avnb.methods import METHODS, build
-from avnb.train import Views, gradients, process_group, sampling_of
-from avnb.videos import Manifest
+from avnb.data.clips import VideoClips
+from avnb.data.loader import training_epochs
+from avnb.data.manifest import Manifest
+from avnb.models.methods import METHODS, build
+from avnb.training.trainer import Views, gradients, process_group, sampling_of
 
 
 class Doubled(Views):
@@ -29,12 +30,12 @@ def stepped(run, manifest, views, dtype, device):
     """The method before its second weights would move, and that step's terms."""
     _, batches = next(training_epochs(
         VideoClips(manifest, sampling_of(run), seed=0), run, 0,
-        rank=dist.rank(), processes=dist.world_size(), workers=0,
+        rank=distributed.rank(), processes=distributed.world_size(), workers=0,
     ))  # fmt: skip
     method = build(run, len(manifest), len(manifest.classes)).to(device, dtype)
     model = method
-    if dist.world_size() > 1:
-        dist.synchronise_batch_norm(method, device)
+    if distributed.world_size() > 1:
+        distributed.synchronise_batch_norm(method, device)
         model = DistributedDataParallel(method, broadcast_buffers=False)
     for _ in range(2):  # the second step sees banks that the first one moved
         method.zero_grad()
@@ -50,7 +51,7 @@ def main(out: Path) -> None:
     with process_group() as device:
         for name in sorted(METHODS.keys() - {"random"}):
             run = Pretrain.from_flat(**{**job["run"], "method": name})
-            views = Doubled(run, job["bands"])
+            views = Doubled(run, job["mel_statistics"])
             method, _ = stepped(run, manifest, views, torch.double, device)
             for part, p in method.named_parameters():
                 if p.grad is not None:
@@ -59,9 +60,11 @@ def main(out: Path) -> None:
                 if part.endswith(("rows", "running_mean", "running_var")):
                     found[f"{name}.{part}"] = b
             run = Pretrain.from_flat(**{**run.flat(), "precision": "bf16"})
-            _, terms = stepped(run, manifest, Views(run, job["bands"]), torch.float, device)
-            half[name] = dist.mean_over_processes(terms["loss"])
-        if dist.rank() == 0:
+            _, terms = stepped(
+                run, manifest, Views(run, job["mel_statistics"]), torch.float, device
+            )
+            half[name] = distributed.mean_over_processes(terms["loss"])
+        if distributed.rank() == 0:
             torch.save({"double": found, "half": half}, out / "gradient.pt")
 
 

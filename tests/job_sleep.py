@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from avnb.guard import die_with_parent
+from avnb.processes import die_with_parent
 
 die_with_parent()
 

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from avnb import guard
-from tests.test_launch import wait_for
+from avnb import processes
+from tests.training.test_torchrun import wait_for
 
 # Nodes' names do not resolve, as on clusters whose names are known to SLURM only. A killed job's
 # processes get one second, so that tests need not wait the usual thirty.
@@ -76,7 +76,7 @@ def daemons(folder: Path, stack: contextlib.ExitStack):
 
     def start(name: str, *arguments: str) -> None:
         program = shutil.which(name, path=PATH)
-        command = [sys.executable, guard.__file__, str(os.getpid()), program, *arguments]
+        command = [sys.executable, processes.__file__, str(os.getpid()), program, *arguments]
         with (folder / f"{name}.out").open("a") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
         stack.callback(process.wait, 30)

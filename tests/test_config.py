@@ -2,35 +2,27 @@ import dataclasses
 
 import pytest
 
-from avnb.config import (
-    PROFILES,
-    Clip,
-    Evaluation,
-    Finetune,
-    Flat,
-    Optim,
-    Pretrain,
-    World,
-    profile,
-    values_of,
-)
+from avnb.config import Clip, Optim, Pretrain
+from avnb.profiles import PROFILES, profile
+from avnb.protocols import Evaluation, Finetune, World
+from avnb.values import Flat, parse_values
 
 
 @pytest.mark.parametrize("text", ["{lr: 1}", "[1]", ""])
 def test_values_that_are_not_names_and_values_are_refused_with_an_example(text):
-    assert values_of('{"precision": "bf16"}') == {"precision": "bf16"}
+    assert parse_values('{"precision": "bf16"}') == {"precision": "bf16"}
     with pytest.raises(ValueError, match="write names and values like this"):
-        values_of(text)
+        parse_values(text)
 
 
 def test_the_defaults_are_the_thesis():
-    run, how = Pretrain(), Evaluation()
+    run, config = Pretrain(), Evaluation()
     assert (run.clip.frames, run.clip.frame_px, run.clip.samples) == (16, 224, 32_000)
     assert (run.optim.epochs, run.optim.batch, run.clips_per_video) == (100, 128, 5)
     assert run.spectrogram.frames(run.clip.samples) == 125
     assert run.spectrogram.frames(16_000) == 62  # hop 256, one second
     assert (run.xid.negatives, run.xid.temperature, run.xid.lam) == (1024, 0.07, 0.01)
-    assert how.picture_seconds * how.picture_fps == 8
+    assert config.video_seconds * config.video_fps == 8
 
 
 @pytest.mark.parametrize("epoch, lr", [(0, 5e-4), (9, 5e-4), (10, 4.5e-4), (25, 4.05e-4)])
@@ -39,8 +31,8 @@ def test_the_rate_falls_in_steps(epoch, lr):
 
 
 def test_the_probe_rate_falls_after_20_30_and_40_epochs():
-    how = Evaluation()
-    rates = [how.probe_lr_at(e) for e in (0, 19, 20, 29, 30, 39, 40, 49)]
+    config = Evaluation()
+    rates = [config.probe_lr_at(e) for e in (0, 19, 20, 29, 30, 39, 40, 49)]
     expected = [1e-4, 1e-4, 3e-5, 3e-5, 9e-6, 9e-6, 2.7e-6, 2.7e-6]
     assert rates == pytest.approx(expected)
 
@@ -67,8 +59,8 @@ def test_flat_and_back(kind: type[Flat]):
 
 
 def test_a_groups_own_defaults_stay_when_others_of_it_are_set():
-    run = Finetune.from_flat(picture_fps=8.0, precision="bf16")
-    assert run.clip.picture_seconds == 0.5 and run.compute.sync_batch_norm == "all"
+    run = Finetune.from_flat(video_fps=8.0, precision="bf16")
+    assert run.clip.video_seconds == 0.5 and run.compute.sync_batch_norm == "all"
 
 
 def test_an_unknown_name_is_an_error_with_a_suggestion():

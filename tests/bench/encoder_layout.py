@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from avnb.encoders import VideoEncoder
+from avnb.models.encoders import VideoEncoder
 
 
 def plain(encoder: VideoEncoder, frames: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from time import perf_counter
 
 import torch
 
-from avnb import fewshot, probe
-from avnb.config import Evaluation
-from avnb.fewshot import Training
+from avnb.evaluation import batched_probes, probe
+from avnb.evaluation.batched_probes import Training
+from avnb.protocols import Evaluation
 
 
 def trainings(videos: int, classes: int, width: int, methods: int, seeds: int) -> list[Training]:
@@ -33,13 +33,15 @@ def trainings(videos: int, classes: int, width: int, methods: int, seeds: int) -
 def one_by_one(some: list[Training], epochs: int) -> list[probe.Probe]:
     made = []
     for one in some:
-        how = Evaluation(seed=one.seed, probe_epochs=epochs)
-        made.append(probe.fit(one.features[one.videos], one.label, one.classes, how)[0])
+        config = Evaluation(seed=one.seed, probe_epochs=epochs)
+        made.append(probe.fit(one.features[one.videos], one.label, one.classes, config)[0])
     return made
 
 
 def together(some: list[Training], epochs: int) -> list[probe.Probe]:
-    return [layer for layer, _ in fewshot.fit_together(some, Evaluation(probe_epochs=epochs))]
+    return [
+        layer for layer, _ in batched_probes.fit_together(some, Evaluation(probe_epochs=epochs))
+    ]
 
 
 def seconds(train, *arguments) -> float:

@@ -16,11 +16,11 @@ from time import perf_counter
 
 import torch
 
-from avnb.batches import Batch
 from avnb.config import Pretrain
-from avnb.features import device
-from avnb.methods import METHODS, build
-from avnb.train import Views, gradients
+from avnb.data.batch import Batch
+from avnb.evaluation.features import device
+from avnb.models.methods import METHODS, build
+from avnb.training.trainer import Views, gradients
 
 VIDEOS, CLASSES = 10_000, 309
 
@@ -30,12 +30,12 @@ def noise(run: Pretrain) -> Batch:
     rng = torch.Generator().manual_seed(0)
     size, side = run.optim.batch, run.clip.frame_px
     shape = size, 3, run.clip.frames, side, side
-    frames, partner = (
+    frames, second_view = (
         torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng) for _ in range(2)
     )
     return Batch(
-        frames=frames, partner=partner if run.method == "vicreg_v" else None,
-        sound=torch.randn(size, run.clip.samples if run.hears else 0, generator=rng) / 10,
+        frames=frames, second_view=second_view if run.method == "vicreg_v" else None,
+        audio=torch.randn(size, run.clip.samples if run.uses_audio else 0, generator=rng) / 10,
         video=torch.arange(size), label=torch.arange(size) % CLASSES,
     )  # fmt: skip
 

@@ -24,15 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from avnb import decode, synth
-from avnb.batches import Batch, VideoClips, training_epochs
-from avnb.config import PROFILES, Pretrain, World
+from avnb.config import Pretrain
+from avnb.data import decoding
+from avnb.data.batch import Batch
+from avnb.data.clips import VideoClips
+from avnb.data.loader import training_epochs
+from avnb.data.manifest import Manifest, Video
+from avnb.data.synthetic import world
+from avnb.data.synthetic.scenes import AUDIO_HZ, Scene, frames, move, soundtrack
 from avnb.files import write_aside
-from avnb.methods import METHODS, Method, build
-from avnb.pretrain import describe
-from avnb.scenes import SOUND_HZ, Array, Scene, frames, move, soundtrack
-from avnb.train import fit, sampling_of
-from avnb.videos import Manifest, Video
+from avnb.models.methods import METHODS, Method, build
+from avnb.profiles import PROFILES
+from avnb.protocols import World
+from avnb.training.pretraining import describe
+from avnb.training.trainer import fit, sampling_of
 
 FILE = Path(__file__).with_suffix(".txt")
 HEAD = """\
@@ -49,8 +54,8 @@ VIDEOS, SECONDS, FPS, SIDE, MELS = (
 )  # with 5 clips each and batches of 8: 10 steps an epoch
 RUN = {
     **PROFILES["smoke"]["pretrain"], "frame_px": SIDE, "crop_area_min": 1.0,
-    "crop_aspect_max": 1.0, "width": 4, "mels": MELS, "sound_hz": SOUND_HZ,
-    "sound_seconds": MELS * 32 / SOUND_HZ, "batch": 8, "clips_per_video": 5, "epochs": 2,
+    "crop_aspect_max": 1.0, "width": 4, "mels": MELS, "audio_hz": AUDIO_HZ,
+    "audio_seconds": MELS * 32 / AUDIO_HZ, "batch": 8, "clips_per_video": 5, "epochs": 2,
     "lr": 5e-4, "lr_decay": 0.5, "lr_decay_every_epochs": 1,
 }  # fmt: skip
 
@@ -60,11 +65,11 @@ class Plain(nn.Module):
 
     def forward(self, batch: Batch) -> Batch:
         """Frames [B, 3, T, S, S], sound [B, 1, MELS, t]."""
-        partner, sound = batch.partner, batch.sound.double()
+        second_view, audio = batch.second_view, batch.audio.double()
         return replace(
-            batch, draws=None, partner_draws=None, frames=batch.frames.double() / 255 - 0.5,
-            partner=None if partner is None else partner.double() / 255 - 0.5,
-            sound=sound.unflatten(1, (1, MELS, -1)) if sound.shape[1] else sound,
+            batch, params=None, second_params=None, frames=batch.frames.double() / 255 - 0.5,
+            second_view=None if second_view is None else second_view.double() / 255 - 0.5,
+            audio=audio.unflatten(1, (1, MELS, -1)) if audio.shape[1] else audio,
         )  # fmt: skip
 
 
@@ -81,11 +86,11 @@ def drawn_anew(method: Method) -> Method:
 
 def scenes() -> list[Scene]:
     """The smoke world's first that are not broken, silent and dubbed ones among them."""
-    every, _ = synth.vggsound(World.from_flat(**PROFILES["smoke"]["world"]))
+    every, _ = world.vggsound(World.from_flat(**PROFILES["smoke"]["world"]))
     return [scene for scene in every if scene.flaw != "broken"][:VIDEOS]
 
 
-def drawn(scene: Scene) -> tuple[list[Array], Array]:
+def drawn(scene: Scene) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames [SIDE, SIDE, 3] uint8 and sound [samples] float32."""
     rng = np.random.default_rng([scene.seed, 0])
     way = move(scene.motion, np.arange(SECONDS * FPS) / FPS, rng)
@@ -99,7 +104,7 @@ def store(scene: Scene, path: Path) -> None:
         video = container.add_stream("ffv1", rate=FPS)
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "bgr0"
         if scene.flaw != "silent":
-            sound = container.add_stream("pcm_f32le", rate=SOUND_HZ, layout="mono")
+            audio = container.add_stream("pcm_f32le", rate=AUDIO_HZ, layout="mono")
         for i, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, FPS)
@@ -107,23 +112,23 @@ def store(scene: Scene, path: Path) -> None:
         container.mux(video.encode())
         if scene.flaw != "silent":
             wave = av.AudioFrame.from_ndarray(heard[None], format="flt", layout="mono")
-            wave.sample_rate, wave.pts, wave.time_base = SOUND_HZ, 0, Fraction(1, SOUND_HZ)
-            container.mux(sound.encode(wave))
-            container.mux(sound.encode())
+            wave.sample_rate, wave.pts, wave.time_base = AUDIO_HZ, 0, Fraction(1, AUDIO_HZ)
+            container.mux(audio.encode(wave))
+            container.mux(audio.encode())
 
 
 def stored_world(folder: Path) -> Manifest:
     """All scenes as files in `folder`."""
-    label, videos = {v: k for k, v in synth.VGGSOUND.items()}, []
+    label, videos = {v: k for k, v in world.VGGSOUND.items()}, []
     for i, scene in enumerate(scenes()):
         path = folder / f"{i}.mkv"
         store(scene, path)
         videos.append(Video(
             id=str(i), path=path.name, label=label[scene.thing, scene.motion], split="train",
-            **asdict(decode.inspect(path)),
+            **asdict(decoding.inspect(path)),
         ))  # fmt: skip
     return Manifest(
-        name="vggsound", folder=folder, where=folder, classes=tuple(sorted(synth.VGGSOUND)),
+        name="vggsound", folder=folder, where=folder, classes=tuple(sorted(world.VGGSOUND)),
         videos=tuple(videos),
         listed=len(videos),
     )  # fmt: skip
@@ -133,13 +138,13 @@ def losses(manifest: Manifest, name: str, out: Path, **changes: float) -> list[f
     """Loss of each step of a run from its beginning to its end."""
     run = Pretrain.from_flat(**{**RUN, "method": name, **changes})
     clips = VideoClips(manifest, sampling_of(run), seed=run.seed)
-    bands = ([-2.5] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
+    mel_statistics = ([-2.5] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
     method, found = drawn_anew(build(run, len(manifest), len(manifest.classes))), []
     method.register_forward_hook(lambda _, given, terms: found.append(terms["loss"].item()))
     fit(
         method, Plain(),
         lambda done: training_epochs(clips, run, done, rank=0, processes=1, workers=0),
-        run.optim, run.compute, out, describe(run, manifest, bands), torch.device("cpu"),
+        run.optim, run.compute, out, describe(run, manifest, mel_statistics), torch.device("cpu"),
         lambda done, note: None,
     )  # fmt: skip
     return found

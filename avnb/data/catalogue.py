@@ -1,0 +1,41 @@
+"""The data sets of a workspace: real ones in the folders given, or those of its synthetic world."""
+
+from pathlib import Path
+
+from avnb.data import audit, datasets
+from avnb.data.manifest import Manifest
+from avnb.data.synthetic import world
+from avnb.protocols import World
+from avnb.values import digest
+from avnb.workspace import Workspace, cores
+
+
+def synthetic_world(work: Workspace) -> Path:
+    """The folder of the profile's synthetic world, which is made if it does not exist.
+
+    Raises:
+        ValueError: for the profile `thesis`, which has none.
+    """
+    if work.name == "thesis":
+        raise ValueError(
+            "the profile 'thesis' runs on real data: give the data set's folder, or use the "
+            "profile 'demo' or 'smoke' for synthetic videos"
+        )
+    values = World.from_flat(**work.values["world"])
+    return world.make(values, work.folder / f"world-{world.world_id(values)}", workers=cores())
+
+
+def open_manifest(
+    work: Workspace, data_set: str, folder: str = "", *, fold: int = 1, allow_missing: bool = False
+) -> Manifest:
+    """The audited videos of a data set: a real one in `folder`, or the synthetic one if ''.
+
+    Raises:
+        FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
+        ValueError: for an unknown data set, or lists that cannot be parsed.
+    """
+    root = Path(folder).expanduser().resolve() if folder else synthetic_world(work) / data_set
+    listed = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
+    where = work.folder / "manifests" / f"{data_set}-{digest(str(root))}"
+    diary = where / "decoded.jsonl"
+    return audit.audit(listed, where / f"fold{fold}", workers=cores(), diary=diary)[0]

@@ -1,0 +1,281 @@
+"""A synthetic world: three data sets of short videos, in the official folders and lists.
+
+A class is a thing that moves in one way (`scenes`): `ball bouncing`. What is written is real:
+H.264 with AAC in mp4 for VGGSound, MPEG-4 with MP3 in avi for UCF-101 and HMDB-51, as in the
+originals. Length, resolution and frame rate vary; some videos are silent, dubbed or broken.
+"""
+
+import csv
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+
+from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Scene, frames, move, soundtrack
+from avnb.files import in_parallel, locked, write_aside
+from avnb.protocols import World
+from avnb.values import digest
+
+MPEG4: dict[str, object] = {"qscale": "3"}
+H264: dict[str, object] = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
+FORMAT = 2  # raised when the same World would give other videos than before
+
+# thing and motion; half of the UCF- and HMDB-like classes are also VGGSound-like classes
+VGGSOUND = {
+    "ball bouncing": ("ball", "bouncing"),
+    "ball rolling": ("ball", "rolling"),
+    "bell swinging, ringing": ("bell", "swinging"),
+    "bell shaking": ("bell", "shaking"),
+    "box falling, bouncing": ("box", "bouncing"),
+    "box spinning": ("box", "spinning"),
+    "star spinning": ("star", "spinning"),
+    "star pulsing": ("star", "pulsing"),
+    "wheel rolling": ("wheel", "rolling"),
+    "wheel swinging": ("wheel", "swinging"),
+    "cross shaking": ("cross", "shaking"),
+    "cross pulsing": ("cross", "pulsing"),
+}
+UCF101 = {
+    "BallBouncing": ("ball", "bouncing"),
+    "BallShaking": ("ball", "shaking"),
+    "BellRinging": ("bell", "swinging"),
+    "BellPulsing": ("bell", "pulsing"),
+    "BoxSpinning": ("box", "spinning"),
+    "BoxSwinging": ("box", "swinging"),
+    "CrossBouncing": ("cross", "bouncing"),
+    "CrossShaking": ("cross", "shaking"),
+    "StarPulsing": ("star", "pulsing"),
+    "StarRolling": ("star", "rolling"),
+    "WheelRolling": ("wheel", "rolling"),
+    "WheelSpinning": ("wheel", "spinning"),
+}
+UCF101_SILENT = ("BoxSwinging", "CrossBouncing", "StarRolling", "WheelSpinning")
+HMDB51 = {
+    "bounce_box": ("box", "bouncing"),
+    "pulse_ball": ("ball", "pulsing"),
+    "roll_ball": ("ball", "rolling"),
+    "roll_bell": ("bell", "rolling"),
+    "shake_cross": ("cross", "shaking"),
+    "shake_wheel": ("wheel", "shaking"),
+    "spin_star": ("star", "spinning"),
+    "swing_star": ("star", "swinging"),
+}
+
+
+# ---- files ------------------------------------------------------------------------------------
+
+
+def film(root: Path, scene: Scene) -> None:
+    """Make one video file; written aside and renamed, so that what exists is whole."""
+    out = root / scene.path
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([scene.seed, 0])
+    fps = int(rng.choice([15, 24, 25, 30]))
+    if out.suffix == ".avi":
+        fps, (width, height) = (25, (80, 60)) if scene.path.startswith("ucf101") else (30, (84, 60))
+        seconds = rng.uniform(1.2, 3.0)
+    else:
+        width, height = [(80, 60), (88, 56), (60, 80), (72, 72)][rng.integers(4)]
+        seconds = rng.uniform(2.6, 4.0)
+    path = move(scene.motion, np.arange(int(seconds * fps)) / fps, rng)
+    audio = None
+    if scene.audio and scene.flaw != "silent":
+        audio = soundtrack(scene, path, len(path.x) / fps)
+    aside = out.with_name(f".{out.stem}.partial{out.suffix}")
+    encode(aside, frames(scene, path, height, width), (width, height), fps, audio)
+    if scene.flaw == "broken":
+        damage(aside, rng)
+    aside.replace(out)
+
+
+def encode(
+    path: Path,
+    pictures: Iterator[np.ndarray],
+    size: tuple[int, int],
+    fps: int,
+    audio: np.ndarray | None,
+) -> None:
+    """Write H.264 + AAC for .mp4, MPEG-4 + MP3 for .avi, as each data set has them."""
+    avi = path.suffix == ".avi"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4" if avi else "libx264", rate=fps)
+        video.width, video.height = size
+        video.pix_fmt, video.time_base = "yuv420p", Fraction(1, fps)
+        # The same bytes every time: one thread, and no mb-tree, whose look-ahead races.
+        video.codec_context.thread_count = 1
+        video.options = MPEG4 if avi else H264
+        audio_stream = None
+        if audio is not None:
+            audio_stream = container.add_stream("libmp3lame" if avi else "aac", rate=AUDIO_HZ)
+            audio_stream.layout, audio_stream.bit_rate = "mono", 64_000
+        for i, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if audio_stream is not None and audio is not None:
+            wave = av.AudioFrame.from_ndarray(audio[None], format="fltp", layout="mono")
+            wave.sample_rate, wave.pts, wave.time_base = AUDIO_HZ, 0, Fraction(1, AUDIO_HZ)
+            container.mux(audio_stream.encode(wave))
+            container.mux(audio_stream.encode())
+
+
+def damage(path: Path, rng: np.random.Generator) -> None:
+    """Leave an empty file, the first half of one, or a web page that says it is gone."""
+    whole = path.read_bytes()
+    page = b"<html><body>This video is no longer available.</body></html>\n"
+    path.write_bytes([b"", whole[: len(whole) // 2], page][rng.integers(3)])
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed that depends on the words alone, the same in every process."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+def vggsound(world: World) -> tuple[list[Scene], dict[str, str]]:
+    """Scenes and lists in the form of VGGSound: `vggsound.csv`, `train/`, `test/`."""
+    scenes, rows = [], []
+    for label, (thing, motion) in VGGSOUND.items():
+        for i in range(world.vggsound_per_class):
+            seed = derive_seed(world.seed, "vggsound", label, i)
+            name, start = f"{'-_'[seed % 2]}{seed:08x}{i % 100:02d}", seed % 300
+            split = "test" if i % 13 == 12 else "train"
+            rows.append([name, start, label, split])
+            path = f"vggsound/{split}/{name}_{start:06d}.mp4"
+            scenes.append(Scene(path=path, thing=thing, motion=motion, seed=seed, look_seed=seed))
+    order = np.random.default_rng(world.seed).permutation(len(scenes))
+    scenes, rows = [scenes[i] for i in order], [rows[i] for i in order]
+    training = [i for i, row in enumerate(rows) if row[3] == "train"]
+    flaws: list[Flaw] = []
+    for flaw, share in (
+        ("silent", world.silent_fraction),
+        ("dubbed", world.dubbed_fraction),
+        ("broken", world.broken_fraction),
+    ):
+        flaws += [flaw] * round(share * len(training))  # type: ignore[list-item]
+    for i, flaw in zip(training, flaws, strict=False):
+        scenes[i] = replace(scenes[i], flaw=flaw)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    return scenes, {"vggsound/vggsound.csv": table.getvalue()}
+
+
+def ucf101(world: World) -> tuple[list[Scene], dict[str, str]]:
+    """Scenes and lists in the form of UCF-101; three folds, groups of four, CRLF in one list."""
+    scenes, base = [], "ucf101/ucfTrainTestlist"
+    total = world.ucf101_train_per_class + world.ucf101_test_per_class
+    size = 4 if total >= 16 else 1  # videos a group
+    groups, test_groups = -(-total // size), -(-world.ucf101_test_per_class // size)
+    lists: dict[str, list[str]] = {}
+    for number, (name, (thing, motion)) in enumerate(UCF101.items(), 1):
+        for i in range(total):
+            group, clip = i // size + 1, i % size + 1
+            file = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+            seed = derive_seed(world.seed, "ucf101", file)
+            scenes.append(
+                Scene(
+                    path=f"ucf101/UCF-101/{file}",
+                    thing=thing,
+                    motion=motion,
+                    seed=seed,
+                    look_seed=derive_seed(world.seed, name, group),
+                    audio=name not in UCF101_SILENT,
+                )
+            )
+            for fold in (1, 2, 3):
+                test = (group - 1 + (fold - 1) * test_groups) % groups < test_groups
+                line = file if test else f"{file} {number}"
+                lists.setdefault(f"{'test' if test else 'train'}list0{fold}.txt", []).append(line)
+    lists["classInd.txt"] = [f"{i} {name}" for i, name in enumerate(UCF101, 1)]
+    ends = {"trainlist01.txt": "\r\n"}
+    texts = {f"{base}/{k}": ends.get(k, "\n").join([*v, ""]) for k, v in lists.items()}
+    return scenes, texts
+
+
+def hmdb51(world: World) -> tuple[list[Scene], dict[str, str]]:
+    """Scenes and lists in the form of HMDB-51: three split files a class, odd file names."""
+    scenes, texts = [], {}
+    train, test = world.hmdb51_train_per_class, world.hmdb51_test_per_class
+    for name, (thing, motion) in HMDB51.items():
+        files = [f"#{i}_({name})[x]&;+@!_{i % 4}.avi" for i in range(train + test + 1)]
+        for fold in (1, 2, 3):
+            roles = np.roll([0] + [2] * test + [1] * train, (fold - 1) * (test + 1))
+            lines = [f"{file} {role} " for file, role in zip(files, roles, strict=True)]
+            texts[f"hmdb51/testTrainMulti_7030_splits/{name}_test_split{fold}.txt"] = "\n".join(
+                [*lines, ""]
+            )
+        for file in files:
+            seed = derive_seed(world.seed, "hmdb51", file)
+            scenes.append(
+                Scene(
+                    path=f"hmdb51/{name}/{file}",
+                    thing=thing,
+                    motion=motion,
+                    seed=seed,
+                    look_seed=seed,
+                    audio=seed % 2 == 0,
+                )
+            )
+    return scenes, texts
+
+
+WRITERS: dict[str, Callable[[World], tuple[list[Scene], dict[str, str]]]] = {
+    "vggsound": vggsound,
+    "ucf101": ucf101,
+    "hmdb51": hmdb51,
+}
+
+
+def make(world: World, root: Path, *, workers: int = 2) -> Path:
+    """Write the three data sets below `root`; what is there already is kept, so it can go on.
+
+    Deterministic by `world.seed` on one machine. `root/scenes.json` says how each video came to
+    be (its thing, motion, seeds and flaw) and `root/world.json` is written last.
+
+    Raises:
+        ValueError: when `root` holds a world made from other values.
+    """
+    values = {"format": FORMAT, **world.flat()}
+    stamp = root / "world.json"
+    scenes: list[Scene] = []
+    texts: dict[str, str] = {}
+    with locked(root):
+        if stamp.exists() and (found := json.loads(stamp.read_text())) != values:
+            changed = {k: (found.get(k), v) for k, v in values.items() if found.get(k) != v}
+            raise ValueError(
+                f"{root} holds a world made from other values (it has, this has): {changed}\n"
+                "Give this world its own folder, or delete that one."
+            )
+        if stamp.exists():
+            return root
+        for writer in WRITERS.values():
+            some, lists = writer(world)
+            scenes, texts = scenes + some, texts | lists
+        for name, text in texts.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(text.encode())
+        write_aside(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
+        todo = [s for s in scenes if not (root / s.path).exists()]
+        made = in_parallel(
+            partial(film, root),
+            todo,
+            workers=workers,
+            title="synthetic videos",
+            done=len(scenes) - len(todo),
+        )
+        for _ in made:
+            pass
+        write_aside(stamp, json.dumps(values, indent=1))
+    return root
+
+
+def world_id(world: World) -> str:
+    """Name of a folder for this world: it changes with any of the world's values."""
+    return digest({"format": FORMAT, **world.flat()})

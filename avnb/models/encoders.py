@@ -1,0 +1,126 @@
+"""The two encoders and the heads of pre-training (thesis 4.1.2).
+
+Shapes: B clips, T frames of H x W pixels, M mel bands x t spectrogram frames, w the width
+(64 in the thesis). Both encoders give [B, 8w] features.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights whose ReLU outputs keep their scale, no biases (He et al. 2015, arXiv:1502.01852).
+
+    torch's own default shrinks signals until biases outweigh them: embeddings of different
+    clips then begin nearly parallel, and an untrained encoder gives features close to zero.
+    """
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.Linear):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def space_then_time(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
+    """A (2+1)D convolution: 1x3x3 in space, normalise, then 3x1x1 in time.
+
+    The channels between are the output's, as in AVID, not the wider ones of Tran et al. 2018,
+    arXiv:1711.11248.
+    """
+    return nn.Sequential(
+        nn.Conv3d(c_in, c_out, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False),
+        nn.BatchNorm3d(c_out),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(c_out, c_out, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False),
+    )
+
+
+class Block(nn.Module):
+    """Residual pair of (2+1)D convolutions; the sum is normalised, not the branch (AVID)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1):
+        super().__init__()
+        self.first, self.norm1 = space_then_time(c_in, c_out, stride), nn.BatchNorm3d(c_out)
+        self.second, self.norm2 = space_then_time(c_out, c_out), nn.BatchNorm3d(c_out)
+        same = c_in == c_out and stride == 1
+        self.skip = nn.Identity() if same else nn.Conv3d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c_in, T, H, W] -> [B, c_out, T / stride, H / stride, W / stride]."""
+        y = self.second(self.norm1(self.first(x)).relu())
+        return self.norm2(y + self.skip(x)).relu()
+
+
+class VideoEncoder(nn.Module):
+    """R(2+1)D-18 of thesis Table 4.1: 15 379 136 parameters at width 64.
+
+    Morgado et al. 2021, arXiv:2004.12943.
+    """
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        w = width
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, w, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+            nn.BatchNorm3d(w),
+            nn.ReLU(inplace=True),
+        )
+        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.stages = nn.ModuleList(
+            nn.Sequential(Block(c_in, c_out, stride), Block(c_out, c_out))
+            for c_in, c_out, stride in (
+                (w, w, 1),
+                (w, 2 * w, 2),
+                (2 * w, 4 * w, 2),
+                (4 * w, 8 * w, 2),
+            )
+        )
+        self.features = 8 * w
+        initialise(self)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames [B, 3, T, H, W], normalised -> [B, 8w], the maximum over time and space."""
+        # Faster on a CPU: `python tests/bench/encoder_layout.py` says by how much.
+        x = frames.contiguous(memory_format=torch.channels_last_3d)
+        x = self.pool(self.stem(x))  # [B, w, T, H/4, W/4]
+        for stage in self.stages:
+            x = stage(x)
+        return x.amax(dim=(2, 3, 4))  # [B, 8w]
+
+
+def convolution(c_in: int, c_out: int, stride: int, kernel: int = 3) -> nn.Sequential:
+    """A 2-D convolution, normalised."""
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(c_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class AudioEncoder(nn.Module):
+    """Nine plain convolutions of thesis Table 4.2, after AVID's audio network."""
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        w = width
+        self.stem = convolution(1, w, 2, kernel=7)
+        self.stages = nn.ModuleList(
+            nn.Sequential(convolution(c_in, c_out, stride), convolution(c_out, c_out, 1))
+            for c_in, c_out, stride in (
+                (w, w, 2),
+                (w, 2 * w, 2),
+                (2 * w, 4 * w, 2),
+                (4 * w, 8 * w, 1),
+            )
+        )
+        self.features = 8 * w
+        initialise(self)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """sound [B, 1, M, t], standardised log-mel -> [B, 8w], the maximum over both axes."""
+        x = self.stem(audio)  # [B, w, M/2, t/2]
+        for stage in self.stages:
+            x = stage(x)
+        return x.amax(dim=(2, 3))  # [B, 8w]

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from avnb.data import clip_times
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_random_starts_cover_all_places_where_the_clip_fits():
+    starts = clip_times.random_starts(10, 1, 20_000, rng())
+    assert 0 <= starts.min() < 0.01 and 8.99 < starts.max() <= 9
+    assert starts.mean() == pytest.approx(4.5, abs=0.1)
+
+
+def test_uniform_starts_go_from_the_beginning_to_the_end():
+    np.testing.assert_allclose(clip_times.uniform_starts(5.5, 0.5, 6), [0, 1, 2, 3, 4, 5])
+
+
+def test_a_clip_longer_than_the_video_starts_at_its_beginning():
+    assert clip_times.random_starts(0.3, 1, 3, rng()).tolist() == [0, 0, 0]
+    assert clip_times.uniform_starts(0.3, 1, 3).tolist() == [0, 0, 0]
+
+
+def test_sound_starts_near_the_picture_and_fits():
+    pictures = clip_times.random_starts(10, clip_times.room(1, 2, 0.5), 5000, rng())
+    assert pictures.max() > 8.49
+    waveforms = clip_times.audio_starts(pictures, 10, 2, 0.5, np.random.default_rng(1))
+    assert waveforms.min() >= 0 and waveforms.max() <= 8
+    gap = waveforms - pictures
+    assert abs(gap).max() <= 0.5
+    inside = gap[(pictures > 0.5) & (pictures < 7.5)]
+    assert abs(inside.mean()) < 0.02 and inside.std() > 0.25
+
+
+def test_frames_are_evenly_spaced_and_a_short_video_is_seen_over_again():
+    np.testing.assert_allclose(
+        clip_times.frame_times(np.array([2.0]), 4, 16, 10)[0], 2 + np.arange(4) / 16
+    )
+    np.testing.assert_allclose(
+        clip_times.frame_times(np.array([0.0]), 4, 4, 0.5)[0], [0, 0.25, 0, 0.25], atol=1e-9
+    )
+
+
+def test_a_second_clip_never_overlaps_the_first_where_there_is_room():
+    rng = np.random.default_rng(0)
+    for seconds in (0.7, 1.5, 2.0, 2.5, 3.0, 4.0, 10.0, 30.0):
+        last = max(seconds - 1, 0)
+        starts = rng.uniform(0, last, 500)
+        second_view = clip_times.second_view_starts(starts, seconds, 1.0, (2.0, 8.0), rng)
+        assert (second_view >= 0).all() and (second_view <= last).all()
+        room = (starts >= 1) | (starts + 1 <= last)
+        apart = np.abs(second_view - starts)
+        assert (apart[room] >= 1 - 1e-9).all()
+        if seconds >= 3:
+            assert room.all()
+
+
+def test_a_second_clip_lies_d_behind_the_first_or_wraps():
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 29, 5000)
+    d = clip_times.second_view_starts(starts, 30.0, 1.0, (2.0, 8.0), rng) - starts
+    ahead = d[d > 0]
+    assert ahead.min() >= 2 and ahead.max() <= 8
+    assert ahead.mean() == pytest.approx(5, abs=0.2)
+    assert (starts[d < 0] + 8 > 29).all()  # only those near the end go on at the beginning

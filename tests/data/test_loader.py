@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from avnb.config import Pretrain
+from avnb.data import batch_plan
+from avnb.data.batch import Batch
+from avnb.data.batch_plan import epoch_plan, steps_per_epoch
+from avnb.data.clips import Sampling, VideoClips
+from avnb.data.loader import ClipLoader, training_epochs
+
+
+def test_every_clip_is_dealt_once_and_not_in_bursts():
+    run = Pretrain.from_flat(batch=8, shards=2)
+    plan = epoch_plan(400, run, 0)
+    rows = [row for step in plan for row in step]
+    assert len(plan) == 400 * 5 // 8 and set(rows) == {(v, c) for v in range(400) for c in range(5)}
+    steps = {}
+    for step, dealt in enumerate(plan):
+        for video, _ in dealt:
+            steps.setdefault(video, []).append(step)
+    spread = np.mean([np.ptp(s) for s in steps.values()]) / len(plan)
+    assert spread == pytest.approx(4 / 6, abs=0.03)  # five independent places in the epoch
+
+
+@pytest.mark.parametrize("window", [0, 7, 10_000])
+def test_readings_give_every_clip_when_it_is_due_and_hold_it_no_longer_than_the_window(window):
+    plan = epoch_plan(60, Pretrain.from_flat(batch=4, shards=1), 0)
+    step_of = {row: step for step, rows in enumerate(plan) for row in rows}
+    seen = []
+    for video, clips_read in batch_plan.read_groups(plan, window):
+        steps = sorted(step_of[video, c] for c in clips_read)
+        assert steps[-1] - steps[0] <= window
+        seen += [(video, c) for c in clips_read]
+    assert sorted(seen) == sorted(step_of)
+    if window == 10_000:  # the file is opened once
+        assert len(batch_plan.read_groups(plan, window)) == 60
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_any_number_of_processes_sees_the_same_batches_and_reads_a_video_once(processes):
+    run = Pretrain.from_flat(batch=16, shards=4, clips_per_video=3)
+    whole = epoch_plan(50, run, 1)
+    size = 16 // processes
+    parts = [[rows[r * size : (r + 1) * size] for rows in whole] for r in range(processes)]
+    assert [[row for p in parts for row in p[s]] for s in range(len(whole))] == whole
+    readers = [{v for rows in part for v, _ in rows} for part in parts]
+    assert sum(map(len, readers)) == len(set.union(*readers))
+
+
+def test_epochs_differ_and_repeat_exactly():
+    run = Pretrain.from_flat(batch=16, shards=4)
+    assert epoch_plan(50, run, 0) == epoch_plan(50, run, 0) != epoch_plan(50, run, 1)
+    steps = batch_plan.steps_per_epoch(50, run)
+    assert all(len(epoch_plan(50, run, e)) == steps for e in range(5))
+
+
+def test_too_few_videos_for_a_batch_are_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="3 videos x 5 clips do not fill one batch of 128: lower"):
+        batch_plan.steps_per_epoch(3, Pretrain())
+
+
+@pytest.fixture
+def clips(vggsound, smoke) -> VideoClips:
+    sampling = Sampling(clip=smoke.clip, count=2, place="random", augment=smoke.augment)
+    return VideoClips(vggsound, sampling, seed=0)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    tensors = [[], []]
+    a.apply(lambda x: tensors[0].append(x) or x)
+    b.apply(lambda x: tensors[1].append(x) or x)
+    return all(torch.equal(x, y) for x, y in zip(*tensors, strict=True))
+
+
+def test_an_item_depends_on_seed_epoch_and_video_alone(clips):
+    assert same(clips.whole(3), clips.whole(3))
+    assert not same(clips.whole(3), clips.whole(3, epoch=1))
+    one = clips.whole(3)
+    assert one.frames.shape == (2, 3, 8, 32, 32) and one.frames.dtype == torch.uint8
+    assert one.audio.shape == (2, 32_000)
+
+
+def test_a_clip_is_the_same_whichever_others_are_read_with_it(clips):
+    alone, both = clips[0, 3, (1,)], clips.whole(3)
+    assert torch.equal(alone.frames[0], both.frames[1])
+    assert torch.equal(alone.audio[0], both.audio[1])
+    assert torch.equal(alone.params.masks[0], both.params.masks[1])
+
+
+def test_workers_send_what_the_process_itself_would_read(clips):
+    items = [(0, i, (0, 1)) for i in range(6)]
+    here = list(ClipLoader(clips, items, workers=0))
+    there = list(ClipLoader(clips, items, workers=2))
+    assert all(same(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_planned_batches_hold_the_planned_clips(clips, smoke):
+    steps = steps_per_epoch(len(clips), smoke)
+    done = steps - 2  # interrupted in the middle of an epoch
+    for epoch, dealt in training_epochs(clips, smoke, done, rank=0, processes=1, workers=0):
+        plan, left = epoch_plan(len(clips), smoke, epoch), steps - 2 if epoch == 0 else 0
+        for step, (rows, batch) in enumerate(zip(plan[left:], dealt, strict=True), left):
+            assert batch.step == epoch * len(plan) + step
+            assert batch.video.tolist() == [v for v, _ in rows]
+            video, clip = rows[0]
+            whole = clips.whole(video, epoch)
+            assert torch.equal(batch.frames[0], whole.frames[clip])
+            assert torch.equal(batch.params.masks[0], whole.params.masks[clip])
+
+
+def test_a_batch_whose_parts_do_not_fit_is_refused():
+    with pytest.raises(ValueError, match="a batch of"):
+        Batch(
+            frames=torch.zeros(2, 3, 1, 4, 4), audio=torch.zeros(3, 0),
+            video=torch.zeros(2), label=torch.zeros(2),
+        )  # fmt: skip

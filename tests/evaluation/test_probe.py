@@ -1,0 +1,216 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avnb.config import parse_methods
+from avnb.data.clips import VideoClips
+from avnb.data.manifest import Manifest
+from avnb.evaluation import encoder_source, features, probe, results
+from avnb.evaluation.features import Features
+from avnb.evaluation.probe import Probe, ProbeFeatures, clip_level, top_k, video_level
+from avnb.profiles import PROFILES
+from avnb.protocols import Evaluation
+from tests.conftest import with_values
+
+IDENTITY = Probe(weight=torch.eye(3), bias=torch.zeros(3))
+
+
+def test_top_k_on_a_matrix_to_check_by_eye():
+    scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [1, 2, 3]])
+    label = torch.tensor([0, 2, 0])
+    assert top_k(scores, label, 1).tolist() == [True, False, False]
+    assert top_k(scores, label, 2).tolist() == [True, True, False]
+    assert top_k(scores, label, 5).all()  # fewer classes than k
+
+
+def test_clip_level_counts_clips_and_video_level_averages_softmax():
+    # one video of class 0: two clips barely right, one certainly wrong
+    clips = torch.tensor([[[1.0, 0.9, 0], [1.0, 0.9, 0], [0, 9.0, 0]]])
+    label = torch.tensor([0])
+    assert clip_level(IDENTITY, clips, label, 1).item() == pytest.approx(2 / 3)
+    assert video_level(IDENTITY, clips, label, 1).item() == 0
+    assert video_level(IDENTITY, clips[:, :2], label, 1).item() == 1
+
+
+def blobs(seed=0):
+    """Three classes in six dimensions, 30 videos of 4 clips each."""
+    g = torch.Generator().manual_seed(seed)
+    label = torch.arange(90) % 3
+    centre = 4 * torch.nn.functional.one_hot(label, 6).float()
+    return centre[:, None] + torch.randn(90, 4, 6, generator=g), label
+
+
+def test_a_probe_learns_what_is_linearly_separable_and_nothing_from_noise():
+    features, label = blobs()
+    config = Evaluation.from_flat(probe_lr=1e-2)
+    layer, losses = probe.fit(features, label, 3, config)
+    assert losses[-1] < 0.2 < losses[0]
+    test, test_label = blobs(1)
+    assert clip_level(layer, test, test_label, 1).mean() > 0.97
+    noise = torch.randn(90, 4, 6, generator=torch.Generator().manual_seed(5))
+    layer, _ = probe.fit(noise, label, 3, config)
+    assert clip_level(layer, noise.flip(0), label, 1).mean() < 0.5
+
+
+def test_the_same_seed_gives_the_same_probe():
+    features, label = blobs()
+    layers = [probe.fit(features, label, 3, Evaluation(seed=s))[0] for s in (1, 1, 2)]
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    assert not torch.equal(layers[0].weight, layers[2].weight)
+
+
+def test_rows_survive_the_file_and_a_second_measurement_replaces_the_first(tmp_path):
+    row = {"task": "probe", "metric": "top1", "method": "xid", "dataset": "ucf101", "run": "a"}
+    file = tmp_path / "rows.jsonl"
+    results.append(
+        file, [results.Row(value=1.0, **row), results.Row(value=5.0, **{**row, "run": "b"})]
+    )
+    results.append(file, [results.Row(value=2.0, **row)])
+    assert sorted(results.read(file)["value"]) == [2.0, 5.0]
+    file.write_text(file.read_text() + "{not a row\n")
+    with pytest.raises(ValueError, match="line 4 is not a result row"):
+        results.read(file)
+
+
+def test_the_published_rows_hold_tables_4_3_and_a_1():
+    rows = results.published()
+    sizes = rows.groupby("task").size().to_dict()
+    assert sizes["probe"] == 2 * 5 * 4 and sizes["retrieval"] == 8
+    assert set(rows["source"]) == {"thesis"}
+    one = results.select(rows, task="probe", method="xid", dataset="ucf101", level="video")
+    assert dict(zip(one["metric"], one["value"], strict=True)) == {"top1": 51.2, "top5": 80.91}
+
+
+# ---- both protocols -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(manifests):
+    """Ten training and three test videos of UCF-101."""
+    whole = Manifest.load(manifests / "ucf101")
+    return whole.only((*whole.split("train").videos[:10], *whole.split("test").videos[:3]))
+
+
+@pytest.fixture
+def config():
+    values = PROFILES["smoke"]["evaluation"]
+    return Evaluation.from_flat(**{**values, "probe_epochs": 3, "resize_px": 20})
+
+
+@pytest.fixture
+def several(tiny, tmp_path):
+    """Two encoders that see the same clips, and one that sees larger frames."""
+    runs = [tiny, with_values(tiny, seed=1), with_values(tiny, frame_px=24)]
+    return {
+        name: encoder_source.untrained(r, tmp_path) for name, r in zip("abc", runs, strict=True)
+    }
+
+
+def watched(monkeypatch, module):
+    """The items that are read from now on."""
+    taken, read = VideoClips.__getitem__, []
+
+    class Watched(VideoClips):
+        def __getitem__(self, item):
+            read.append(item)
+            return taken(self, item)
+
+    monkeypatch.setattr(module, "VideoClips", Watched)
+    return read
+
+
+def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config, monkeypatch):
+    read = watched(monkeypatch, probe)
+    layer, losses = probe.fit_fresh(several["a"], few, config, workers=0)
+    assert sorted(read) == [(epoch, row, (0,)) for epoch in range(3) for row in range(10)]
+    assert [row for _, row, _ in read[:10]] != [row for _, row, _ in read[10:20]]  # shuffled
+    assert len(losses) == 3 and layer.weight.shape == (len(few.classes), 32)
+    again, _ = probe.fit_fresh(several["a"], few, config, workers=0)
+    assert torch.equal(layer.weight, again.weight)
+
+
+def test_videos_are_read_once_for_all_that_see_the_same(
+    several, few, config, monkeypatch, tmp_path
+):
+    read = watched(monkeypatch, features)
+    found = probe.extract_each(several, few, config, tmp_path / "together", workers=0)
+    both_sizes = 2 * (10 + 3 + 3)
+    assert len(read) == both_sizes
+    alone = probe.extract_all(several["b"], few, config, tmp_path / "alone", workers=0)
+    for part in ("train", "clip", "video"):
+        one, other = getattr(found["b"], part), getattr(alone, part)
+        assert torch.equal(one.video, other.video) and torch.equal(one.label, other.label)
+    assert found["b"].train.video.shape == (10, 2, 32)
+    assert not torch.equal(found["a"].train.video, found["b"].train.video)
+    read.clear()
+    released = replace(config, protocol="released")
+    found = probe.extract_each(several, few, released, tmp_path / "together", workers=0)
+    assert not read and found["a"].train.video.shape == (10, 0, 32)
+    with pytest.raises(ValueError, match=r"10 videos with 0 clips each .* `fit_fresh`"):
+        probe.fit(found["a"].train.video, found["a"].train.label, 12, released)
+
+
+def test_both_protocols_are_measured_with_their_times(several, few, config, tmp_path):
+    rows = probe.compare(several["a"], few, config, tmp_path, workers=0, profile="smoke")
+    assert [r.protocol for r in rows] == 5 * ["cached"] + 5 * ["released"]
+    assert all(r.value > 0 for r in rows if r.metric == "seconds")
+    assert all(r.low <= r.value <= r.high and r.n == 3 for r in rows if r.metric != "seconds")
+
+
+def test_mirrored_clips_are_mirrored(few, config, tiny):
+    plain = probe.samplings(tiny, config)["video"]
+    seen, mirrored = (
+        VideoClips(few, replace(plain, flip_prob=share), seed=0).whole(0).frames for share in (0, 1)
+    )
+    assert torch.equal(seen.flip(-1), mirrored) and not torch.equal(seen, mirrored)
+    assert probe.samplings(tiny, config)["train"].flip_prob == 0
+
+
+def test_larger_frames_than_the_profiles_are_resized_as_in_the_thesis(tiny, config):
+    assert config.resized_px(tiny.clip) == 20
+    assert config.resized_px(with_values(tiny, frame_px=224).clip) == 256
+
+
+# ---- several seeds, several methods -------------------------------------------------------------
+
+
+def test_every_seed_has_its_probe_and_its_rows(manifests, tiny):
+    manifest = Manifest.load(manifests / "ucf101")
+    x, label = blobs()
+    part = Features(video=x, audio=x[..., :0], label=label)
+    found = ProbeFeatures(train=part, clip=part, video=part)
+    source = encoder_source.Given(name="xid-1", checkpoint=Path("nowhere"), run=tiny)
+    config = Evaluation(seed=4, probe_lr=1e-2, probe_epochs=5)
+    got = probe.measure(source, manifest, found, config, seeds=3, profile="smoke")
+    assert [row.seed for row in got.rows] == 4 * [4] + 4 * [5] + 4 * [6]
+    assert {(r.method, r.run, r.n, r.protocol) for r in got.rows} == {
+        ("xid", "xid-1", 90, "cached")
+    }
+    assert all(r.low < r.value <= r.high for r in got.rows)
+    assert not torch.equal(got.probes[0].weight, got.probes[1].weight)
+    with pytest.raises(ValueError, match="seeds = 0"):
+        probe.measure(source, manifest, found, config, seeds=0)
+
+
+def test_a_confusion_matrix_to_check_by_eye():
+    label, taken = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 1, 2])
+    assert probe.confusion(taken, label, 3).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+
+
+def test_blocks_of_videos_change_no_score():
+    x, label = blobs()
+    layer = Probe(weight=torch.eye(6)[:3], bias=torch.zeros(3))
+    many, labels = x.repeat(20, 1, 1), label.repeat(20)  # more than one block
+    for scores in (clip_level, video_level):
+        assert torch.equal(scores(layer, many, labels, 1), scores(layer, x, label, 1).repeat(20))
+
+
+def test_methods_are_named_once_and_rightly():
+    assert parse_methods(" random,xid, ") == ("random", "xid")
+    with pytest.raises(ValueError, match="'vicreg_vv' is unknown; did you mean 'vicreg_v'"):
+        parse_methods("random,vicreg_vv")
+    for wrong in ("", "xid,xid"):
+        with pytest.raises(ValueError, match="name each once"):
+            parse_methods(wrong)

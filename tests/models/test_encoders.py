@@ -1,0 +1,105 @@
+"""Tables 4.1 and 4.2 of the thesis, shape by shape."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from avnb.config import Pretrain
+from avnb.models.architecture import layers, pair_weights
+from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.heads import Projector
+from avnb.report.encoders import architecture_table, clip_cost_table
+
+BLOCKS = [f"block{stage}.{number}" for stage in (2, 3, 4, 5) for number in (1, 2)]
+TABLE_4_1 = [  # for 8 x 224 x 224: side, frames, channels; kernel and stride in space, in time
+    (112, 8, 64, 7, 3, 2, 1), (56, 8, 64, 3, 1, 2, 1),
+    (56, 8, 64, 3, 3, 1, 1), (56, 8, 64, 3, 3, 1, 1),
+    (28, 4, 128, 3, 3, 2, 2), (28, 4, 128, 3, 3, 1, 1),
+    (14, 2, 256, 3, 3, 2, 2), (14, 2, 256, 3, 3, 1, 1),
+    (7, 1, 512, 3, 3, 2, 2), (7, 1, 512, 3, 3, 1, 1),
+    (1, 1, 512, 7, 1, 1, 1),
+]  # fmt: skip
+TABLE_4_2 = [  # for 128 x 100: mel bands, frames, channels; kernel and stride along both
+    (64, 50, 64, 7, 7, 2, 2),
+    (32, 25, 64, 3, 3, 2, 2), (32, 25, 64, 3, 3, 1, 1),
+    (16, 13, 128, 3, 3, 2, 2), (16, 13, 128, 3, 3, 1, 1),
+    (8, 7, 256, 3, 3, 2, 2), (8, 7, 256, 3, 3, 1, 1),
+    (8, 7, 512, 3, 3, 1, 1), (8, 7, 512, 3, 3, 1, 1),
+    (1, 1, 512, 8, 7, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "encoder, shape, table",
+    [(VideoEncoder(), (3, 8, 224, 224), TABLE_4_1), (AudioEncoder(), (1, 128, 100), TABLE_4_2)],
+    ids=["4.1", "4.2"],
+)
+def test_tables_4_1_and_4_2(encoder, shape, table):
+    found = architecture_table(layers(encoder, shape), shape)
+    first = (
+        ["input", "conv1"] if isinstance(encoder, AudioEncoder) else ["input", "conv1", "max-pool"]
+    )
+    assert [*found.index] == [*first, *BLOCKS, "max-pool"]
+    assert [line[:7] for line in found.itertuples(index=False, name=None)][1:] == table
+
+
+def test_layers_are_what_a_real_pass_gives_and_leave_the_encoder_alone():
+    encoder = AudioEncoder(width=8)
+    before = copy.deepcopy(encoder.state_dict())
+    found = layers(encoder, (1, 64, 62))
+    assert encoder.training and not encoder._forward_hooks and not encoder.stem._forward_hooks
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+    x = encoder.eval().stem(torch.zeros(1, 1, 64, 62))
+    assert found[0].shape == tuple(x.shape[1:])
+    assert found[4].shape == tuple(encoder.stages[1](encoder.stages[0](x)).shape[1:])
+
+
+@pytest.mark.parametrize("encoder", [VideoEncoder(width=8), AudioEncoder(width=8)])
+def test_layers_add_up_to_the_whole(encoder):
+    shape = (3, 8, 32, 32) if isinstance(encoder, VideoEncoder) else (1, 64, 62)
+    found = layers(encoder, shape)
+    assert sum(x.parameters for x in found) == sum(p.numel() for p in encoder.parameters())
+    # by hand: kernel x channels in x channels out x places
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
+    for m in convolutions:
+        m.register_forward_hook(lambda m, _, out: macs.append(m.weight.numel() * out[0, 0].numel()))
+    macs = []
+    encoder(torch.zeros(2, *shape))
+    assert sum(x.macs for x in found) == sum(macs) and len(macs) == len(convolutions)
+
+
+def test_a_pair_has_twelve_weights_where_one_kernel_has_27():
+    first, second = VideoEncoder(width=8).stages[1]
+    assert pair_weights(first.first) == (9 * 8 * 16 + 3 * 16 * 16, 27 * 8 * 16)
+    assert pair_weights(second.first) == (12 * 16 * 16, 27 * 16 * 16)
+
+
+def test_the_video_encoder_has_15_379_136_parameters():
+    assert sum(p.numel() for p in VideoEncoder().parameters()) == 15_379_136
+
+
+def test_the_video_encoder_takes_24_3_gmac_for_a_training_clip():
+    macs = sum(layer.macs for layer in layers(VideoEncoder(), (3, 16, 224, 224)))
+    assert macs / 1e9 == pytest.approx(24.3, abs=0.1)
+
+
+@pytest.mark.parametrize("width", [8, 16])
+def test_features_have_eight_times_the_width_and_one_clip_keeps_its_axis(width):
+    assert VideoEncoder(width=width)(torch.zeros(2, 3, 4, 32, 32)).shape == (2, 8 * width)
+    assert AudioEncoder(width=width).eval()(torch.zeros(1, 1, 64, 62)).shape == (1, 8 * width)
+
+
+def test_the_projector_ends_without_relu():
+    out = Projector(512, 128)(torch.randn(64, 512))
+    assert out.shape == (64, 128) and (out < 0).any()
+
+
+def test_a_clip_costs_what_its_encoders_take():
+    runs = {"thesis": Pretrain(), "small": Pretrain.from_flat(width=8, frame_px=32, mels=64)}
+    table = clip_cost_table(runs)
+    assert table.loc["thesis", "parameters"] == 15_379_136 + 4_725_696
+    assert table.loc["thesis", "picture"] == "16 x 224 x 224"
+    assert table.loc["small", "audio"] == "64 x 125"
+    assert table.loc["thesis", "GMAC"] > 100 * table.loc["small", "GMAC"] > 0

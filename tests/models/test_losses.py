@@ -1,0 +1,129 @@
+import math
+
+import pytest
+import torch
+
+from avnb.models.losses import info_nce, rince, vicreg_terms
+
+torch.manual_seed(0)
+POS = torch.randn(6) * 5
+NEG = torch.randn(6, 40) * 5
+
+
+def test_info_nce_is_cross_entropy_with_the_positive_first():
+    scores = torch.cat([POS[:, None], NEG], dim=1)
+    expected = torch.nn.functional.cross_entropy(scores, torch.zeros(6, dtype=torch.long))
+    torch.testing.assert_close(info_nce(POS, NEG), expected)
+
+
+@pytest.mark.parametrize("lam", [0.01, 0.5, 1.0])
+def test_rince_tends_to_info_nce_as_q_vanishes(lam):
+    pos, neg = POS.double(), NEG.double()
+    torch.testing.assert_close(
+        rince(pos, neg, q=1e-7, lam=lam) - math.log(lam), info_nce(pos, neg), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("q", [0.001, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("lam", [0.01, 0.5])
+def test_rince_is_the_printed_formula(q, lam):
+    pos, neg = POS.double(), NEG.double()
+    total = pos.exp() + neg.exp().sum(dim=1)
+    printed = (-(q * pos).exp() / q + (lam * total) ** q / q).mean()
+    torch.testing.assert_close(rince(pos, neg, q=q, lam=lam), printed, rtol=1e-9, atol=1e-9)
+
+
+def test_at_q_1_the_gradient_is_linear_in_the_exponential():
+    pos = POS.double().requires_grad_()
+    rince(pos, NEG.double(), q=1.0, lam=0.3).backward()
+    torch.testing.assert_close(pos.grad, -(1 - 0.3) * pos.detach().exp() / 6)
+
+
+def test_a_low_positive_pulls_less_as_q_grows():
+    def pull(q):
+        pos = torch.tensor([-0.5 / 0.07], dtype=torch.double, requires_grad=True)
+        rince(pos, torch.zeros(1, 1024).double(), q=q, lam=0.01).backward()
+        return -pos.grad.item()
+
+    pulls = [pull(q) for q in (0.001, 0.1, 0.2, 0.4)]
+    assert pulls == sorted(pulls, reverse=True)
+    assert pulls[0] > 10 * pulls[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_loses_only_the_rounding_of_its_inputs(dtype):
+    # the plain formula gives NaN (fp16) and 16.0 instead of 13.9 (bf16) at q = 0.001
+    pos, neg = torch.full((4,), -1 / 0.07), torch.full((4, 1024), 1 / 0.07)
+    exact = rince(pos.to(dtype).double(), neg.to(dtype).double(), q=0.001, lam=0.01)
+    torch.testing.assert_close(
+        rince(pos.to(dtype), neg.to(dtype), q=0.001, lam=0.01).double(), exact, rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize("q, lam", [(0, 0.5), (1.1, 0.5), (0.5, 0), (0.5, 2)])
+def test_values_out_of_range_are_refused(q, lam):
+    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
+        rince(POS, NEG, q=q, lam=lam)
+
+
+@pytest.mark.parametrize("pos, neg", [(POS[:, None], NEG), (POS, NEG[:3]), (POS, NEG[:, 0])])
+def test_shapes_that_do_not_fit_are_refused(pos, neg):
+    with pytest.raises(ValueError, match=r"pos must be \[B\]"):
+        info_nce(pos, neg)
+
+
+# ---- VICReg -----------------------------------------------------------------------------------
+
+
+def slow_terms(x, y):
+    """Sum by sum, in plain numbers."""
+    b, d = x.shape
+    invariance = sum((x[i, j] - y[i, j]) ** 2 for i in range(b) for j in range(d)) / (b * d)
+    variance, covariance = 0.0, 0.0
+    for z in (x, y):
+        mean = [sum(z[i, j] for i in range(b)) / b for j in range(d)]
+        c = [
+            [
+                sum((z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(b)) / (b - 1)
+                for k in range(d)
+            ]
+            for j in range(d)
+        ]
+        variance += sum(max(0.0, 1 - math.sqrt(c[j][j] + 1e-4)) for j in range(d)) / d / 2
+        covariance += sum(c[j][k] ** 2 for j in range(d) for k in range(d) if j != k) / d
+    return {"invariance": invariance, "variance": variance, "covariance": covariance}
+
+
+def test_vicreg_terms_are_those_of_the_definition():
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(5, 4, generator=rng, dtype=torch.double) * 0.7 for _ in range(2))
+    found, wanted = vicreg_terms(x, y), slow_terms(x.numpy(), y.numpy())
+    for name, value in wanted.items():
+        assert found[name].item() == pytest.approx(value, rel=1e-9), name
+
+
+def test_collapsed_embeddings_are_invariant_and_the_variance_term_minds():
+    x = torch.ones(8, 4)
+    found = vicreg_terms(x, x)
+    assert found["invariance"] == 0 and found["covariance"] == 0
+    assert found["variance"].item() == pytest.approx(1 - 0.01)  # sqrt(eps) is left
+
+
+def test_a_dimension_said_twice_is_what_covariance_counts():
+    z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    twice = torch.stack([z[:, 0], z[:, 0]], dim=1)
+    assert vicreg_terms(z, z)["covariance"] < 0.01
+    assert vicreg_terms(twice, twice)["covariance"].item() == pytest.approx(2, rel=0.1)
+
+
+def test_huber_is_the_square_for_small_differences_and_straight_for_large_ones():
+    x = torch.zeros(2, 1)
+    for gap, wanted in ((0.5, 0.25), (3.0, 2 * 3 - 1)):
+        found = vicreg_terms(x, x + gap, huber_delta=1.0)["invariance"]
+        assert found.item() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("shapes", [((4, 2), (4, 3)), ((4,), (4,)), ((1, 2), (1, 2))])
+def test_vicreg_of_shapes_that_do_not_fit_is_refused(shapes):
+    with pytest.raises(ValueError, match="must both be"):
+        vicreg_terms(*(torch.zeros(s) for s in shapes))

@@ -1,0 +1,182 @@
+"""The book at its smallest size: interrupted, made, made again, and looked at in a browser."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.conftest import ROOT
+from tests.training.test_torchrun import alive, wait_for
+
+NO_ARTICLE = ("genindex.html", "search.html")
+COMMAND = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    return tmp_path_factory.mktemp("build")
+
+
+def environment(build):
+    return {**os.environ, "AVNB_BUILD": str(build)}
+
+
+@pytest.fixture(scope="module")
+def interrupted(build):
+    """Ctrl-C while the training processes are at work."""
+    job = subprocess.Popen(
+        COMMAND, cwd=ROOT, env=environment(build), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(lambda: list(build.glob("smoke/runs/xid-*/output.txt")), seconds=240)
+    time.sleep(2)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    return job.returncode, said
+
+
+@pytest.fixture(scope="module")
+def made(build, interrupted):
+    done = subprocess.run(COMMAND, cwd=ROOT, env=environment(build), text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def pages(build, made):
+    found = sorted((build / "smoke/book/_build/html").rglob("*.html"))
+    return [p for p in found if "_static" not in p.parts and p.name not in NO_ARTICLE]
+
+
+@pytest.mark.timeout(600)
+def test_an_interruption_is_taken_calmly_and_leaves_nobody(build, interrupted):
+    code, said = interrupted
+    assert code == 130 and "the same command goes on where it was" in said
+    assert "Traceback" not in said
+    wait_for(lambda: not alive(build))
+
+
+@pytest.mark.timeout(600)
+def test_the_second_attempt_keeps_what_the_first_one_finished(made, build):
+    assert "running 01_clips.ipynb" not in made.stdout + made.stderr
+    assert "running 03_pretrain.ipynb" in made.stdout + made.stderr
+    assert made.stdout.strip().endswith(str(build / "smoke/book/_build/html/index.html"))
+
+
+@pytest.mark.timeout(600)
+def test_made_again_nothing_is_run_again(made, build):
+    start = time.monotonic()
+    again = subprocess.run(
+        COMMAND, cwd=ROOT, env=environment(build), text=True, capture_output=True
+    )
+    assert again.returncode == 0 and "running" not in again.stdout + again.stderr
+    assert time.monotonic() - start < 60
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert path, "Chromium is missing; on Debian: apt install chromium"
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"],
+        )
+
+
+class Shown:
+    """A page of the book in the browser, with all that it complained about or asked for."""
+
+    def __init__(self, context, path):
+        self.stem, self.folder, self.trouble = path.stem, path.parent.name, []
+        self.page = context.new_page()
+        self.page.on("console", lambda m: m.type == "error" and self.trouble.append(m.text))
+        self.page.on("pageerror", lambda e: self.trouble.append(str(e)))
+        self.page.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
+        self.page.on("request", self.watch)
+        self.page.goto(path.as_uri())
+        self.page.wait_for_load_state("load")
+        self.article = self.page.locator("article")
+
+    def watch(self, request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.trouble.append(f"asks for {request.url}")
+
+
+@pytest.fixture(scope="module")
+def shown(browser, pages):
+    """All pages, opened once."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1200})
+    yield [Shown(context, path) for path in pages]
+    context.close()
+
+
+@pytest.mark.timeout(600)
+def test_every_page_opens_without_error_and_without_the_network(shown):
+    assert len(shown) >= 9
+    for one in shown:
+        one.page.wait_for_timeout(500)
+        assert not one.trouble, f"{one.stem}: {one.trouble}"
+
+
+def test_all_maths_is_rendered(shown):
+    total = 0
+    for one in shown:
+        page = one.page
+        written = page.locator("span.math, div.math").count()
+        if written:
+            page.wait_for_function("document.querySelectorAll('mjx-container').length > 0")
+            page.wait_for_timeout(300)
+        drawn = page.locator("mjx-container svg").count()
+        assert drawn >= written and page.locator("mjx-merror").count() == 0, one.stem
+        assert not re.search(r"\\\(|\\\[|\$\$", one.article.inner_text())
+        total += drawn
+    assert total > 20
+
+
+def test_every_figure_is_visible_and_described_by_its_size(shown):
+    total = 0
+    for one in shown:
+        one.page.bring_to_front()  # a page behind is looked at once a second only
+        for image in one.article.locator("img").all():
+            image.scroll_into_view_if_needed()
+            one.page.wait_for_function(
+                "i => i.complete && i.naturalWidth > 200", arg=image.element_handle()
+            )
+            assert image.is_visible() and image.bounding_box()["width"] > 200, one.stem
+            total += 1
+    assert total >= 9
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_picture_and_sound_can_be_played(shown, kind):
+    (clips,) = (one for one in shown if one.stem == "01_clips")
+    clips.page.bring_to_front()
+    media = clips.article.locator(kind).first
+    media.evaluate("m => { m.muted = true; return m.play(); }")
+    clips.page.wait_for_timeout(1200)
+    assert media.evaluate("m => m.error === null && m.duration > 1 && m.currentTime > 0.3")
+
+
+def test_a_page_says_at_which_size_it_was_made(shown):
+    # Losses, toys, names, and encoders at every width: nothing is trained, none has a size.
+    sizeless = ("02_rince", "06_encoders", "07_concepts", "08_methods")
+    for one in shown:
+        if one.folder == "chapters" and one.stem not in sizeless:
+            text = one.article.inner_text()
+            assert "smoke" in text and "numbers mean nothing" in text, one.stem
+
+
+def test_no_page_shows_a_stale_bar_or_an_empty_cell(shown):
+    for one in shown:
+        text = one.article.inner_text()
+        assert "it/s]" not in text and "injected" not in text and "Traceback" not in text
+        for output in one.page.locator(".cell_output").all():
+            box = output.bounding_box()
+            assert box is None or box["height"] > 8, one.stem

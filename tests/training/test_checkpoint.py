@@ -1,0 +1,380 @@
+"""Released checkpoints give what their author's networks give; a wrong file is named.
+
+The networks below carry the released names and are written for this test, without the package.
+"""
+
+import dataclasses
+import os
+import re
+from collections import OrderedDict
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from avnb.config import Clip, Pretrain, Spectrogram
+from avnb.data.clips import Sampling, VideoClips
+from avnb.data.manifest import Manifest
+from avnb.data.transforms import AudioTransform
+from avnb.evaluation.encoder_source import given, untrained
+from avnb.evaluation.features import Frozen, extract
+from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.methods import build
+from avnb.training import checkpoint, released
+from avnb.training.checkpoint import CheckpointError
+from avnb.training.pretraining import describe, mel_statistics
+from avnb.training.released import load_released, released_key
+
+CHANNELS = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        for number, (c, s) in enumerate([(c_in, stride), (c_out, 1)], 1):
+            space = nn.Conv3d(c, c_out, (1, 3, 3), (1, s, s), (0, 1, 1), bias=False)
+            time = nn.Conv3d(c_out, c_out, (3, 1, 1), (s, 1, 1), (1, 0, 0), bias=False)
+            self.add_module(f"spatial_conv{number}", space)
+            self.add_module(f"spatial_bn{number}", nn.BatchNorm3d(c_out))
+            self.add_module(f"temporal_conv{number}", time)
+        self.temporal_bn1, self.out_bn = nn.BatchNorm3d(c_out), nn.BatchNorm3d(c_out)
+        if c_in != c_out:
+            self.res_conv = nn.Conv3d(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x):
+        y = self.temporal_conv1(self.spatial_bn1(self.spatial_conv1(x)).relu())
+        y = self.spatial_bn2(self.spatial_conv2(self.temporal_bn1(y).relu())).relu()
+        skip = self.res_conv(x) if hasattr(self, "res_conv") else x
+        return self.out_bn(self.temporal_conv2(y) + skip).relu()
+
+
+class Video(nn.Module):
+    def __init__(self):
+        super().__init__()
+        stem = nn.Conv3d(3, 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False)
+        self.conv1 = nn.Sequential(stem, nn.BatchNorm3d(64))
+        for number, (c_in, c_out, stride) in enumerate(CHANNELS, 2):
+            blocks = ResidualBlock(c_in, c_out, stride), ResidualBlock(c_out, c_out, 1)
+            self.add_module(f"conv{number}x", nn.Sequential(*blocks))
+
+    def forward(self, x):
+        x = nn.functional.max_pool3d(self.conv1(x).relu(), (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        return self.conv5x(self.conv4x(self.conv3x(self.conv2x(x)))).amax((2, 3, 4))
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, c_in, c_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(c_out), nn.BatchNorm2d(c_out)
+
+    def forward(self, x):
+        return self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
+
+
+class Audio(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(1, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64))
+        for number, sizes in enumerate([(64, 64, 2), (64, 128, 2), (128, 256, 2), (256, 512, 1)]):
+            self.add_module(f"block{number + 1}", PlainBlock(*sizes))
+
+    def forward(self, x):
+        x = self.block2(self.block1(self.conv1(x).relu()))
+        return self.block4(self.block3(x)).amax((2, 3))
+
+
+def projection():
+    relu = nn.ReLU()
+    layers = nn.Linear(512, 512), relu, nn.Linear(512, 512), relu, nn.Linear(512, 128)
+    return nn.ModuleDict({"projection": nn.Sequential(*layers)})
+
+
+def expansion(dim=16):  # 4096 in the released files: a third of a gigabyte that nobody reads
+    norm, relu = nn.BatchNorm1d(dim), nn.ReLU()
+    layers = nn.Linear(512, dim), norm, relu, nn.Linear(dim, dim), norm, relu, nn.Linear(dim, dim)
+    return nn.ModuleDict({"expansion": nn.Sequential(*layers)})
+
+
+HEADS = {"xid": ("proj", projection), "vicreg_av": ("exp", expansion)}
+
+
+def unsettled(net):
+    """Random weights, and normalisations as if something had been learnt."""
+    torch.manual_seed(1)
+    for part in net.modules():
+        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(part.weight)
+        elif isinstance(part, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            nn.init.normal_(part.running_mean, std=0.3)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+            nn.init.uniform_(part.weight, 0.3, 0.9)
+            nn.init.normal_(part.bias, std=0.2)
+            part.num_batches_tracked += 39_062
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return unsettled(nn.ModuleDict({"video_model": Video(), "audio_model": Audio()}))
+
+
+@pytest.fixture(scope="module")
+def content(networks):
+    """A variant -> what its file holds, in the released layout."""
+
+    def made(variant):
+        suffix, head = HEADS[variant]
+        heads = {f"{side}_{suffix}": head() for side in ("video", "audio")}
+        whole = nn.ModuleDict({"module": nn.ModuleDict({**networks, **heads})})
+        adam = torch.optim.Adam(nn.Linear(2, 2).parameters(), lr=5e-4)
+        banks = {f"nce_average.view{i}_mem": torch.randn(10, 128) for i in (1, 2)}
+        return {
+            "epoch": 100, "model": whole.state_dict(), "optimizer": adam.state_dict(),
+            "train_criterion": banks if variant == "xid" else OrderedDict(),
+        }  # fmt: skip
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def xid_file(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("released") / "xID"
+    torch.save(content("xid"), path)
+    return path
+
+
+@torch.no_grad()
+def same_outputs(networks, video, waveform):
+    g = torch.Generator().manual_seed(2)
+    frames = torch.randn(2, 3, 8, 32, 32, generator=g)
+    audio = torch.randn(2, 1, 128, 62, generator=g)
+    for name, net, x in (("video_model", video, frames), ("audio_model", waveform, audio)):
+        wanted = networks[name](x)
+        assert wanted.shape == (2, 512) and wanted.std() > 0.1
+        torch.testing.assert_close(net(x), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", HEADS)
+def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, content, tmp_path):
+    path = tmp_path / variant
+    torch.save(content(variant), path)
+    before = torch.get_rng_state()
+    video, audio = load_released(path)
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
+    assert isinstance(video, VideoEncoder) and isinstance(audio, AudioEncoder)
+    for net in (video, audio):
+        assert not any(part.training for part in net.modules())
+        assert not any(p.requires_grad for p in net.parameters())
+    same_outputs(networks, video, audio)
+    *encoders, metadata = released.encoders(path)
+    for net, same in zip((video, audio), encoders, strict=True):
+        assert all(map(torch.equal, net.state_dict().values(), same.state_dict().values()))
+    assert Pretrain.from_flat(**metadata["run"]) == Pretrain.from_flat(method=variant, peak=0.95)
+    assert metadata["mel_statistics"] is None
+
+
+def test_one_trained_without_a_parallel_wrapper_has_no_prefix(networks, content, tmp_path):
+    found = content("xid")
+    found["model"] = {k.removeprefix("module."): v for k, v in found["model"].items()}
+    video, audio, method = released.released(tmp_path / "xID", found)
+    same_outputs(networks, video, audio)
+    assert method == "xid"
+
+
+def test_every_tensor_has_a_released_name_of_its_own(networks):
+    with torch.device("meta"):
+        ours = {"video_encoder": VideoEncoder(), "audio_encoder": AudioEncoder()}
+    names = [f"{side}.{name}" for side, net in ours.items() for name in net.state_dict()]
+    assert {released_key(name) for name in names} == set(networks.state_dict())
+    assert len({released_key(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        ("video_encoder.stem.0.weight", "video_model.conv1.0.weight"),
+        ("video_encoder.stages.0.1.first.3.weight", "video_model.conv2x.1.temporal_conv1.weight"),
+        ("video_encoder.stages.3.0.norm1.bias", "video_model.conv5x.0.temporal_bn1.bias"),
+        ("video_encoder.stages.2.1.norm2.running_var", "video_model.conv4x.1.out_bn.running_var"),
+        ("video_encoder.stages.1.0.skip.weight", "video_model.conv3x.0.res_conv.weight"),
+        ("audio_encoder.stem.1.running_mean", "audio_model.conv1.1.running_mean"),
+        ("audio_encoder.stages.2.1.0.weight", "audio_model.block3.conv2.weight"),
+        ("audio_encoder.stages.3.0.1.weight", "audio_model.block4.bn1.weight"),
+    ],
+)
+def test_released_names_by_hand(ours, theirs):
+    assert released_key(ours) == theirs
+
+
+# ---- sound without the author's statistics ------------------------------------------------------
+
+
+@pytest.fixture
+def few(manifests, tmp_path):
+    """Four training and two test videos of UCF-101 that can be heard, as a data set."""
+    whole = Manifest.load(manifests / "ucf101").with_audio()
+    videos = (*whole.split("train").videos[:4], *whole.split("test").videos[:2])
+    manifest = dataclasses.replace(whole.only(videos), where=tmp_path / "few")
+    manifest.save()
+    return manifest
+
+
+def test_a_released_checkpoint_hears_with_the_statistics_of_the_training_videos(
+    xid_file, networks, few, tmp_path, capsys
+):
+    clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=1.0, max_offset_seconds=0.0)
+    config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
+    test = few.split("test")
+    (features,) = extract([xid_file], test, config, tmp_path, seed=0)
+    said = "holds no mel band statistics: taken from 4 videos of ucf101"
+    assert capsys.readouterr().out.count(said) == 1
+    (again,) = extract([xid_file], test, config, tmp_path, seed=0)
+    assert said not in capsys.readouterr().out and torch.equal(features.audio, again.audio)
+
+    run = Pretrain.from_flat(method="xid", peak=0.95)
+    mean, std = mel_statistics(few.split("train"), run, workers=1)
+    wave = torch.cat([VideoClips(test, config, seed=0).whole(row).audio for row in range(2)])
+    wave = 0.95 * wave / wave.abs().amax(1, keepdim=True)
+    plain = AudioTransform(clip, Spectrogram(), (mean, std))
+    mel = plain.mel(wave)[..., :62].clamp_min(1e-5).log10()
+    x = (mel - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
+    with torch.no_grad():
+        wanted = networks["audio_model"](x[:, None])
+    torch.testing.assert_close(features.audio[:, 0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_other_training_videos_give_other_sounds_and_pictures_need_none(
+    xid_file, few, tmp_path, capsys
+):
+    clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=1.0, max_offset_seconds=0.0)
+    config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
+    both = extract([xid_file], few.split("test"), config, tmp_path, seed=0)
+    few.only((*few.videos[:1], *few.split("test").videos)).save()
+    both += extract([xid_file], few.split("test"), config, tmp_path, seed=0)
+    assert torch.equal(both[0].video, both[1].video)
+    assert not torch.allclose(both[0].audio, both[1].audio, atol=1e-3)
+    capsys.readouterr()
+    silent = dataclasses.replace(config, audio=False)
+    (unheard,) = extract([xid_file], few.split("test"), silent, tmp_path, seed=0)
+    assert unheard.audio.numel() == 0
+    assert "statistics" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="name the videos to take them from"):
+        Frozen(xid_file).hear(torch.zeros(1, 16_000))
+
+
+def test_a_released_checkpoint_is_evaluated_under_a_name_made_of_its_content(xid_file, tmp_path):
+    one, moved = given(xid_file), tmp_path / "renamed"
+    moved.write_bytes(xid_file.read_bytes())
+    assert re.fullmatch(r"xid-released-[0-9a-f]{8}", one.name) and given(moved).name == one.name
+    beside = untrained(one.run, tmp_path)
+    assert beside.run == dataclasses.replace(one.run, method="random")
+    assert released.encoders(beside.checkpoint)[2]["mel_statistics"] is None
+    assert given(beside.checkpoint).name == beside.name
+
+
+# ---- wrong files --------------------------------------------------------------------------------
+
+
+def refused(found, path, match, read=load_released):
+    torch.save(found, path)
+    with pytest.raises(CheckpointError, match=match) as caught:
+        read(path)
+    assert str(path) in str(caught.value) and "weights_only" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_tensors_that_are_missing_unexpected_or_of_another_shape_are_named(content, tmp_path):
+    path, found = tmp_path / "xID", content("xid")
+    model = found["model"]
+    del (
+        model["module.audio_model.block3.bn2.running_var"],
+        model["module.video_proj.projection.2.bias"],
+    )
+    model["module.video_model.conv2x.0.res_conv.weight"] = torch.zeros(64, 64, 1, 1, 1)
+    model["module.video_model.conv1.0.weight"] = torch.zeros(64, 3, 1, 7, 7)
+    model["module.audio_model.conv1.1.bias"] = "text"
+    said = refused(found, path, r"2 missing: \['audio_model.block3.bn2.running_var', 'video_proj")
+    assert "1 unexpected: ['video_model.conv2x.0.res_conv.weight']" in said
+    assert "video_model.conv1.0.weight is (64, 3, 1, 7, 7), expected (64, 3, 3, 7, 7)" in said
+    assert "audio_model.conv1.1.bias is str, expected (64,)" in said
+
+
+def test_a_run_without_sound_or_without_heads_is_refused(content, tmp_path):
+    found = content("vicreg_av")
+    picture = {k: v for k, v in found["model"].items() if "audio" not in k}
+    refused({**found, "model": picture}, tmp_path / "a", r"missing: \['audio_model.conv1.0.weight'")
+    bare = {k: v for k, v in found["model"].items() if "_exp." not in k}
+    refused(
+        {**found, "model": bare}, tmp_path / "b",
+        r"heads of one method, video_proj.projection or video_exp.expansion; found \[\]",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [load_released, released.encoders])
+def test_files_of_other_kinds_are_named(read, content, tmp_path):
+    path = tmp_path / "x"
+    resnet = torchvision.models.resnet18().state_dict()
+    said = refused(resnet, path, r"bare state dict.*'conv1.weight'.*and 116 more", read)
+    assert "['epoch', 'model', 'optimizer', 'train_criterion']" in said
+    refused({"state_dict": {}, "epoch": 3}, path, r"but a dict of \['state_dict', 'epoch'\]", read)
+    refused([1, 2], path, "but a list", read)
+    refused(torch.zeros(3), path, "but a Tensor", read)
+    refused({**content("xid"), "model": {}}, path, "missing", read)
+
+
+def test_our_own_checkpoint_is_read_by_encoders_and_named_by_load_released(
+    smoke, vggsound, tmp_path
+):
+    path, run = tmp_path / "last.pt", smoke
+    flat = ([0.0] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
+    metadata = describe(run, vggsound, flat)
+    checkpoint.save(path, metadata, build(run, len(vggsound), len(vggsound.classes)))
+    with pytest.raises(CheckpointError, match="is a checkpoint of avnb, not one released"):
+        load_released(path)
+    video, _, same = released.encoders(path)
+    assert same == metadata and not video.training
+    assert Frozen(path).hear(torch.zeros(1, 16_000)).shape == (1, 8 * run.width)
+    found = checkpoint.load(path)
+    refused({**found, "format": 99}, path, "not written by avnb", released.encoders)
+
+
+NO_CHECKPOINTS = {
+    "empty": b"", "text": b"not a checkpoint", "table": b"a,b\n1,2\n", "json": b'{"model": {}}',
+    "zip": b"PK\x03\x04 truncated zip", "zeros": bytes(64), "pickle": b"\x80\x02K\x01K",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_CHECKPOINTS)
+@pytest.mark.parametrize("read", [load_released, released.encoders, checkpoint.load])
+def test_what_is_no_checkpoint_at_all_is_named(kind, read, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(NO_CHECKPOINTS[kind])
+    with pytest.raises(CheckpointError, match="x is not a checkpoint, or is damaged") as caught:
+        read(path)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_folder_and_nothing_at_all_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="it is a folder"):
+        load_released(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        load_released(tmp_path / "nothing")
+
+
+def test_a_damaged_file_is_named_or_harmless(xid_file, tmp_path):
+    whole = xid_file.read_bytes()
+    (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_released(tmp_path / "half")
+
+
+def test_code_in_a_released_file_is_not_run(content, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    refused({**content("xid"), "train_criterion": Trap()}, tmp_path / "x", "mkdir, which is code")
+    assert not (tmp_path / "sprung").exists()
