@@ -24,9 +24,9 @@ def book_command(args: argparse.Namespace) -> None:
 
 def run_command(args: argparse.Namespace) -> None:
     """Run one notebook strictly."""
-    from avnb.report import book
+    from avnb.report import book, notebook_parameters
 
-    known = book.declared(book.existing(args.notebook))
+    known = notebook_parameters.notebook_parameters(args.notebook)
     given = {name: convert(name, text, known) for name, text in args.parameter}
     print(f"executed: {book.run_notebook(args.notebook, args.out, given)}")
 
@@ -53,13 +53,12 @@ def audit_command(args: argparse.Namespace) -> None:
     from avnb.data import audit, datasets
     from avnb.workspace import cores
 
-    found = datasets.listing(
-        args.dataset, args.folder.resolve(), args.fold, allow_missing=args.allow_missing
-    )
-    manifest, bad = audit.audit(found, args.out, workers=cores())
+    root, missing = args.folder.resolve(), args.allow_missing
+    listing = datasets.listing(args.dataset, root, args.fold, allow_missing=missing)
+    manifest, bad = audit.audit(listing, args.out, workers=cores())
     print(
-        f"{len(found.entries)} of {found.listed} listed files are there, and "
-        f"{len(found.unlisted)} that no list names; {args.out / 'mismatches.csv'} names all"
+        f"{len(listing.entries)} of {listing.listed} listed files are there, and "
+        f"{len(listing.unlisted)} that no list names; {args.out / 'mismatches.csv'} names all"
     )
     silent = len(manifest) - len(manifest.with_audio())
     print(
@@ -77,6 +76,8 @@ def train_command(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All commands."""
+    from avnb.data.datasets import DATA_SETS
+
     top = argparse.ArgumentParser(prog="avnb", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -93,10 +94,10 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=run_command)
 
     one = commands.add_parser("audit", help="decode every file of a data set; write its manifest")
-    one.add_argument("dataset", choices=["vggsound", "ucf101", "hmdb51"])
-    one.add_argument("folder", type=Path, help="the data set's folder, official layout")
+    one.add_argument("dataset", choices=[*DATA_SETS], help="folder: videos of your own")
+    one.add_argument("folder", type=Path, help="the data set's folder, in its official layout")
     one.add_argument("out", type=Path, help="folder for the tables")
-    one.add_argument("--fold", type=int, choices=[1, 2, 3], default=1)
+    one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
     one.set_defaults(run=audit_command)
 

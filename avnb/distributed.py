@@ -1,5 +1,8 @@
 """Processes of one job: who am I, gather rows, average numbers. All work without a group too."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +20,17 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: in short steps on a busy machine, threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -134,9 +148,29 @@ class SharedBatchNorm(_BatchNorm):
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> None:
     """Make every BatchNorm inside `module` take its statistics over all processes."""
+    if world_size() == 1:
+        return
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # in place but for a bare BatchNorm
         return
     for part in module.modules():
         if isinstance(part, _BatchNorm):
             part.__class__ = SharedBatchNorm
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[torch.device]:
+    """Join the job this process was started for (none: alone); NCCL on GPUs, else gloo."""
+    defaults = {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    processes, local_rank, local_size = (int(os.environ.get(k, v)) for k, v in defaults.items())
+    cuda = torch.cuda.device_count() >= local_size  # the same answer in every process
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if processes == 1:
+        yield device
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    yield device
+    # Not after an error: the other processes wait elsewhere, and the error would never be told.
+    dist.destroy_process_group()

@@ -18,20 +18,35 @@ from avnb.processes import die_with_parent
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-AHEAD = 8  # items handed to each worker beforehand; the rest costs no memory yet
+ITEMS_AHEAD = 8  # handed to each worker beforehand; the rest costs no memory yet
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file aside and rename it: it is the old one or the new one, never a part."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to instead; it replaces `path` at the end, flushed to disk, or vanishes.
+
+    `path` is thus the old file or the whole new one, whatever interrupts the writing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with replacing(path) as partial:
+        partial.write_text(text)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes what belongs into `folder`; others wait and find it made."""
+    """One process at a time fills `folder`; others wait and find it complete."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the process ends
@@ -45,7 +60,7 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
         if size := file.seek(0, os.SEEK_END):
             file.seek(size - 1)
             if file.read() != b"\n":
-                file.write(b"\n")  # behind a torn line
+                file.write(b"\n")  # after a torn line
 
         def add(line: str) -> None:
             file.write(f"{line}\n".encode())
@@ -54,7 +69,7 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
 
 
 def serve_parent() -> None:
-    """In a worker: its parent alone is interrupted from the keyboard, and it dies with it."""
+    """In a worker: only its parent handles Ctrl-C, and it dies with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
 
@@ -62,10 +77,10 @@ def serve_parent() -> None:
 def in_parallel(
     work: Callable[[In], Out], items: Sequence[In], *, workers: int, title: str, done: int = 0
 ) -> Generator[tuple[int, Out], None, None]:
-    """`work` on every item in processes, with a bar: (number of the item, result) as they come.
+    """`work` on every item in processes, with a bar: (index of the item, result) as they finish.
 
     `done` counts what an earlier call has finished. An exception or an interrupt cancels what
-    has not begun, and no worker outlives this process.
+    has not started, and no worker outlives this process.
 
     Raises:
         ChildProcessError: when a worker dies.
@@ -77,7 +92,7 @@ def in_parallel(
     left, jobs = iter(enumerate(items)), dict[Future[Out], int]()
     try:
         while True:
-            for i, item in islice(left, AHEAD * workers - len(jobs)):
+            for i, item in islice(left, ITEMS_AHEAD * workers - len(jobs)):
                 jobs[pool.submit(work, item)] = i
             if not jobs:
                 break
@@ -86,10 +101,10 @@ def in_parallel(
                 yield jobs.pop(job), result
                 bar.update()
     except BrokenProcessPool as error:
-        begun = "\n  ".join(str(items[i])[:120] for i in sorted(jobs.values())[:AHEAD])
+        started = "\n  ".join(str(items[i])[:120] for i in sorted(jobs.values())[:ITEMS_AHEAD])
         raise ChildProcessError(
             f"{title}: a worker died, killed for lack of memory or by a crash in what it read; "
-            f"it was at one of the first of\n  {begun}"
+            f"it was at one of the first of\n  {started}"
         ) from error
     finally:
         bar.close()

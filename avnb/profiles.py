@@ -1,161 +1,81 @@
-"""Profiles: differences to the thesis's values."""
+"""Profiles: differences to the thesis's values, so that the same code runs at every size.
 
-import typing
+`smoke` only shows that every part works, and its numbers mean nothing; `demo` fits two CPU cores
+and a few minutes; `thesis` is the defaults.
+"""
+
 from typing import Any
 
-from avnb.config import Method
 from avnb.values import unknown_name
 
+Values = dict[str, Any]
 
-def thesis_finetuning(dataset: str, method: str) -> dict[str, Any]:
+
+def thesis_finetuning(dataset: str, *, pretrained: bool) -> Values:
     """How the thesis fine-tunes on a data set: its differences to `Finetune`'s defaults.
 
-    `random` learns from nothing, and takes more epochs.
-
-    Raises:
-        ValueError: for a data set or a method that the thesis does not fine-tune.
+    The defaults are those for UCF-101, and serve for any data set that the thesis does not have.
+    An encoder without pre-training gets more epochs.
     """
-    known: dict[str, dict[str, Any]] = {
-        "ucf101": {},
-        "hmdb51": {
-            "clips_per_video": 25,
-            "tuned_epochs": 10,
-            "brightness": 1.0,
-            "contrast": 1.0,
-            "saturation": 1.0,
-            "first_decay": 0.3,
-            "second_decay": 0.6,
-            "third_decay": 0.8,
-        },
-    }
-    if dataset not in known:
-        raise ValueError(unknown_name("data set to fine-tune on", dataset, known))
-    if method not in typing.get_args(Method):
-        raise ValueError(unknown_name("method", method, typing.get_args(Method)))
-    longer = {"tuned_epochs": 100, "first_decay": 0.3, "second_decay": 0.6, "third_decay": 0.8}
-    return known[dataset] | (longer if method == "random" else {})
+    decays = dict(first_decay=0.3, second_decay=0.6, third_decay=0.8)
+    values: Values = {}
+    if dataset == "hmdb51":
+        jitter = dict(brightness=1.0, contrast=1.0, saturation=1.0)
+        values = dict(clips_per_video=25, tuned_epochs=10, **jitter, **decays)
+    return values if pretrained else {**values, "tuned_epochs": 100, **decays}
 
 
-# Differences to the defaults, for all methods and by method. `demo` fits two CPU cores and a few
-# minutes; `smoke` only shows that every part works, and its numbers mean nothing.
-_SMALL: dict[str, Any] = {
-    "video_fps": 8.0,
-    "frame_px": 48,
-    "mels": 64,
-    "crop_area_min": 0.5,
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
-    "hue": 0.05,
-    # With lam (negatives + 1) above 1, RINCE is positive while nothing is learnt yet, and the
-    # quickest way down is to push everything apart. Short runs do not find back from there.
-    "negatives": 96,
-    "q_last": 0.1,
-    "batch": 32,
-    "shards": 2,
-    "lr": 2.5e-3,
-    "window_steps": 1000,
-    "expander_dim": 256,
+_LIGHT_AUGMENT: Values = dict(
+    crop_area_min=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05
+)
+_SMALL: Values = dict(
+    video_fps=8.0,
+    frame_px=48,
+    mels=64,
+    **_LIGHT_AUGMENT,
+    batch=32,
+    shards=2,
+    lr=2.5e-3,
+    window_steps=1000,
+    expander_dim=256,
+    # With lam (negatives + 1) above 1, RINCE is positive before anything is learnt, and the
+    # quickest way down is to push everything apart. Short runs do not recover from that.
+    negatives=96,
+    q_last=0.1,
     # Videos of four seconds leave less room between two clips.
-    "second_view_min_seconds": 1.0,
-    "second_view_max_seconds": 3.0,
+    second_view_min_seconds=1.0,
+    second_view_max_seconds=3.0,
+)
+_SMALL_FINETUNE: Values = dict(
+    video_fps=8.0, **_LIGHT_AUGMENT, shards=2, window_steps=1000, warmup_epochs=1, lr=2e-3
+)
+PROFILES: dict[str, dict[str, Values]] = {
+    "thesis": dict(pretrain={}, supervised=dict(epochs=50), evaluation={}, finetune={}, world={}),
+    "demo": dict(
+        pretrain=_SMALL
+        | dict(width=16, epochs=7, lr_decay=0.8, lr_decay_every_epochs=2)
+        | dict(subset_videos=500, validation_videos=40),
+        vicreg_av=dict(epochs=3),
+        vicreg_v=dict(epochs=2),
+        supervised=dict(epochs=3),
+        evaluation=dict(
+            video_fps=8.0, resize_px=56, train_clips=8, clip_level_clips=5, probe_lr=2e-2
+        ),
+        finetune=_SMALL_FINETUNE | dict(frame_px=48, clips_per_video=2, tuned_epochs=2, batch=16),
+        world={},
+    ),
+    "smoke": dict(
+        pretrain=_SMALL
+        | dict(width=8, frame_px=32, epochs=2, batch=16, clips_per_video=2, negatives=16)
+        | dict(expander_dim=32, subset_videos=32, validation_videos=8),
+        evaluation=dict(video_fps=8.0, resize_px=36, train_clips=2, clip_level_clips=2)
+        | dict(video_level_clips=3, probe_lr=2e-2, probe_epochs=10),
+        finetune=_SMALL_FINETUNE | dict(frame_px=32, clips_per_video=1, tuned_epochs=1, batch=8),
+        world=dict(vggsound_per_class=4, ucf101_train_per_class=3, ucf101_test_per_class=2)
+        | dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2)
+        | dict(silent_fraction=0.1, dubbed_fraction=0.1, broken_fraction=0.05),
+    ),
 }
-
-
-_SHORT: dict[str, Any] = {  # of fine-tuning
-    "video_fps": 8.0,
-    "crop_area_min": 0.5,
-    "brightness": 0.2,
-    "contrast": 0.2,
-    "saturation": 0.2,
-    "hue": 0.05,
-    "shards": 2,
-    "window_steps": 1000,
-    "warmup_epochs": 1,
-}
-
-
-PROFILES: dict[str, dict[str, dict[str, Any]]] = {
-    "thesis": {
-        "pretrain": {},
-        "supervised": {"epochs": 50},
-        "evaluation": {},
-        "finetune": {},
-        "world": {},
-    },
-    "demo": {
-        "pretrain": {
-            **_SMALL,
-            "width": 16,
-            "epochs": 7,
-            "lr_decay": 0.8,
-            "lr_decay_every_epochs": 2,
-            "subset_videos": 500,
-            "validation_videos": 40,
-        },
-        "vicreg_av": {"epochs": 3},
-        "vicreg_v": {"epochs": 2},
-        "supervised": {"epochs": 3},
-        "evaluation": {
-            "video_fps": 8.0,
-            "resize_px": 56,
-            "train_clips": 8,
-            "clip_level_clips": 5,
-            "probe_lr": 2e-2,
-        },
-        "finetune": {
-            **_SHORT,
-            "frame_px": 48,
-            "clips_per_video": 2,
-            "tuned_epochs": 2,
-            "batch": 16,
-            "lr": 2e-3,
-        },
-        "world": {},
-    },
-    "smoke": {
-        "pretrain": {
-            **_SMALL,
-            "width": 8,
-            "frame_px": 32,
-            "epochs": 2,
-            "batch": 16,
-            "clips_per_video": 2,
-            "negatives": 16,
-            "expander_dim": 32,
-            "subset_videos": 32,
-            "validation_videos": 8,
-        },
-        "evaluation": {
-            "video_fps": 8.0,
-            "resize_px": 36,
-            "train_clips": 2,
-            "clip_level_clips": 2,
-            "video_level_clips": 3,
-            "probe_lr": 2e-2,
-            "probe_epochs": 10,
-        },
-        "finetune": {
-            **_SHORT,
-            "frame_px": 32,
-            "clips_per_video": 1,
-            "tuned_epochs": 1,
-            "batch": 8,
-            "lr": 2e-3,
-        },
-        "world": {
-            "vggsound_per_class": 4,
-            "ucf101_train_per_class": 3,
-            "ucf101_test_per_class": 2,
-            "hmdb51_train_per_class": 2,
-            "hmdb51_test_per_class": 2,
-            "silent_fraction": 0.1,
-            "dubbed_fraction": 0.1,
-            "broken_fraction": 0.05,
-        },
-    },
-}
-
 
 # What is said beside the numbers of a profile.
 SIZES = {
@@ -166,7 +86,7 @@ SIZES = {
 }
 
 
-def profile(name: str) -> dict[str, dict[str, Any]]:
+def profile(name: str) -> dict[str, Values]:
     """The profile's differences to the thesis, by group; ValueError for an unknown name."""
     if name not in PROFILES:
         raise ValueError(unknown_name("profile", name, PROFILES))

@@ -12,45 +12,54 @@ EVERY_SECONDS = 0.3  # into a pipe, which its launcher empties
 FILE_EVERY_SECONDS = 3.0  # into a file, which grows, perhaps for days and on a shared disk
 
 
-def silent(done: float, note: str) -> None:
-    """For processes that do not report."""
-
-
 def announce(text: str) -> None:
-    """Say something that whoever watches the bar must see."""
+    """A message that whoever watches the bar must see."""
     os.write(1, (MARK + json.dumps({"said": text}) + "\n").encode())
 
 
-def reporter(total: float) -> Callable[[float, str], None]:
-    """A function that says how many of `total` clips are done, at most a few times a second."""
-    last = 0.0
-    every = FILE_EVERY_SECONDS if stat.S_ISREG(os.fstat(1).st_mode) else EVERY_SECONDS
+class ProgressReporter:
+    """Reports how many of `total` clips are done, at most a few times a second.
 
-    def report(done: float, note: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= every or done >= total:
-            last = now
-            line = MARK + json.dumps({"done": done, "total": total, "note": note}) + "\n"
-            os.write(1, line.encode())  # at once: other processes write to the same pipe
+    Args:
+        total: clips of the whole job.
+        title: what is being done.
+        silent: whether this process does not report.
+    """
 
-    return report
+    def __init__(self, total: int, title: str = "", *, silent: bool = False):
+        self.total, self.title, self.silent, self.last, self.done = total, title, silent, 0.0, 0
+        to_file = stat.S_ISREG(os.fstat(1).st_mode)
+        self.every = FILE_EVERY_SECONDS if to_file else EVERY_SECONDS
+
+    def report(self, done: int, note: str) -> None:
+        """Say that so many clips are done, with a word on how it goes."""
+        self.done, now = done, time.monotonic()
+        if self.silent or (now - self.last < self.every and done < self.total):
+            return
+        self.last = now
+        line = json.dumps({"done": done, "total": self.total, "note": f"{self.title}, {note}"})
+        os.write(1, f"{MARK}{line}\n".encode())  # at once: other processes write to this pipe
+
+    def note(self, note: str) -> None:
+        """A sign of life without further clips."""
+        self.report(self.done, note)
 
 
 class StepTimer:
-    """Seconds a step takes; the first quarter of `total` steps is not counted.
+    """Seconds per step; the first quarter of `total` steps is not counted.
 
-    `settle` waits until what was begun is done, as a GPU's work may not be when a step returns.
+    `synchronise` waits until everything that was started is done, as a GPU's work may not be when
+    a step returns.
     """
 
-    def __init__(self, total: int, raise_on_failure: Callable[[], object]):
-        self.begin, self.total, self.raise_on_failure = total // 4, total, raise_on_failure
+    def __init__(self, total: int, synchronise: Callable[[], object]):
+        self.begin, self.total, self.synchronise = total // 4, total, synchronise
         self.started, self.step_seconds = time.monotonic(), math.nan
 
-    def __call__(self, steps: int) -> None:
+    def count(self, steps: int) -> None:
         """Called after each step with the number of steps done."""
         if steps in (self.begin, self.total):
-            self.raise_on_failure()
+            self.synchronise()
         if steps == self.begin:
             self.started = time.monotonic()
         elif steps == self.total:

@@ -1,4 +1,4 @@
-"""Values with names, ranges and an identity."""
+"""Values with names, types, ranges and an identity: what every configuration is made of."""
 
 import dataclasses
 import difflib
@@ -6,18 +6,20 @@ import hashlib
 import json
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-LIKE_THIS = """write names and values like this: '{"precision": "bf16", "lr": 0.001}'"""
+VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr": 0.001}'"""
+
+# Values that fit a run to a machine. As with the number of processes, a run that has started
+# continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
+# 8 x 16.
+NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "window_steps"})
 
 
-def check_range(owner: object, low: float, high: float, *names: str) -> None:
-    """Raise ValueError unless every named value of `owner` lies in [low, high]."""
-    for name in names:
-        value = getattr(owner, name)
-        if not low <= value <= high:
-            kind = type(owner).__name__
-            raise ValueError(f"{kind}.{name} must lie in [{low}, {high}], got {value!r}")
+def within(low: float, high: float, default: Any) -> Any:
+    """A field with a default, whose value must lie in [low, high]."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
@@ -31,33 +33,41 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
 def parse_values(text: str) -> dict[str, Any]:
     """`'{"precision": "bf16"}'` -> {"precision": "bf16"}; ValueError when it is not such JSON."""
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"values = {text!r} is not JSON ({error}); {LIKE_THIS}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"values = {text!r} gives no names; {LIKE_THIS}")
-    return found
+        raise ValueError(f"values = {text!r} is not JSON ({error}); {VALUES_EXAMPLE}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"values = {text!r} gives no names; {VALUES_EXAMPLE}")
+    return values
 
 
-# Values that fit a run to a machine: as with the number of processes, a run that has begun goes on
-# with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as 8 x 16.
-NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "window_steps"})
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Values of one subject, each checked against the range that its field declares."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            low, high = f.metadata.get("range", (None, None))
+            value = getattr(self, f.name)
+            if low is not None and not low <= value <= high:
+                kind = type(self).__name__
+                raise ValueError(f"{kind}.{f.name} must lie in [{low}, {high}], got {value!r}")
 
 
-class Flat:
-    """Values that can be set by their own name, whichever group they stand in."""
+class Config(Group):
+    """Groups of values, each of which can be set by its own name, whichever group it belongs to."""
 
     @classmethod
     def names(cls) -> dict[str, str]:
-        """Each settable name and the group it belongs to ('' for the run's own)."""
-        found: dict[str, str] = {}
-        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        """Each settable name and the group it belongs to ('' for the configuration itself)."""
+        groups: dict[str, str] = {}
+        for f in dataclasses.fields(cls):
             inner = dataclasses.fields(f.type) if dataclasses.is_dataclass(f.type) else ()
             for name, group in [(g.name, f.name) for g in inner] or [(f.name, "")]:
-                if name in found:
+                if name in groups:
                     raise TypeError(f"{cls.__name__} has two values named {name!r}")
-                found[name] = group
-        return found
+                groups[name] = group
+        return groups
 
     @classmethod
     def from_flat(cls, **values: Any) -> Self:
@@ -76,21 +86,25 @@ class Flat:
             target = nested.setdefault(groups[name], {}) if groups[name] else own
             target[name] = value
         types = typing.get_type_hints(cls)
-        # A group's values may differ here from those that it has by itself.
-        usual: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        # A group's defaults here may differ from those that it has by itself.
+        defaults: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
         for group, inner in nested.items():
-            own[group] = dataclasses.replace(usual[group](), **checked(types[group], inner))
-        return cls(**checked(cls, own))
+            own[group] = dataclasses.replace(defaults[group](), **typed(types[group], inner))
+        return cls(**typed(cls, own))
 
     def flat(self) -> dict[str, Any]:
         """All values under their flat names."""
-        nested = dataclasses.asdict(self)  # type: ignore[call-overload]
+        nested = dataclasses.asdict(self)
         return {n: nested[g][n] if g else nested[n] for n, g in self.names().items()}
 
+    def changed(self, **values: Any) -> Self:
+        """The same configuration with some values changed, by flat name."""
+        return self.from_flat(**{**self.flat(), **values})
 
-def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, an int made a float where a float is meant; TypeError for any other mismatch."""
-    types, good = typing.get_type_hints(kind), {}
+
+def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with int converted to float where due; TypeError for any other mismatch."""
+    types, checked = typing.get_type_hints(kind), {}
     for name, value in values.items():
         want = types[name]
         if want is float and isinstance(value, int) and not isinstance(value, bool):
@@ -99,14 +113,14 @@ def checked(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
             if value not in typing.get_args(want):
                 raise ValueError(unknown_name(name, str(value), map(str, typing.get_args(want))))
         elif not dataclasses.is_dataclass(want) and type(value) is not want:
-            found = f"{value!r} ({type(value).__name__})"
-            raise TypeError(f"{kind.__name__}.{name} must be {want.__name__}, got {found}")
-        good[name] = value
-    return good
+            given = f"{value!r} ({type(value).__name__})"
+            raise TypeError(f"{kind.__name__}.{name} must be {want.__name__}, got {given}")
+        checked[name] = value
+    return checked
 
 
 def identity(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of a run without the values of FREE, in whichever group they stand."""
+    """The metadata of a run without NON_IDENTITY_FIELDS, in whichever group they are."""
     return {
         name: identity(value) if isinstance(value, Mapping) else value
         for name, value in metadata.items()
@@ -115,6 +129,6 @@ def identity(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(values: Any) -> str:
-    """Eight hexadecimal figures that stand for any JSON-like value."""
+    """Eight hexadecimal digits of a hash of any JSON-like value."""
     text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,6 +1,6 @@
-"""Where things lie: one folder a profile below `build/`, made when needed, safe to delete.
+"""Where files are kept: one folder per profile below `build/`, made on demand, safe to delete.
 
-build/<profile>/world/<data set>/      synthetic videos, when no real folder is given
+build/<profile>/world-<id>/<data set>/ synthetic videos, when no real folder is given
 build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
@@ -36,7 +36,7 @@ def project_root() -> Path:
 
 
 def build_folder() -> Path:
-    """The folder for all that is made: AVNB_BUILD, or `build` in the checkout."""
+    """The folder for everything that is generated: AVNB_BUILD, or `build` in the checkout."""
     named = os.environ.get("AVNB_BUILD")
     return Path(named).expanduser().resolve() if named else project_root() / "build"
 
@@ -83,7 +83,7 @@ class Workspace:
         """The profile's evaluation values, with changes by flat name."""
         return Evaluation.from_flat(**{**self.values["evaluation"], **changes})
 
-    def finetuning(self, dataset: str, method: str, **changes: Any) -> Finetune:
-        """The thesis's values for a data set and a method, the profile's, then the changes."""
-        thesis = thesis_finetuning(dataset, method)
+    def finetuning(self, dataset: str, *, pretrained: bool = True, **changes: Any) -> Finetune:
+        """The thesis's values for a data set, then the profile's, then the changes."""
+        thesis = thesis_finetuning(dataset, pretrained=pretrained)
         return Finetune.from_flat(**{**thesis, **self.values["finetune"], **changes})

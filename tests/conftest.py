@@ -40,7 +40,7 @@ def manifests(world, common) -> Path:
     """Folders with the manifests of the three data sets."""
     out = common / "manifests"
     with locked(out):
-        for name in datasets.LISTS:
+        for name in (n for n, data_set in datasets.DATA_SETS.items() if data_set.marker):
             audit.audit(datasets.listing(name, world / name), out / name)
     return out
 

@@ -12,6 +12,7 @@ from avnb.config import Clip
 from avnb.data.clips import Sampling
 from avnb.data.manifest import Manifest
 from avnb.evaluation import feature_store, features, probe
+from avnb.evaluation.encoder_source import EncoderSource, source_of_file
 from avnb.protocols import Evaluation
 
 SAMPLING = Sampling(
@@ -21,9 +22,9 @@ SAMPLING = Sampling(
 MIB = 2**20
 
 
-def extracted(paths: list[Path], where: Path, cache: Path) -> list[features.Features]:
+def extracted(sources: list[EncoderSource], where: Path, cache: Path) -> list[features.Features]:
     """Of fourteen videos, three with two clips each in a forward pass."""
-    return features.extract(paths, some(where), SAMPLING, cache, seed=0, workers=0, at_once=6)
+    return features.extract(sources, some(where), SAMPLING, cache, seed=0, workers=0, at_once=6)
 
 
 def some(where: Path) -> Manifest:
@@ -34,19 +35,19 @@ def some(where: Path) -> Manifest:
 
 def killed(where: str, cache: str, *paths: str) -> None:
     """Write some blocks, tear one, and die as if by a power cut."""
-    feature_store.KEEP_EVERY_SECONDS = 0
+    feature_store.SAVE_EVERY_SECONDS = 0
     add, blocks = feature_store.FeatureWriter.add, []
 
     def torn(self, rows):
         blocks.append(1)
         if len(blocks) == 8:
-            self.files["video"].write(b"torn")
-            self.files["video"].flush()
+            self.arrays["video"][self.done] = 7
+            self.arrays["video"].flush()
             os.kill(os.getpid(), signal.SIGKILL)
         add(self, rows)
 
     feature_store.FeatureWriter.add = torn
-    extracted([Path(p) for p in paths], Path(where), Path(cache))
+    extracted([source_of_file(path) for path in paths], Path(where), Path(cache))
 
 
 def narrow(folder: str) -> None:
@@ -55,16 +56,16 @@ def narrow(folder: str) -> None:
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     limit = int(status["VmData"].split()[0]) * 1024 + 40 * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    videos, params, width, block = 1000, 50, 512, 8
-    shapes = {"video": (params, width), "audio": (params, 0)}
+    videos, clips, width, block = 1000, 50, 512, 8
+    shapes = {"video": (clips, width), "audio": (clips, 0)}
     label = torch.arange(videos) % 5
     with feature_store.FeatureWriter(Path(folder), videos, shapes, block) as growing:
         for row in range(0, videos, block):
-            rows = torch.randn(block, params, width) + label[row : row + block, None, None]
+            rows = torch.randn(block, clips, width) + label[row : row + block, None, None]
             growing.add({"video": rows, "audio": rows[..., :0]})
     growing.finish({}, label=label)
     found = features.load(Path(folder))
-    assert found.video.shape == (videos, params, width) and found.audio.shape == (videos, params, 0)
+    assert found.video.shape == (videos, clips, width) and found.audio.shape == (videos, clips, 0)
     config = Evaluation(probe_epochs=2)
     layer, losses = probe.fit(found.video, found.label, 5, config)
     assert losses[1] < losses[0] < 3

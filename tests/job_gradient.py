@@ -1,6 +1,6 @@
-"""A job of any number of processes: the gradient of each method's second step, as in training.
+"""A job of any number of processes: the gradient of each method's second training step.
 
-In double precision; and the loss of that step with networks in half precision.
+It is computed in double precision; the loss of that step also with networks in half precision.
 """
 
 import json
@@ -12,34 +12,37 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avnb import distributed
 from avnb.config import Pretrain
+from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import VideoClips
 from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest
-from avnb.models.methods import METHODS, build
-from avnb.training.trainer import Views, gradients, process_group, sampling_of
+from avnb.models.methods import METHODS, build_method
+from avnb.training.pretraining import training_sampling
+from avnb.training.trainer import accumulate_gradients
 
 
-class Doubled(Views):
-    """In double precision: what is left of a difference is not rounding."""
+class DoubleTransform(BatchTransform):
+    """In double precision, so that differences are not due to rounding."""
 
     def forward(self, batch):
         return super().forward(batch).apply(lambda x: x.double() if x.is_floating_point() else x)
 
 
-def stepped(run, manifest, views, dtype, device):
-    """The method before its second weights would move, and that step's terms."""
+def second_step(config, manifest, transform, dtype, device):
+    """The method with the gradient of its second step, and that step's terms."""
     _, batches = next(training_epochs(
-        VideoClips(manifest, sampling_of(run), seed=0), run, 0,
+        VideoClips(manifest, training_sampling(config), seed=0), config, 0,
         rank=distributed.rank(), processes=distributed.world_size(), workers=0,
     ))  # fmt: skip
-    method = build(run, len(manifest), len(manifest.classes)).to(device, dtype)
-    model = method
+    method = build_method(config, len(manifest), len(manifest.classes)).to(device, dtype)
+    network = method
     if distributed.world_size() > 1:
         distributed.synchronise_batch_norm(method, device)
-        model = DistributedDataParallel(method, broadcast_buffers=False)
-    for _ in range(2):  # the second step sees banks that the first one moved
+        network = DistributedDataParallel(method, broadcast_buffers=False)
+    for _ in range(2):  # the banks of the second step were updated by the first one
         method.zero_grad()
-        terms = gradients(model, views.to(device), next(batches), 0.5, 0, device)
+        batch = next(batches)
+        terms = accumulate_gradients(network, transform.to(device), batch, 0.5, 0, device)
         method.after_step()
     return method, terms
 
@@ -47,25 +50,24 @@ def stepped(run, manifest, views, dtype, device):
 def main(out: Path) -> None:
     job = json.loads((out / "job.json").read_text())
     manifest = Manifest.load(Path(job["manifest"])).split("train")
-    found, half = {}, {}
-    with process_group() as device:
-        for name in sorted(METHODS.keys() - {"random"}):
-            run = Pretrain.from_flat(**{**job["run"], "method": name})
-            views = Doubled(run, job["mel_statistics"])
-            method, _ = stepped(run, manifest, views, torch.double, device)
+    statistics, double, half = job["mel_statistics"], {}, {}
+    with distributed.process_group() as device:
+        for name in sorted(name for name, method in METHODS.items() if method.is_trained):
+            config = Pretrain.from_flat(**{**job["config"], "method": name})
+            transform = DoubleTransform(config, statistics)
+            method, _ = second_step(config, manifest, transform, torch.double, device)
             for part, p in method.named_parameters():
                 if p.grad is not None:
-                    found[f"{name}.{part}"] = p.grad
+                    double[f"{name}.{part}"] = p.grad
             for part, b in method.named_buffers():
                 if part.endswith(("rows", "running_mean", "running_var")):
-                    found[f"{name}.{part}"] = b
-            run = Pretrain.from_flat(**{**run.flat(), "precision": "bf16"})
-            _, terms = stepped(
-                run, manifest, Views(run, job["mel_statistics"]), torch.float, device
-            )
+                    double[f"{name}.{part}"] = b
+            config = config.changed(precision="bf16")
+            transform = BatchTransform(config, statistics)
+            _, terms = second_step(config, manifest, transform, torch.float, device)
             half[name] = distributed.mean_over_processes(terms["loss"])
         if distributed.rank() == 0:
-            torch.save({"double": found, "half": half}, out / "gradient.pt")
+            torch.save({"double": double, "half": half}, out / "gradient.pt")
 
 
 if __name__ == "__main__":

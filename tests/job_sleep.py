@@ -11,7 +11,7 @@ die_with_parent()
 
 from torch.distributed.elastic.multiprocessing.errors import record  # noqa: E402
 
-from avnb.progress import announce, reporter  # noqa: E402
+from avnb.progress import ProgressReporter, announce  # noqa: E402
 
 
 @record
@@ -27,11 +27,11 @@ def main(what: str, folder: Path) -> None:
         time.sleep(600)
     elif what == "count":
         print("an ordinary line", flush=True)
-        report = reporter(4)
+        bar = ProgressReporter(4, "counting")
         announce("something everybody should know")
         for done in range(1, 5):
             time.sleep(0.4)
-            report(done, "almost there")
+            bar.report(done, "almost there")
 
 
 if __name__ == "__main__":

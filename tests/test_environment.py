@@ -36,7 +36,7 @@ def test_every_requirement_is_pinned_to_a_version_it_admits(line):
 def test_top_level_holds_only_what_was_agreed():
     allowed = {
         "book", "avnb", "notebooks", "tests", "environment.yml", "_config.yml", "pyproject.toml",
-        "README.md", "Makefile", "LICENSE",
+        "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "Makefile", "LICENSE",
     }  # fmt: skip
     import subprocess
 

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from avnb.data.decoding import Stream, inspect
+from avnb.data.decoding import StreamInfo, inspect
 from avnb.data.listing import Listing
-from avnb.data.manifest import Manifest, Video, write_rows
+from avnb.data.manifest import Manifest, Video, write_table
 from avnb.data.video_frames import DecodeError
-from avnb.files import appending, in_parallel, locked, write_aside
+from avnb.files import appending, in_parallel, locked, write_text
 from avnb.values import digest
 
-INSPECTION = 2  # raised when `inspect` would say something else of the same file than before
+INSPECTION = 2  # raised whenever `inspect` describes the same file differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +25,10 @@ class Unusable:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """A row of the table of files that the lists or the folder know alone."""
-
-    path: str
-    what: str
+Contents = StreamInfo | str  # of a file, or the reason why it cannot be read
 
 
-Found = Stream | str  # what a file holds, or the reason why it cannot be read
-
-
-def look_at(folder: Path, path: str) -> Found:
+def inspect_file(folder: Path, path: str) -> Contents:
     """Decode one file to its end."""
     try:
         return inspect(folder / path)
@@ -44,116 +36,118 @@ def look_at(folder: Path, path: str) -> Found:
         return error.reason
 
 
-def state(path: Path) -> list[int]:
+def file_state(path: Path) -> list[int]:
     """Size and date of a file; empty when it cannot be reached, as behind a broken link."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns]
 
 
-def remembered(diary: Path, states: dict[str, list[int]]) -> dict[str, Found]:
-    """What earlier calls have found in the files that are still in the given state."""
-    found: dict[str, Found] = {}
+def read_diary(diary: Path, states: dict[str, list[int]]) -> dict[str, Contents]:
+    """The contents that earlier calls recorded of the files that are still in the given state."""
+    known: dict[str, Contents] = {}
     if diary.exists():
         with diary.open(errors="replace") as file:
             for line in file:
                 try:
-                    path, was, what = json.loads(line)
-                except ValueError:  # torn when its process was killed
+                    path, state, contents = json.loads(line)
+                except ValueError:  # cut short when its process was killed
                     continue
-                if states.get(path) == was:
-                    found[path] = what if isinstance(what, str) else Stream(**what)
-    return found
+                if states.get(path) == state:
+                    known[path] = contents if isinstance(contents, str) else StreamInfo(**contents)
+    return known
 
 
-def decode_rest(
-    what: Listing, states: dict[str, list[int]], diary: Path, workers: int
-) -> dict[str, Found]:
-    """What every listed file holds; what the diary does not know yet is decoded and added.
+def decode_files(
+    listing: Listing, states: dict[str, list[int]], diary: Path, workers: int
+) -> dict[str, Contents]:
+    """The contents of every listed file; those not in the diary yet are decoded and added.
 
     Raises:
         FileNotFoundError: when a file vanishes that was there at the beginning.
     """
-    found = remembered(diary, states)
-    todo = [path for path in states if path not in found]
-    results = in_parallel(
-        partial(look_at, what.folder),
-        todo,
-        workers=workers,
-        title=f"audit of {what.name}",
-        done=len(found),
-    )
+    contents = read_diary(diary, states)
+    todo = [path for path in states if path not in contents]
+    work, title = partial(inspect_file, listing.folder), f"audit of {listing.name}"
+    results = in_parallel(work, todo, workers=workers, title=title, done=len(contents))
     with appending(diary) as add, closing(results):
         for i, result in results:
             path = todo[i]
-            now = [INSPECTION, *state(what.folder / path)]
-            if isinstance(result, str) and len(now) == 1 < len(states[path]):
+            state = [INSPECTION, *file_state(listing.folder / path)]
+            if isinstance(result, str) and len(state) == 1 < len(states[path]):
                 raise FileNotFoundError(
-                    f"{what.folder / path} was there when the audit began and cannot be reached "
+                    f"{listing.folder / path} existed when the audit began and cannot be reached "
                     "any more: was a folder moved, or a disk unmounted?\n"
-                    f"  {len(found)} of {len(states)} files are done; the same call goes on there"
+                    f"  {len(contents)} of {len(states)} files are done; the same call resumes "
+                    "there"
                 )
-            found[path] = result
-            if now == states[path]:  # else it changed meanwhile: not to be remembered
-                add(json.dumps([path, now, result if isinstance(result, str) else asdict(result)]))
-    return found
+            contents[path] = result
+            if state == states[path]:  # otherwise it has changed, and is decoded again next time
+                record = result if isinstance(result, str) else asdict(result)
+                add(json.dumps([path, state, record]))
+    return contents
 
 
 def audit(
-    what: Listing, out: Path, *, workers: int = 2, diary: Path | None = None
+    listing: Listing, out: str | Path, *, workers: int = 2, diary: Path | None = None
 ) -> tuple[Manifest, list[Unusable]]:
     """Decode every listed file; write `manifest.csv` and `ledger.csv` into `out`.
 
-    Files that the lists or the folder know alone are named in `mismatches.csv`.
+    Files that are only in the lists or only in the folder are named in `mismatches.csv`.
 
-    Done once: while lists and files stay the same, a second call reads the tables back. What
-    was decoded is remembered file by file, with size and date, in the diary: a call that was
-    interrupted goes on where it was, and new files are looked at alone.
+    While lists and files stay the same, a second call reads the tables back. Results are recorded
+    file by file, with size and date, in the diary: an interrupted call resumes where it was, and
+    only new or changed files are decoded.
 
     Args:
-        diary: a file that several audits of one folder may share; by default `out` has its own.
+        diary: a file that several audits of one folder may share; by default one in `out`.
 
     Raises:
-        FileNotFoundError: when the folder vanishes on the way.
+        FileNotFoundError: when the folder vanishes during the audit.
         ValueError: when no file at all can be decoded.
     """
+    out = Path(out)
     diary, stamp = diary or out / "decoded.jsonl", out / "audit.json"
     with locked(diary.parent):
-        mismatches = [*(Mismatch(path=p, what="listed, but not there") for p in what.missing)]
-        mismatches += [Mismatch(path=p, what="there, but in no list") for p in what.unlisted]
-        states = {e.path: [INSPECTION, *state(what.folder / e.path)] for e in what.entries}
-        files = [[asdict(e), *states[e.path]] for e in what.entries]
-        metadata = {"folder": str(what.folder), "files": digest([files, mismatches])}
+        mismatches = [{"path": p, "what": "listed, but not there"} for p in listing.missing]
+        mismatches += [{"path": p, "what": "there, but in no list"} for p in listing.unlisted]
+        entries, folder = listing.entries, listing.folder
+        states = {e.path: [INSPECTION, *file_state(folder / e.path)] for e in entries}
+        key = digest([[[asdict(e), *states[e.path]] for e in entries], mismatches])
+        metadata = {"folder": str(folder), "files": key}
         if stamp.exists() and json.loads(stamp.read_text()) == metadata:
             with (out / "ledger.csv").open(newline="") as file:
                 return Manifest.load(out), [Unusable(**row) for row in csv.DictReader(file)]
-        write_rows(out / "mismatches.csv", Mismatch, mismatches)
-        manifest, bad = tabulate(what, decode_rest(what, states, diary, workers), out)
-        write_aside(stamp, json.dumps(metadata))
-    return manifest, bad
+        write_table(out / "mismatches.csv", ("path", "what"), mismatches)
+        contents = decode_files(listing, states, diary, workers)
+        manifest, ledger = write_tables(listing, contents, out)
+        write_text(stamp, json.dumps(metadata))
+    return manifest, ledger
 
 
-def tabulate(what: Listing, found: dict[str, Found], out: Path) -> tuple[Manifest, list[Unusable]]:
-    """Write the two tables, in the order of the lists."""
-    good, bad = [], []
-    for entry in what.entries:
-        holds = found[entry.path]
-        if isinstance(holds, str):
-            bad.append(Unusable(path=entry.path, reason=holds))
+def write_tables(
+    listing: Listing, contents: dict[str, Contents], out: Path
+) -> tuple[Manifest, list[Unusable]]:
+    """Write manifest and ledger, in the order of the lists."""
+    videos, ledger = [], []
+    for entry in listing.entries:
+        result = contents[entry.path]
+        if isinstance(result, str):
+            ledger.append(Unusable(path=entry.path, reason=result))
         else:
-            good.append(Video(**asdict(entry), **asdict(holds)))
-    write_rows(out / "ledger.csv", Unusable, bad)
-    if not good:
-        raise ValueError(f"none of the {len(bad)} videos can be decoded; see {out}/ledger.csv")
+            videos.append(Video(**asdict(entry), **asdict(result)))
+    write_table(out / "ledger.csv", ("path", "reason"), map(asdict, ledger))
+    if not videos:
+        raise ValueError(f"none of the {len(ledger)} videos can be decoded; see {out}/ledger.csv")
     manifest = Manifest(
-        name=what.name,
-        folder=what.folder,
+        name=listing.name,
+        folder=listing.folder,
         where=out,
-        classes=what.classes,
-        videos=tuple(good),
-        listed=what.listed,
+        classes=listing.classes,
+        videos=tuple(videos),
+        listed=listing.listed,
     )
     manifest.save()
-    return manifest, bad
+    return manifest, ledger

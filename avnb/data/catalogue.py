@@ -1,4 +1,4 @@
-"""The data sets of a workspace: real ones in the folders given, or those of its synthetic world."""
+"""The data sets of a workspace: real ones in given folders, or those of its synthetic world."""
 
 from pathlib import Path
 
@@ -28,14 +28,23 @@ def synthetic_world(work: Workspace) -> Path:
 def open_manifest(
     work: Workspace, data_set: str, folder: str = "", *, fold: int = 1, allow_missing: bool = False
 ) -> Manifest:
-    """The audited videos of a data set: a real one in `folder`, or the synthetic one if ''.
+    """The audited videos of a data set: a real one in `folder`, or the synthetic one if empty.
+
+    An empty `data_set` is detected in the folder; without a folder it is the VGGSound-like one.
 
     Raises:
         FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
-        ValueError: for an unknown data set, or lists that cannot be parsed.
+        ValueError: for an unknown data set, lists that cannot be parsed, or own videos without
+            their folder.
     """
-    root = Path(folder).expanduser().resolve() if folder else synthetic_world(work) / data_set
-    listed = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
-    where = work.folder / "manifests" / f"{data_set}-{digest(str(root))}"
+    if folder:
+        root = Path(folder).expanduser().resolve()
+    else:
+        data_set = data_set or "vggsound"
+        if data_set in datasets.DATA_SETS and not datasets.DATA_SETS[data_set].marker:
+            raise ValueError(f"data set {data_set!r} is your own videos: give their folder")
+        root = synthetic_world(work) / data_set
+    listing = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
+    where = work.folder / "manifests" / f"{listing.name}-{digest(str(root))}"
     diary = where / "decoded.jsonl"
-    return audit.audit(listed, where / f"fold{fold}", workers=cores(), diary=diary)[0]
+    return audit.audit(listing, where / f"fold{fold}", workers=cores(), diary=diary)[0]

@@ -1,35 +1,33 @@
-"""Where to cut: pure functions of seconds and a generator; no file is touched here."""
+"""Start times of clips: pure functions of seconds and a generator, no file is read."""
 
 import numpy as np
+
+from avnb.config import Clip
 
 
 def random_starts(
     seconds: float, clip_seconds: float, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """[count] starts drawn uniformly from where the whole clip fits; 0 when it fits nowhere."""
+    """[count] starts, uniform where the whole clip fits; 0 when it fits nowhere."""
     return rng.uniform(0, max(seconds - clip_seconds, 0.0), count)
 
 
 def uniform_starts(seconds: float, clip_seconds: float, count: int) -> np.ndarray:
-    """[count] starts at equal steps, the first clip at the beginning and the last at the end."""
+    """[count] evenly spaced starts, of the first clip at the beginning, the last at the end."""
     return np.linspace(0, max(seconds - clip_seconds, 0.0), count)
 
 
 def audio_starts(
-    video_starts: np.ndarray,
-    seconds: float,
-    audio_seconds: float,
-    max_offset_seconds: float,
-    rng: np.random.Generator,
+    video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
 ) -> np.ndarray:
-    """[C] starts of sound, uniform where they lie within +- max_offset and the sound fits.
+    """[C] starts of the audio, uniform within +- max_offset of the frames and where it fits.
 
-    FrameSelector that start after seconds - audio_seconds + max_offset leave no such place; `room`
-    keeps them from it.
+    Frames that start after seconds - audio_seconds + max_offset leave no such place; starts drawn
+    for clips of `required_seconds` never do.
     """
-    last = max(seconds - audio_seconds, 0.0)
-    low = np.clip(video_starts - max_offset_seconds, 0, last)
-    high = np.clip(video_starts + max_offset_seconds, 0, last)
+    last = max(seconds - clip.audio_seconds, 0.0)
+    low = np.clip(video_starts - clip.max_offset_seconds, 0, last)
+    high = np.clip(video_starts + clip.max_offset_seconds, 0, last)
     return rng.uniform(low, high)
 
 
@@ -37,29 +35,29 @@ def second_view_starts(
     starts: np.ndarray,
     seconds: float,
     clip_seconds: float,
-    second_view_seconds: tuple[float, float],
+    distance: tuple[float, float],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """[C] starts of a second clip, d in [least, most] seconds after the first.
+    """[C] starts of a second clip, a distance d after the first.
 
-    Behind the video's end it goes on at its beginning. The two do not overlap wherever the video
-    leaves room for that; where it does not, d is taken modulo what there is.
+    Past the video's end it continues at the beginning. The two do not overlap wherever the video
+    leaves room for that; where it does not, d is taken modulo the room.
     """
-    d = rng.uniform(*second_view_seconds, len(starts))
+    d = rng.uniform(*distance, len(starts))
     last = max(seconds - clip_seconds, 0.0)
-    behind = np.maximum(last - starts - clip_seconds, 0.0)  # where it may start after the first
-    before = np.maximum(starts - clip_seconds, 0.0)  # and before it
-    apart = behind + before > 0
-    step = np.mod(np.maximum(d - clip_seconds, 0.0), np.where(apart, behind + before, 1.0))
-    clear = np.where(step < behind, starts + clip_seconds + step, step - behind)
-    return np.where(apart, clear, np.mod(starts + d, last) if last else 0.0)
+    after = np.maximum(last - starts - clip_seconds, 0.0)  # room behind the first clip
+    before = np.maximum(starts - clip_seconds, 0.0)
+    apart = after + before > 0
+    step = np.mod(np.maximum(d - clip_seconds, 0.0), np.where(apart, after + before, 1.0))
+    separate = np.where(step < after, starts + clip_seconds + step, step - after)
+    return np.where(apart, separate, np.mod(starts + d, last) if last else 0.0)
 
 
-def room(video_seconds: float, audio_seconds: float, max_offset_seconds: float) -> float:
-    """Seconds that a clip takes from the start of its picture, so that its sound fits as well."""
-    return max(video_seconds, audio_seconds - max_offset_seconds)
+def required_seconds(clip: Clip) -> float:
+    """Seconds of video that a clip needs from its first frame, so that its audio fits as well."""
+    return max(clip.video_seconds, clip.audio_seconds - clip.max_offset_seconds)
 
 
-def frame_times(starts: np.ndarray, frames: int, fps: float, seconds: float) -> np.ndarray:
-    """[C, frames] times; a video too short for the clip is seen over again."""
-    return np.mod(starts[:, None] + np.arange(frames) / fps, max(seconds, 1e-3))
+def frame_times(starts: np.ndarray, clip: Clip, seconds: float) -> np.ndarray:
+    """[C, T] times of the frames; a video too short for the clip repeats."""
+    return np.mod(starts[:, None] + np.arange(clip.frames) / clip.video_fps, max(seconds, 1e-3))

@@ -23,11 +23,9 @@ class Sampling:
     augment: Augment | None = None  # None: the downstream crops of `resize_px`
     resize_px: int = 0
     random_crop: bool = False
-    flip_prob: float = 0.0  # of the clips without `augment` are mirrored
+    flip_prob: float = 0.0  # probability of a mirrored clip where there is no `augment`
     audio: bool = True
-    second_view_seconds: tuple[float, float] | None = (
-        None  # a second clip of the video, so far away
-    )
+    second_view_seconds: tuple[float, float] | None = None  # distance of a second clip, if any
 
 
 Item = tuple[int, int, tuple[int, ...]]  # epoch, row of the manifest, which of its clips
@@ -58,69 +56,62 @@ class VideoClips(Dataset[Batch]):
         """All clips of one video."""
         return self[epoch, row, tuple(range(self.sampling.count))]
 
-    def cuts(
-        self, seconds: float, rng: np.random.Generator
-    ) -> tuple[clip_times.np.ndarray, clip_times.np.ndarray]:
-        """Where the clips of a video start: [C, V] pictures of V views, and [C] sounds."""
+    def starts(self, seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Start times of all clips: [C, V] of the frames of V views, [C] of the audio."""
         s, clip = self.sampling, self.sampling.clip
-        takes = clip.video_seconds
-        if s.audio:
-            takes = clip_times.room(takes, clip.audio_seconds, clip.max_offset_seconds)
+        length = clip_times.required_seconds(clip) if s.audio else clip.video_seconds
         if s.place == "random":
-            starts = clip_times.random_starts(seconds, takes, s.count, rng)
+            first = clip_times.random_starts(seconds, length, s.count, rng)
         else:
-            starts = clip_times.uniform_starts(seconds, takes, s.count)
-        heard = clip_times.audio_starts(
-            starts, seconds, clip.audio_seconds, clip.max_offset_seconds, rng
-        )
+            first = clip_times.uniform_starts(seconds, length, s.count)
+        audio = clip_times.audio_starts(first, seconds, clip, rng)
         if s.second_view_seconds is None:
-            return starts[:, None], heard
-        second_view = clip_times.second_view_starts(
-            starts, seconds, clip.video_seconds, s.second_view_seconds, rng
+            return first[:, None], audio
+        second = clip_times.second_view_starts(
+            first, seconds, clip.video_seconds, s.second_view_seconds, rng
         )
-        return np.stack([starts, second_view], axis=1), heard
+        return np.stack([first, second], axis=1), audio
 
     def __getitem__(self, item: Item) -> Batch:
-        epoch, row, wanted = item
+        epoch, row, selected = item
         s, video = self.sampling, self.manifest.videos[row]
         clip, rng = s.clip, np.random.default_rng([self.seed, epoch, row])
-        starts, heard = self.cuts(video.seconds, rng)
-        count, seen = starts.shape
-        crops = [self.crop(video.height, video.width, rng) for _ in range(count * seen)]
-        params = [
-            transforms.draw(s.augment, count, rng) if s.augment is not None else None
-            for _ in range(seen)
-        ]
-        chosen = np.array(wanted)
-        times = clip_times.frame_times(
-            starts[chosen].ravel(), clip.frames, clip.video_fps, video.seconds
-        )
-        size = (len(wanted) * seen, clip.frames, 3, clip.frame_px, clip.frame_px)
-        frames = torch.empty(size, dtype=torch.uint8)
+        # Drawn for all clips, so that none depends on which of them are read.
+        starts, audio_starts = self.starts(video.seconds, rng)
+        count, views = starts.shape
+        crops = [self.crop(video.height, video.width, rng) for _ in range(count * views)]
+        params: list[transforms.AugmentParams | None] = [None] * views
+        if s.augment is not None:
+            params = [transforms.sample_params(s.augment, count, rng) for _ in range(views)]
+        rows = list(selected)
+        times = clip_times.frame_times(starts[rows].ravel(), clip, video.seconds)
+        shape = (*times.shape, 3, clip.frame_px, clip.frame_px)
+        frames = torch.empty(shape, dtype=torch.uint8)  # [C V, T, 3, S, S]
 
-        def take(index: int, picture: clip_times.np.ndarray) -> None:
-            which, at = divmod(index, clip.frames)
-            crop = crops[wanted[which // seen] + count * (which % seen)]
-            frames[which, at] = crop(torch.from_numpy(picture).permute(2, 0, 1))
+        def store(index: int, image: np.ndarray) -> None:
+            which, time = divmod(index, clip.frames)
+            crop = crops[rows[which // views] + count * (which % views)]
+            frames[which, time] = crop(torch.from_numpy(image).permute(2, 0, 1))
 
         audio = decoding.read(
             self.manifest.path(video),
             times.ravel(),
-            take,
+            store,
             seconds=video.seconds,
             start=video.start,
-            audio_starts=heard[chosen] if s.audio else None,
+            audio_starts=audio_starts[rows] if s.audio else None,
             samples=clip.samples,
             hz=clip.audio_hz,
         )
-        pictures = frames.transpose(1, 2)  # [C V, 3, T, S, S]
-        kept = [None if d is None else d[torch.from_numpy(chosen)] for d in params]
+        frames = frames.transpose(1, 2)
+        selected_params = [None if p is None else p[rows] for p in params]
+        size = (len(rows),)
         return Batch(
-            frames=pictures[::seen],
-            audio=torch.zeros(len(wanted), 0) if audio is None else torch.from_numpy(audio),
-            video=torch.full((len(wanted),), row),
-            label=torch.full((len(wanted),), self.labels[row]),
-            params=kept[0],
-            second_view=pictures[1::2] if seen == 2 else None,
-            second_params=kept[1] if seen == 2 else None,
+            frames=frames[::views],
+            audio=torch.zeros(*size, 0) if audio is None else torch.from_numpy(audio),
+            params=selected_params[0],
+            second_view=frames[1::2] if views == 2 else None,
+            second_params=selected_params[1] if views == 2 else None,
+            label=torch.full(size, self.labels[row]),
+            video_index=torch.full(size, row),
         )

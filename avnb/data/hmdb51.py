@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from avnb.data.listing import Lists, in_lines, need
+from avnb.data.listing import Lists, need, numbered_lines
 from avnb.data.manifest import Entry, Split
 
 
@@ -12,17 +12,16 @@ def list_hmdb51(folder: Path, fold: int, files: list[str]) -> Lists:
 
     Lines are `<video>.avi 0|1|2`: unused, training, test. Labels are the sorted class names.
     """
-    lists = need(folder / "testTrainMulti_7030_splits", "the folder of HMDB-51's split files")
-    names = [p.name for p in lists.iterdir()]
-    tables = [m for name in names if (m := re.fullmatch(r"(.+)_test_split[123]\.txt", name))]
-    classes = sorted({table[1] for table in tables})
+    lists = folder / "testTrainMulti_7030_splits"
+    tables = [re.fullmatch(r"(.+)_test_split[123]\.txt", p.name) for p in lists.iterdir()]
+    classes = sorted({match[1] for match in tables if match})
     if not classes:
         raise FileNotFoundError(f"{lists} holds no file <class>_test_split{fold}.txt")
     roles: dict[str, Split] = {"1": "train", "2": "test"}
     entries, unused = list[Entry](), set[str]()
     for label in classes:
         table = need(lists / f"{label}_test_split{fold}.txt", f"the split file of {label}")
-        for line, place in in_lines(table):
+        for line, place in numbered_lines(table):
             name, _, role = line.rpartition(" ")
             path = f"{label}/{name.strip()}"
             if role not in ("0", "1", "2") or "/" in name or ".." in (label, name.strip()):

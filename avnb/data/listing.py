@@ -1,4 +1,4 @@
-"""What a data set's lists name, held against what lies in its folder."""
+"""The videos named by a data set's lists, checked against the files in its folder."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,82 +7,88 @@ from pathlib import Path
 
 from avnb.data.manifest import Entry
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
+SHOWN_FILES = 8  # an error names so many of many files
+
+Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, and files not to be used
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What the lists of a data set say, held against what lies in its folder."""
+    """The lists of a data set, checked against its folder."""
 
     name: str
     folder: Path
     classes: tuple[str, ...]  # in the order of their labels
-    entries: tuple[Entry, ...]  # those whose file is there
-    missing: tuple[str, ...] = ()  # listed, but not there
-    unlisted: tuple[str, ...] = ()  # there, but in no list
+    entries: tuple[Entry, ...]  # those whose file exists
+    missing: tuple[str, ...] = ()  # listed files that do not exist
+    unlisted: tuple[str, ...] = ()  # videos in the folder that no list names
 
     @property
     def listed(self) -> int:
-        """Videos that the lists name, with or without a file."""
+        """Number of videos that the lists name, with or without a file."""
         return len(self.entries) + len(self.missing)
 
 
-def need(path: Path, what: str) -> Path:
-    """The path, or a FileNotFoundError that says what was expected there."""
+def need(path: Path, description: str) -> Path:
+    """The path, or a FileNotFoundError that says what should be there and what is beside it."""
     if not path.exists():
-        there = sorted(p.name for p in path.parent.iterdir())[:8] if path.parent.is_dir() else None
-        beside = f"its folder holds {there}" if there is not None else "its folder is missing too"
-        raise FileNotFoundError(f"{path} is missing: {what}\n  {beside}")
+        beside = "its folder is missing too"
+        if path.parent.is_dir():
+            beside = f"its folder holds {sorted(p.name for p in path.parent.iterdir())[:8]}"
+        raise FileNotFoundError(f"{path} is missing: {description}\n  {beside}")
     return path
 
 
-def in_lines(table: Path) -> Iterator[tuple[str, str]]:
-    """Each line that is not empty, and where it stands; CRLF and a byte order mark may occur."""
+def numbered_lines(table: Path) -> Iterator[tuple[str, str]]:
+    """Each non-empty line and its place; CRLF and a byte order mark are accepted."""
     for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), 1):
         if line.strip():
             yield line.strip(), f"{table}, line {number}"
 
 
+def is_video(path: str) -> bool:
+    """Whether a file name has one of the known suffixes."""
+    return path.lower().endswith(VIDEO_SUFFIXES)
+
+
 def files_below(folder: Path) -> list[str]:
-    """Paths, relative to a folder, of all that looks like a file below it; links are followed."""
-    found, seen = [], set()
+    """Relative paths of everything below a folder whose name has a suffix; follows links."""
+    paths, visited = [], set()
     for base, folders, names in os.walk(folder, followlinks=True):
         here = Path(base).resolve()
-        if here in seen:  # a link that leads back
+        if here in visited:  # a link back to a folder above
             folders.clear()
             continue
-        seen.add(here)
+        visited.add(here)
         below = Path(base).relative_to(folder).as_posix()
-        lead = "" if below == "." else f"{below}/"
-        found += [lead + name for name in [*folders, *names] if "." in name[1:]]
-    return sorted(found)
+        prefix = "" if below == "." else f"{below}/"
+        paths += [prefix + name for name in [*folders, *names] if "." in name[1:]]
+    return sorted(paths)
 
 
-Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, and files not to be used
+def first_lines(paths: Sequence[str]) -> str:
+    """The first few of many paths, one a line."""
+    rest = [f"and {len(paths) - SHOWN_FILES} more"] if len(paths) > SHOWN_FILES else []
+    return "\n".join(f"  {path}" for path in [*paths[:SHOWN_FILES], *rest])
 
 
-NAMED = 8  # of many files, an error names so many
-
-
-def some_of(paths: Sequence[str]) -> str:
-    """The first few of many, one a line."""
-    rest = [f"and {len(paths) - NAMED} more"] if len(paths) > NAMED else []
-    return "\n".join(f"  {path}" for path in [*paths[:NAMED], *rest])
-
-
-def check_there(found: Listing, allow_missing: bool) -> None:
-    """FileNotFoundError when files are missing that must not be; it names them."""
-    others = ""
-    if found.unlisted:
-        count = len(found.unlisted)
-        others = f"\n{count} videos there stand in no list:\n{some_of(found.unlisted)}"
-    if not found.entries:
+def check_complete(listing: Listing, allow_missing: bool) -> None:
+    """Raise FileNotFoundError, with their names, when files are missing that must not be."""
+    unlisted = ""
+    if listing.unlisted:
+        count = len(listing.unlisted)
+        unlisted = f"\n{count} videos there are in no list:\n{first_lines(listing.unlisted)}"
+    if not listing.entries:
         raise FileNotFoundError(
-            f"{found.folder} holds the lists of {found.name}, but none of their videos, "
-            f"as\n{some_of(found.missing[:1])}{others}"
+            f"{listing.folder} holds the lists of {listing.name}, but none of their videos, "
+            f"as\n{first_lines(listing.missing[:1])}{unlisted}"
         )
-    if found.missing and not allow_missing:
+    if listing.missing and not allow_missing:
         raise FileNotFoundError(
-            f"{len(found.missing)} of the {found.listed} videos that the lists of {found.name} "
-            f"name are not in {found.folder}:\n{some_of(found.missing)}{others}\n"
-            f"To go on with the {len(found.entries)} that are there: allow_missing=True, on the "
+            f"{len(listing.missing)} of the {listing.listed} videos that the lists of "
+            f"{listing.name} name are not in {listing.folder}:\n"
+            f"{first_lines(listing.missing)}{unlisted}\n"
+            f"To go on with the {len(listing.entries)} that are there: allow_missing=True, on the "
             "command line --allow-missing."
         )

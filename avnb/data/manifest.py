@@ -1,4 +1,4 @@
-"""From official lists to one kind of manifest, and an audit of the files before training.
+"""The manifest: one table of the usable videos, whatever the data set.
 
 A reader turns a data set's own lists into entries (file, label, split); the audit decodes every
 file once and writes two tables: the manifest of the videos that can be used, and the ledger of
@@ -8,12 +8,13 @@ those that cannot, with the reason. Nothing else in the package knows a data set
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from avnb.files import write_aside
+from avnb.data.decoding import StreamInfo
+from avnb.files import write_text
 from avnb.values import digest
 
 Split = Literal["train", "test"]
@@ -30,15 +31,11 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video(Entry):
+class Video(StreamInfo, Entry):
     """An entry whose file was decoded from beginning to end."""
 
-    start: float  # time stamp of the first frame
-    seconds: float
-    fps: float
-    width: int
-    height: int
-    audio_hz: int  # 0 when there is no audio stream
+
+PARSERS = {f.name: f.type if f.type in (int, float) else str for f in fields(Video)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +44,17 @@ class Manifest:
 
     name: str
     folder: Path  # of the videos
-    where: Path  # of the manifest itself
-    classes: tuple[str, ...]
+    where: Path  # folder of the manifest itself
+    classes: tuple[str, ...]  # in the order of their labels
     videos: tuple[Video, ...]
-    listed: int  # videos that the official lists name, of both splits, there and usable or not
+    listed: int  # videos named by the lists, of both splits, whether usable or not
 
     def __len__(self) -> int:
         return len(self.videos)
 
     @property
     def digest(self) -> str:
-        """Stands for the data: changes with any class, id, label, length, size or sound."""
+        """Hash of the name, the classes, and each video's id, label, length, size and audio."""
         rows = [
             (v.id, v.label, v.width, v.height, v.audio_hz, round(v.seconds, 3)) for v in self.videos
         ]
@@ -65,15 +62,15 @@ class Manifest:
 
     @property
     def origin(self) -> str:
-        """`synthetic` or `real`, and the digest: what result rows say of their data."""
-        made = (self.folder.parent / "scenes.json").exists()
-        return f"{'synthetic' if made else 'real'}:{self.digest}"
+        """The data as result rows name it: `synthetic` or `real`, and the digest."""
+        synthetic = (self.folder.parent / "scenes.json").exists()
+        return f"{'synthetic' if synthetic else 'real'}:{self.digest}"
 
     @property
     def labels(self) -> list[int]:
-        """Label of each video, counted in the order of `classes`."""
-        number = {name: i for i, name in enumerate(self.classes)}
-        return [number[v.label] for v in self.videos]
+        """Label of each video, numbered in the order of `classes`."""
+        numbers = {name: i for i, name in enumerate(self.classes)}
+        return [numbers[v.label] for v in self.videos]
 
     def split(self, name: Split) -> "Manifest":
         """The training or the test part."""
@@ -88,50 +85,33 @@ class Manifest:
         return replace(self, videos=tuple(videos))
 
     def path(self, video: Video) -> Path:
-        """Where the video's file lies."""
+        """The video's file."""
         return self.folder / video.path
 
     def save(self) -> None:
-        """Write `manifest.csv` and what belongs to it into the folder `where`."""
-        self.where.mkdir(parents=True, exist_ok=True)
-        write_rows(self.where / "manifest.csv", Video, self.videos)
-        metadata = {
-            "name": self.name,
-            "folder": str(self.folder),
-            "classes": self.classes,
-            "listed": self.listed,
-        }
-        write_aside(self.where / "dataset.json", json.dumps(metadata, indent=1))
+        """Write `manifest.csv` and `dataset.json` into the folder `where`."""
+        write_table(self.where / "manifest.csv", PARSERS, map(asdict, self.videos))
+        metadata = {name: getattr(self, name) for name in ("name", "folder", "classes", "listed")}
+        write_text(self.where / "dataset.json", json.dumps(metadata, indent=1, default=str))
 
     @classmethod
-    def load(cls, out: Path) -> "Manifest":
+    def load(cls, where: str | Path) -> "Manifest":
         """Read what `save` wrote."""
-        metadata = json.loads((out / "dataset.json").read_text())
-        return cls(
-            name=metadata["name"],
-            folder=Path(metadata["folder"]),
-            where=out,
-            classes=tuple(metadata["classes"]),
-            videos=tuple(read_rows(out / "manifest.csv")),
-            listed=metadata["listed"],
-        )
+        where = Path(where)
+        metadata = json.loads((where / "dataset.json").read_text())
+        metadata |= {"folder": Path(metadata["folder"]), "classes": tuple(metadata["classes"])}
+        with (where / "manifest.csv").open(newline="") as file:
+            table = list(csv.DictReader(file))
+        rows: list[dict[str, Any]]
+        rows = [{name: PARSERS[name](cell) for name, cell in row.items()} for row in table]
+        videos = tuple(Video(**row) for row in rows)
+        return cls(where=where, videos=videos, **metadata)
 
 
-def write_rows(path: Path, kind: type, rows: Iterable[object]) -> None:
-    """A CSV table of dataclass rows."""
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV table with a header."""
     text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
+    table = csv.DictWriter(text, list(columns), lineterminator="\n")
     table.writeheader()
-    table.writerows(asdict(row) for row in rows)  # type: ignore[call-overload]
-    write_aside(path, text.getvalue())
-
-
-def read_rows(path: Path) -> list[Video]:
-    """The videos of a manifest table."""
-    kinds = {f.name: f.type for f in fields(Video)}
-    convert = {"float": float, "int": int, float: float, int: int}
-    with path.open(newline="") as file:
-        return [
-            Video(**{name: convert.get(kinds[name], str)(text) for name, text in row.items()})
-            for row in csv.DictReader(file)
-        ]
+    table.writerows(rows)
+    write_text(path, text.getvalue())

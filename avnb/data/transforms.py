@@ -1,13 +1,14 @@
-"""How to look: uint8 frames and raw sound -> what the encoders take, batched, on any device.
+"""Transforms: uint8 frames and waveforms -> network input, batched, on any device.
 
-What is random about a clip is drawn beforehand (`draw`, one row a clip), so the same draws give
-the same views on the CPU and on a GPU, whatever the batch or the number of processes.
+The augmentation of a clip is drawn beforehand (`sample_params`), one row a clip, so the same
+parameters give the same result on the CPU and on a GPU, whatever the batch or the processes.
 
-Shapes: B clips, T frames of S x S pixels, N sound samples, M mel bands, t spectrogram frames.
+Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spectrogram columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,33 +19,37 @@ from torchvision.transforms.v2 import functional as tvf
 from avnb.config import Augment, Clip, Spectrogram
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.2989, 0.587, 0.114)
+T = TypeVar("T")
+
+
+def map_tensors(function: Callable[..., Tensor], *items: T) -> T:
+    """`function` of the tensors in each field of dataclasses; other values are the first one's."""
+    first: Any = items[0]
+    if isinstance(first, Tensor):
+        return function(*items)  # type: ignore[return-value]
+    if not hasattr(first, "__dataclass_fields__"):
+        return first
+    values = {f.name: [getattr(item, f.name) for item in items] for f in fields(first)}
+    return type(first)(**{name: map_tensors(function, *row) for name, row in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentParams:
-    """What was drawn for each of B clips."""
+    """The augmentation drawn for each of B clips."""
 
     flip: Tensor  # [B] bool
     factors: Tensor  # [B, 4] brightness, contrast, saturation (factors), hue (turns)
     order: Tensor  # [B, 4] which of the four comes first, second ...; stays on the CPU
-    gain: Tensor  # [B] the sound's peak
-    masks: Tensor  # [B, 2, 2] frequency and time: begin and length, as shares
+    gain: Tensor  # [B] peak of the waveform
+    masks: Tensor  # [B, 2, 2] frequency and time: begin and length, as fractions
 
-    def __getitem__(self, rows: slice | Tensor | int) -> "AugmentParams":
-        return AugmentParams(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    def apply(self, change: Callable[[Tensor], Tensor]) -> "AugmentParams":
-        """The same draws with every tensor changed."""
-        return AugmentParams(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
-
-    @classmethod
-    def stack(cls, many: list["AugmentParams"]) -> "AugmentParams":
-        """Rows of several, one after the other."""
-        return cls(**{f.name: torch.cat([getattr(d, f.name) for d in many]) for f in fields(cls)})
+    def __getitem__(self, rows: slice | list[int]) -> "AugmentParams":
+        return map_tensors(lambda x: x[rows], self)
 
 
-def draw(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParams:
-    """Draw what is random about the look and the sound of `clips` clips."""
+def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParams:
+    """Draw the augmentation of `clips` clips; their crops are drawn apart."""
 
     def around_one(reach: float) -> np.ndarray:
         return rng.uniform(max(0.0, 1 - reach), 1 + reach, clips)
@@ -67,29 +72,25 @@ def draw(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParam
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`.
-
-    Left and right are exchanged at the end where it is `mirrored`.
-    """
+    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`."""
 
     box: tuple[int, int, int, int]  # top, left, height, width
     px: int
     resize_px: int = 0  # 0: the frame keeps its size
-    mirrored: bool = False
+    mirrored: bool = False  # left and right are swapped at the end
 
     def __call__(self, frames: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] -> uint8 [..., 3, px, px], bilinear with antialiasing."""
         if self.resize_px:
             frames = tvf.resize(frames, [self.resize_px, self.resize_px], antialias=True)
-        top, left, height, width = self.box
-        cut = tvf.resized_crop(frames, top, left, height, width, [self.px, self.px])
-        return cut.flip(-1) if self.mirrored else cut
+        crop = tvf.resized_crop(frames, *self.box, [self.px, self.px])
+        return crop.flip(-1) if self.mirrored else crop
 
 
 def random_resized_crop(
     height: int, width: int, px: int, augment: Augment, rng: np.random.Generator
 ) -> Crop:
-    """A crop of random area and aspect somewhere in the frame; the largest that fits if none does.
+    """A crop of random area, aspect and place; the largest central one if ten draws do not fit.
 
     The area is uniform in [crop_area_min, 1] of the frame and the aspect log-uniform, as in
     Szegedy et al. 2015, arXiv:1409.4842.
@@ -108,7 +109,7 @@ def random_resized_crop(
 
 
 def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Crop:
-    """A px x px square of the resized frame: somewhere, or its centre when `rng` is None."""
+    """A px x px square of the resized frame, placed at random, or centred when `rng` is None."""
     if resize_px < px:
         raise ValueError(f"resize_px must be at least frame_px, got {resize_px} and {px}")
     room = resize_px - px
@@ -116,15 +117,13 @@ def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Cro
     return Crop(box=(int(top), int(left), px, px), px=px, resize_px=resize_px)
 
 
-# ---- pictures, batched ------------------------------------------------------------------------
-
-GREY = (0.2989, 0.587, 0.114)
+# ---- frames, batched --------------------------------------------------------------------------
 
 
-def grey(x: Tensor) -> Tensor:
+def greyscale(x: Tensor) -> Tensor:
     """Luma [B, 1, T, S, S] of [B, 3, T, S, S]."""
     r, g, b = x.split(1, dim=1)
-    return GREY[0] * r + GREY[1] * g + GREY[2] * b
+    return LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
 
 
 def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -134,43 +133,39 @@ def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the colour circle of [B, 3, T, S, S] by `turns` [B], through HSV."""
+    """Rotate the hue of [B, 3, T, S, S] by `turns` [B] of the colour circle, through HSV."""
     value, least = x.amax(1), x.amin(1)
     chroma = value - least
     r, g, b = x.unbind(1)
     safe = chroma.clamp_min(1e-8)
-    hue = torch.where(
-        value == r, (g - b) / safe, torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
-    )
-    hue = hue + 6 * turns[:, None, None, None]
+    hue = torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
+    hue = torch.where(value == r, (g - b) / safe, hue) + 6 * turns[:, None, None, None]
     # One channel of HSV -> RGB: value - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + hue) mod 6.
     k = torch.stack([(n + hue) % 6 for n in (5, 3, 1)], dim=1)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
+ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda x, factor: blend(x, torch.zeros_like(x), factor),  # brightness
+    lambda x, factor: blend(x, greyscale(x).mean(dim=(1, 3, 4), keepdim=True), factor),  # contrast
+    lambda x, factor: blend(x, greyscale(x), factor),  # saturation
+    adjust_hue,
+)
+
+
 def jitter(x: Tensor, params: AugmentParams) -> Tensor:
-    """Brightness, contrast, saturation, hue of [B, 3, T, S, S] in [0, 1], in each clip's order."""
+    """Adjust the colours of [B, 3, T, S, S] in [0, 1], in place and in each clip's own order."""
     for place in range(4):
-        for kind in range(4):
+        for kind, adjust in enumerate(ADJUSTMENTS):
             rows = (params.order[:, place] == kind).nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
-            rows = rows.to(x.device, non_blocking=True)
-            some, factor = x[rows], params.factors[rows, kind]
-            if kind == 0:
-                some = blend(some, torch.zeros_like(some), factor)
-            elif kind == 1:
-                some = blend(some, grey(some).mean(dim=(1, 3, 4), keepdim=True), factor)
-            elif kind == 2:
-                some = blend(some, grey(some), factor)
-            else:
-                some = adjust_hue(some, factor)
-            x[rows] = some
+            if len(rows):
+                rows = rows.to(x.device, non_blocking=True)
+                x[rows] = adjust(x[rows], params.factors[rows, kind])
     return x
 
 
 class VideoTransform(nn.Module):
-    """uint8 [B, 3, T, S, S] -> float, augmented if draws are given, ImageNet-normalised."""
+    """uint8 frames -> float, augmented if parameters are given, normalised as for ImageNet."""
 
     mean: Tensor
     std: Tensor
@@ -189,42 +184,34 @@ class VideoTransform(nn.Module):
         return (x - self.mean) / self.std
 
 
-# ---- sound, batched ---------------------------------------------------------------------------
+# ---- audio, batched ---------------------------------------------------------------------------
 
 
 class AudioTransform(nn.Module):
     """Waveform [B, N] -> standardised log-mel spectrogram [B, 1, M, t].
 
     log10 of the mel *magnitude* (Slaney filters of equal area, floor 1e-5), standardised per mel
-    band with statistics of the training set. With 128 bands of 257 bins some of the lowest
-    filters are empty at 16 kHz; they stay at the floor.
+    band with statistics of the training set. With 128 bands of 257 bins at 16 kHz no filter is
+    empty, but the lowest neighbours share a bin.
     """
 
     band_mean: Tensor
     band_std: Tensor
 
-    def __init__(
-        self, clip: Clip, form: Spectrogram, mel_statistics: tuple[list[float], list[float]]
-    ):
+    def __init__(self, clip: Clip, form: Spectrogram, mel_statistics: Sequence[list[float]]):
         super().__init__()
         self.form = form
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            clip.audio_hz,
-            form.fft_samples,
-            form.window_samples,
-            form.hop_samples,
-            n_mels=form.mels,
-            power=1.0,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        self.register_buffer("band_mean", torch.tensor(mel_statistics[0])[:, None])
-        self.register_buffer("band_std", torch.tensor(mel_statistics[1])[:, None])
+        sizes = form.fft_samples, form.window_samples, form.hop_samples
+        scale = {"n_mels": form.mels, "norm": "slaney", "mel_scale": "slaney"}
+        self.mel = torchaudio.transforms.MelSpectrogram(clip.audio_hz, *sizes, power=1.0, **scale)
+        mean, std = (torch.tensor(values)[:, None] for values in mel_statistics)
+        self.register_buffer("band_mean", mean)
+        self.register_buffer("band_std", std)
 
     def log_mel(self, wave: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """[B, N] -> [B, M, t], not standardised; the peak set to `gain`, silence left silent.
+        """[B, N] -> [B, M, t], not standardised; silence stays silent.
 
-        `gain` is in units of the form's own peak.
+        The peak is scaled to `gain`, a number or [B], in units of the form's own peak.
         """
         peak = wave.abs().amax(dim=1, keepdim=True)
         wave = torch.where(peak > 0, wave / peak.clamp_min(1e-12), wave)
@@ -243,7 +230,7 @@ class AudioTransform(nn.Module):
 
 
 def axis_mask(mask: Tensor, size: int) -> Tensor:
-    """[B, size] bool from begin and length [B, 2] given as shares of `size`."""
+    """[B, size] bool, True where masked; begin and length [B, 2] are fractions of `size`."""
     begin = (mask[:, :1] * size).round()
     length = (mask[:, 1:] * size).floor()
     at = torch.arange(size, device=mask.device)

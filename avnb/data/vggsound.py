@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from avnb.data.listing import Lists, need
+from avnb.data.listing import Lists
 from avnb.data.manifest import Entry, Split
 
 
@@ -11,9 +11,9 @@ def list_vggsound(folder: Path, fold: int, files: list[str]) -> Lists:
     """VGGSound: `vggsound.csv` without header, and files in `train/`, `test/` or flat.
 
     File names may be `<id>_<start>.mp4`, `<id>_<start:06d>.mp4` or `<id>_<ms>_<ms>.mp4`. An id
-    may hold `_` or begin with `-`. Labels are numbered in sorted order.
+    may contain `_` or begin with `-`. Labels are numbered in sorted order.
     """
-    table = need(folder / "vggsound.csv", "the list of VGGSound (id, start, label, split)")
+    table = folder / "vggsound.csv"
     paths = {path.rpartition("/")[2]: path for path in reversed(files)}
     entries: list[Entry] = []
     with table.open(newline="", encoding="utf-8-sig") as file:

@@ -1,14 +1,15 @@
 """What was learnt. Each module imports only from those above it:
 
 encoder_source  the encoders to evaluate, by name
-feature_store   arrays on disk that grow row by row
+feature_store   arrays on disk that are filled row by row
 features        features of frozen encoders, extracted once
 results         result rows and their intervals
+probe_features  clips and features that linear probes are trained and tested on
 probe           linear probes
 batched_probes  many linear probes trained as one batched problem
 class_names     class lists of five data sets
-text_encoders   language models by name
-concepts        seen concepts: classes that pre-training knows by name
+text_encoders   text encoders by name
+concepts        seen concepts: test classes that pre-training knows by name
 splits          seen and unseen classes, few-shot draws, as files
 few_shot        few-shot probes on seen and unseen classes
 finetuned       fine-tuned classifiers on test videos

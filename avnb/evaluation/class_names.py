@@ -1,4 +1,4 @@
-"""Class names: the lists of five data sets, lists from a file, and names as a model reads them."""
+"""Class names: the lists of five data sets, lists from a file, and their normalised form."""
 
 import re
 import unicodedata
@@ -22,32 +22,30 @@ TITLES = {
 class ClassList:
     """The class names of a data set, in its label order."""
 
-    key: str  # as result rows name it
+    key: str  # name of the data set in result rows
     title: str
-    names: tuple[str, ...]  # as the data set writes them
+    names: tuple[str, ...]  # as spelt in the data set
 
     def __len__(self) -> int:
         return len(self.names)
 
     @cached_property
     def plain(self) -> list[str]:
-        """The names as a language model reads them, in the same order."""
+        """The normalised names, in the same order."""
         return [normalised(name) for name in self.names]
 
     def positions(self, plain_names: set[str]) -> set[int]:
-        """Label of each of these normalised names; ValueError for one that is not in the list."""
+        """Labels of these normalised names; ValueError for one that is not in the list."""
         if unknown := plain_names - set(self.plain):
-            message = unknown_name(f"class of {self.title}", min(unknown), self.plain)
-            raise ValueError(message)
+            raise ValueError(unknown_name(f"class of {self.title}", min(unknown), self.plain))
         return {i for i, name in enumerate(self.plain) if name in plain_names}
 
 
 def normalised(name: str) -> str:
-    """A class name in lower case, without punctuation, its words apart.
+    """A class name in lower case, split into words and without punctuation.
 
-    `ApplyEyeMakeup` -> `apply eye makeup`, `brush_hair` -> `brush hair`. Punctuation goes without
-    leaving a space, as in the released code: `dog bow-wow` -> `dog bowwow`, `police car (siren)`
-    -> `police car siren`.
+    `ApplyEyeMakeup` -> `apply eye makeup`, `brush_hair` -> `brush hair`. As in the released code
+    punctuation leaves no space behind: `dog bow-wow` -> `dog bowwow`.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name)
     kept = (c for c in spaced if unicodedata.category(c)[0] not in "PS")
@@ -55,42 +53,36 @@ def normalised(name: str) -> str:
 
 
 def class_list(key: str) -> ClassList:
-    """One of the five lists of the package; ValueError for an unknown one."""
+    """One of the package's five lists; ValueError for an unknown one."""
     if key not in TITLES:
         raise ValueError(unknown_name("class list", key, TITLES))
-    text = (
-        resources.files("avnb.evaluation")
-        .joinpath("classes", f"{key}.txt")
-        .read_text(encoding="utf-8")
-    )
-    return ClassList(key, TITLES[key], tuple(text.splitlines()))
+    file = resources.files("avnb.evaluation").joinpath("classes", f"{key}.txt")
+    return ClassList(key, TITLES[key], tuple(file.read_text(encoding="utf-8").splitlines()))
 
 
-def from_file(path: Path) -> ClassList:
-    """A list from a text file, one name a line; empty lines are passed over.
+def from_file(path: Path | str) -> ClassList:
+    """A list from a text file, one name per line; empty lines are skipped.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: for a file that is not UTF-8 text or holds no name; for a name without a
-            letter or figure, and two names that a model would read alike, with their lines.
+        ValueError: for a file that is not UTF-8 text or holds no name, for a name without a letter
+            or digit, and for two names that are equal once normalised.
     """
+    path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a text file with one class name a line")
+        raise FileNotFoundError(f"{path} is missing: a text file with one class name per line")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        plain = normalised(line)
-        if line.strip() and not plain:
-            raise ValueError(f"{path}, line {number}: {line!r} holds no word")
-        if plain in seen and plain:
-            raise ValueError(
-                f"{path}, line {number}: {line!r} reads {plain!r}, as line {seen[plain]} does"
-            )
-        seen[plain] = number
-    names = tuple(line.strip() for line in lines if line.strip())
+    names = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    first: dict[str, int] = {}  # normalised name -> its line
+    for number, name in names.items():
+        plain, where = normalised(name), f"{path}, line {number}: {name!r}"
+        if not plain:
+            raise ValueError(f"{where} holds no word")
+        if first.setdefault(plain, number) != number:
+            raise ValueError(f"{where} reads {plain!r}, as line {first[plain]} does")
     if not names:
-        raise ValueError(f"{path} holds no class name; write one a line")
-    return ClassList(path.stem, path.stem, names)
+        raise ValueError(f"{path} holds no class name; write one per line")
+    return ClassList(path.stem, path.stem, tuple(names.values()))

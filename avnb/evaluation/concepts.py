@@ -1,4 +1,4 @@
-"""Seen concepts: which classes of a test set a pre-training set already knows by name (4.3.1).
+"""Seen concepts: test classes that a pre-training set already knows by name (thesis 4.3.1).
 
 Legend: Q classes of the pre-training set (queries), T classes of the test set (targets).
 """
@@ -11,30 +11,31 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from avnb.evaluation import text_encoders
 from avnb.evaluation.class_names import ClassList, class_list, from_file
-from avnb.evaluation.results import Row, select
+from avnb.evaluation.results import Row, record, select
+from avnb.evaluation.text_encoders import TextEncoder
 from avnb.values import digest
+from avnb.workspace import Workspace
 
 QUERIES = ("vggsound", "audioset", "kinetics400")
 TARGETS = ("ucf101", "hmdb51")
 # The thesis says 0.47 for both; its released code has 0.46 for HMDB-51, which gives its counts.
 THRESHOLDS = {"ucf101": 0.47, "hmdb51": 0.46}
-# Over which the counts are made again, to see how far they depend on either choice.
+DEFAULT_THRESHOLD = 0.47  # for any other list of natural names
+# Counts are repeated over these grids, to see how far they depend on either choice.
 THRESHOLD_GRID = tuple(round(0.40 + 0.01 * i, 2) for i in range(16))
 TOP_GRID = (1, 2, 3, 5, 10)
 
 
 class Encoder(Protocol):
-    """What turns texts into vectors: `text_encoders.LanguageModel`, a SentenceTransformer."""
+    """A model of texts, such as `text_encoders.TextEncoder` or a SentenceTransformer."""
 
     def encode(self, texts: list[str], /) -> Any:
         """Vectors [N, D] of N texts."""
@@ -46,7 +47,7 @@ class Encoder(Protocol):
 def as_matrix(values: np.ndarray | Tensor, name: str) -> np.ndarray:
     """A matrix of finite numbers as float64 [Q, T]; ValueError for anything else."""
     if isinstance(values, Tensor):
-        values = values.detach().to("cpu", torch.float64).numpy()
+        values = values.detach().cpu().double().numpy()
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2:
         raise ValueError(f"{name} must be a matrix [Q, T], got the shape {matrix.shape}")
@@ -56,10 +57,9 @@ def as_matrix(values: np.ndarray | Tensor, name: str) -> np.ndarray:
 
 
 def ranked(similarities: np.ndarray | Tensor, top: int) -> np.ndarray:
-    """The `top` most similar targets of each query, best first [Q, top]; of equals, the first.
+    """The `top` most similar targets of each query, best first [Q, top]; ties to the first target.
 
-    Raises:
-        ValueError: for a shape other than [Q, T], and a top outside [1, T].
+    ValueError for a shape other than [Q, T], and a top outside [1, T].
     """
     matrix = as_matrix(similarities, "similarities")
     if isinstance(top, bool) or not 1 <= top <= matrix.shape[1]:
@@ -77,14 +77,14 @@ def seen(
 ) -> tuple[list[list[int]], set[int]]:
     """The targets that match each query, and all that match any: the seen concepts.
 
-    A query counts when its best cosine in `primary` exceeds the threshold; its matches are then
-    the targets that both models rank among their `top` best. Excluded targets are struck from
-    the matches at the end, so that no other target moves up into their place.
+    A query counts when its highest cosine in `primary` exceeds the threshold; its matches are then
+    the targets that both models rank among their `top` best. Excluded targets are removed from
+    the matches last, so that no other target moves up into their place.
 
     Args:
-        primary: [Q, T] cosines of the model that the threshold is for.
+        primary: [Q, T] cosines of the model that the threshold applies to.
         secondary: [Q, T] cosines of the model that must agree.
-        threshold: in cosine; a query at the threshold itself does not count.
+        threshold: in cosine; a query exactly at it does not count.
         top: length of both lists, in [1, T].
         exclude: targets in [0, T) that never match.
 
@@ -100,42 +100,42 @@ def seen(
         raise ValueError(f"primary is {first.shape} and secondary {second.shape}; both are [Q, T]")
     if math.isnan(threshold):
         raise ValueError("threshold must be a number, got nan")
-    targets, struck = first.shape[1], {operator.index(i) for i in exclude}
-    if wrong := sorted(i for i in struck if not 0 <= i < targets):
+    targets, excluded = first.shape[1], {operator.index(i) for i in exclude}
+    if wrong := sorted(i for i in excluded if not 0 <= i < targets):
         raise ValueError(f"exclude must hold targets in [0, {targets}), got {wrong}")
     near = (first.max(axis=1) > threshold).tolist()
-    best = zip(near, ranked(first, top).tolist(), ranked(second, top).tolist(), strict=True)
+    lists = zip(near, ranked(first, top).tolist(), ranked(second, top).tolist(), strict=True)
     matches = [
-        [t for t in mine if t in theirs and t not in struck] if counts else []
-        for counts, mine, theirs in best
+        [t for t in one if t in other and t not in excluded] if counts else []
+        for counts, one, other in lists
     ]
-    return matches, {target for some in matches for target in some}
+    return matches, {target for matched in matches for target in matched}
 
 
 def similarity(queries: list[str], targets: list[str], model: Encoder | str) -> np.ndarray:
-    """Cosines [Q, T] between two lists of normalised names under a language model.
+    """Cosines [Q, T] between two lists of normalised names under a text encoder.
 
     Args:
-        queries: Q names, as `names.normalised` gives them.
+        queries: Q names, as `class_names.normalised` gives them.
         targets: T names.
-        model: a model, or a name that `text_encoders.load` knows.
+        model: a text encoder, or a name that `text_encoders.load` knows.
 
     Raises:
-        ValueError: without names on either side; for a name whose vector has no direction.
+        ValueError: without names on either side; for a name whose vector is zero.
     """
     if not queries or not targets:
         raise ValueError(f"similarity needs names, got {len(queries)} and {len(targets)}")
-    return unit_vectors(queries, model) @ unit_vectors(targets, model).T
-
-
-def unit_vectors(names: list[str], model: Encoder | str) -> np.ndarray:
-    """Vectors of length one [N, D] of N normalised names; errors as `similarity`."""
     encoder = text_encoders.load(model) if isinstance(model, str) else model
+    return unit_vectors(queries, encoder) @ unit_vectors(targets, encoder).T
+
+
+def unit_vectors(names: list[str], encoder: Encoder) -> np.ndarray:
+    """Vectors of length one [N, D] of N normalised names; ValueError where one is zero."""
     vectors = np.asarray(encoder.encode(names), dtype=np.float64)  # [N, D]
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)  # [N, 1]
     if not (lengths > 0).all():
-        lost = names[int(np.argmin(lengths > 0))]
-        raise ValueError(f"the model knows no part of the name {lost!r}; its vector is zero")
+        unknown = names[int(np.argmin(lengths > 0))]
+        raise ValueError(f"the model knows no part of the name {unknown!r}; its vector is zero")
     return vectors / lengths
 
 
@@ -149,7 +149,7 @@ class Pair:
     queries: ClassList
     targets: ClassList
     threshold: float
-    outliers: tuple[str, ...] = ()  # targets that were struck by hand, normalised
+    outliers: tuple[str, ...] = ()  # normalised targets that the thesis removed by hand
 
     @property
     def title(self) -> str:
@@ -163,22 +163,20 @@ class Pair:
 
     @property
     def origin(self) -> str:
-        """Stands for the names and the outliers: what result rows say of their data."""
+        """Identifies names and outliers: the field `data` of result rows."""
         return f"names:{digest([self.queries.names, self.targets.names, self.outliers])}"
 
 
 def outliers() -> list[dict[str, str]]:
-    """What the thesis's authors struck by hand.
+    """Targets removed by hand by the thesis's authors, with their data sets and the reason."""
+    file = resources.files("avnb.evaluation").joinpath("classes", "outliers.csv")
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
 
-    Each with its data sets (`queries`, `targets`), the `target`, the queries that it was
-    `reached_from`, and the `reason` in our words.
-    """
-    with (
-        resources.files("avnb.evaluation")
-        .joinpath("classes", "outliers.csv")
-        .open(encoding="utf-8") as file
-    ):
-        return list(csv.DictReader(file))
+
+def outliers_of(queries: str, targets: str) -> tuple[str, ...]:
+    """The targets removed by hand from a pair of data sets, given by their keys."""
+    key = (queries, targets)
+    return tuple(r["target"] for r in outliers() if (r["queries"], r["targets"]) == key)
 
 
 def pairs(
@@ -186,55 +184,43 @@ def pairs(
 ) -> list[Pair]:
     """Every pre-training set with every test set; a file of names replaces either side.
 
-    Args:
-        queries: a text file of class names, or '' for VGGSound, AudioSet and Kinetics-400.
-        targets: a text file of class names, or '' for UCF-101 and HMDB-51.
-        thresholds: of the package's test sets, by name.
-        threshold: of any other.
+    Without a file ('') the former are VGGSound, AudioSet and Kinetics-400, the latter UCF-101 and
+    HMDB-51. `thresholds` are by key of the test set; `threshold` is for any other.
     """
-    asked = [from_file(Path(queries))] if queries else [class_list(key) for key in QUERIES]
-    against = [from_file(Path(targets))] if targets else [class_list(key) for key in TARGETS]
-    struck = outliers()
-    return [
-        Pair(
-            queries=q,
-            targets=t,
-            threshold=thresholds.get(t.key, threshold),
-            outliers=tuple(
-                row["target"]
-                for row in struck
-                if (row["queries"], row["targets"]) == (q.key, t.key)
-            ),
-        )
-        for t in against
-        for q in asked
-    ]
+    asked = [from_file(queries)] if queries else [class_list(key) for key in QUERIES]
+    against = [from_file(targets)] if targets else [class_list(key) for key in TARGETS]
+    made = []
+    for t, q in itertools.product(against, asked):
+        cosine, removed = thresholds.get(t.key, threshold), outliers_of(q.key, t.key)
+        made.append(Pair(queries=q, targets=t, threshold=cosine, outliers=removed))
+    return made
 
 
-# ---- what a run measures ----------------------------------------------------------------------
+# ---- rows -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """A pair of data sets under two language models."""
+    """A pair of data sets under two text encoders."""
 
     pair: Pair
     models: tuple[str, str]  # titles
+    reports: tuple[str, str]  # which text encoders these are and where they were found
     primary: np.ndarray  # [Q, T] cosines of the first model
     secondary: np.ndarray  # [Q, T] of the second
     top: int
 
     @property
     def method(self) -> str:
-        """Both models, as result rows name them."""
+        """Both models, as in result rows."""
         return " + ".join(self.models)
 
     def seen(
         self, threshold: float | None = None, top: int | None = None, *, struck: bool = True
     ) -> tuple[list[list[int]], set[int]]:
-        """Matches and seen concepts, at the pair's own threshold and top or at others.
+        """Matches and seen concepts, at the pair's own setting or another.
 
-        With `struck` false the outliers stay in.
+        With `struck` false the outliers are kept.
         """
         return seen(
             self.primary,
@@ -244,44 +230,23 @@ class Matched:
             exclude=self.pair.exclude if struck else (),
         )
 
-    def row(self, metric: str, value: float, n: int, split: str = "") -> Row:
-        """One number of this pair as a result row."""
-        return Row(
-            task="concepts",
-            metric=metric,
-            value=value,
-            n=n,
-            split=split,
-            method=self.method,
-            level=self.pair.queries.key,
-            dataset=self.pair.targets.key,
-            data=self.pair.origin,
-        )
 
-
-def match(
-    pair: Pair,
-    first: text_encoders.LanguageModel,
-    second: text_encoders.LanguageModel,
-    *,
-    top: int = 3,
-) -> Matched:
-    """Compare the names of a pair under both models.
-
-    With fewer than `top` targets, both models name all of them.
-    """
-    q, t = pair.queries.plain, pair.targets.plain
+def match(pair: Pair, first: TextEncoder, second: TextEncoder, *, top: int = 3) -> Matched:
+    """Compare the names of a pair under both models; `top` may exceed the number of targets."""
+    names, models = (pair.queries.plain, pair.targets.plain), (first, second)
+    primary, secondary = (similarity(*names, model) for model in models)
     return Matched(
         pair=pair,
         models=(first.title, second.title),
+        reports=(first.report, second.report),
         top=top,
-        primary=similarity(q, t, first),
-        secondary=similarity(q, t, second),
+        primary=primary,
+        secondary=secondary,
     )
 
 
 def setting(threshold: float, top: int) -> str:
-    """How a count was made, as its row says it in `split`."""
+    """Threshold and top of a count, as in the field `split` of its row."""
     return f"threshold {threshold:g}, top {top}"
 
 
@@ -294,44 +259,39 @@ def read_setting(split: str) -> tuple[float, int]:
 def measure(
     matched: Matched, thresholds: Sequence[float] = (), tops: Sequence[int] = ()
 ) -> Iterator[Row]:
-    """Result rows of a pair: seen concepts, queries that count, how far the models agree.
+    """Result rows of a pair: seen concepts, queries that count, agreement of the models.
 
-    The seen concepts are counted at the pair's own setting and over the grid of `thresholds` and
-    `tops` as well.
+    Seen concepts are counted at the pair's own setting and over the grid of `thresholds` x `tops`.
     """
-    pair, top = matched.pair, matched.top
-    queries, targets = matched.primary.shape
+    pair, top, (queries, targets) = matched.pair, matched.top, matched.primary.shape
+    known: dict[str, Any] = {"task": "concepts", "method": matched.method, "data": pair.origin}
+    known |= {"level": pair.queries.key, "dataset": pair.targets.key}
     grid = [(pair.threshold, top), *itertools.product(thresholds, tops)]
-    for threshold, k in dict.fromkeys(grid):
-        found = len(matched.seen(threshold, k)[1])
-        yield matched.row("seen", found, targets, setting(threshold, k))
-    counts = int((matched.primary.max(axis=1) > pair.threshold).sum())
-    yield matched.row("queries", counts, queries, setting(pair.threshold, top))
-    for common, n in enumerate(np.bincount(agreement(matched), minlength=top + 1)):
-        yield matched.row(f"shared {common}", int(n), queries, f"top {top}")
+    for at in dict.fromkeys(grid):
+        count = len(matched.seen(*at)[1])
+        yield Row(metric="seen", value=count, n=targets, split=setting(*at), **known)
+    known |= {"n": queries}
+    count = int((matched.primary.max(axis=1) > pair.threshold).sum())
+    yield Row(metric="queries", value=count, split=setting(*grid[0]), **known)
+    lists = (ranked(matrix, min(top, targets)) for matrix in (matched.primary, matched.secondary))
+    shared_targets = [len(np.intersect1d(*both)) for both in zip(*lists, strict=True)]
+    for shared, count in enumerate(np.bincount(shared_targets, minlength=top + 1).tolist()):
+        yield Row(metric=f"shared {shared}", value=count, split=f"top {top}", **known)
 
 
-def own(rows: pd.DataFrame, pairs: Sequence[Pair], top: int) -> pd.DataFrame:
-    """Of result rows, those made at the own setting of their pair.
-
-    Raises:
-        ValueError: when there is none.
-    """
-    kept = [
-        select(
-            rows,
-            level=pair.queries.key,
-            dataset=pair.targets.key,
-            data=pair.origin,
-            split=setting(pair.threshold, top),
-        )
-        for pair in pairs
-    ]
-    return pd.concat(kept, ignore_index=True)
+def concept_rows(
+    pairs: Sequence[Pair], models: tuple[TextEncoder, TextEncoder], work: Workspace, *, top: int = 3
+) -> tuple[pd.DataFrame, list[Matched]]:
+    """Rows of pairs, over both grids too, appended to the results of `work`; the matched pairs."""
+    matched = [match(pair, *models, top=top) for pair in pairs]
+    rows = [row for m in matched for row in measure(m, THRESHOLD_GRID, TOP_GRID)]
+    return record(work.results, rows), matched
 
 
-def agreement(matched: Matched) -> np.ndarray:
-    """How many of the top targets both models share, for each query [Q]."""
-    top = min(matched.top, len(matched.pair.targets))
-    both = zip(ranked(matched.primary, top), ranked(matched.secondary, top), strict=True)
-    return np.array([len(set(a) & set(b)) for a, b in both])
+def at_own_setting(rows: pd.DataFrame, pairs: Sequence[Pair], top: int) -> pd.DataFrame:
+    """The result rows made at their pair's own threshold; ValueError when there is none."""
+    selected = []
+    for p in pairs:
+        key = {"level": p.queries.key, "dataset": p.targets.key, "data": p.origin}
+        selected.append(select(rows, split=setting(p.threshold, top), **key))
+    return pd.concat(selected, ignore_index=True)

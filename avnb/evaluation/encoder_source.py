@@ -1,123 +1,171 @@
-"""What is evaluated: encoders of runs of this workspace, or of a checkpoint from anywhere."""
+"""The encoders to evaluate, by name: runs of this workspace, checkpoints, the user's own code."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from avnb.config import Pretrain, parse_methods
+from avnb.config import Pretrain
+from avnb.data.catalogue import open_manifest
 from avnb.files import locked
-from avnb.models.methods import build
-from avnb.training import checkpoint, released
-from avnb.training.pretraining import pretrained, run_name
-from avnb.values import parse_values
+from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.methods import build_method, find_method, method_label, parse_methods
+from avnb.models.specs import is_spec, resolved_spec, source_digest
+from avnb.training import checkpoint, runs
+from avnb.training.checkpoint import Metadata
+from avnb.training.finetuning import StartingPoint
+from avnb.training.pretraining import code_digest, pretraining_runs, run_name, with_absolute_files
+from avnb.training.resources import Resources
+from avnb.training.runs import TrainingRun
+from avnb.values import digest, parse_values
 from avnb.workspace import Workspace
 
 
-class Source(Protocol):
-    """A checkpoint, the values it was trained with, and the id under which rows name it."""
-
-    @property
-    def run(self) -> Pretrain: ...  # noqa: D102
-
-    @property
-    def checkpoint(self) -> Path: ...  # noqa: D102
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-
-
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """A checkpoint that lies anywhere; also a `Source`."""
+class EncoderSource:
+    """Where encoders come from, and how result rows name them."""
 
-    name: str
-    checkpoint: Path
-    run: Pretrain
+    method: str  # as rows, tables and figures name it
+    name: str  # the run's id
+    config: Pretrain  # with the clip that the encoders were trained on
+    checkpoint: Path | None  # None: `config.backbone` is code of the user's own, without audio
+
+    def load(self) -> tuple[VideoEncoder, AudioEncoder | None, Metadata]:
+        """The frozen encoders and what their run was."""
+        if self.checkpoint is not None:
+            return checkpoint.load_encoders(self.checkpoint, backbone=self.config.backbone)
+        encoder = checkpoint.own_encoder(self.config.backbone)
+        return encoder, None, unknown_training(self.config)
+
+    @property
+    def starting_point(self) -> StartingPoint:
+        """The video encoder, as fine-tuning starts from it."""
+        config = self.config
+        return StartingPoint(
+            method=self.method,
+            checkpoint=self.checkpoint,
+            backbone=config.backbone,
+            width=config.width,
+        )
 
 
-def given(file: Path | str) -> Given:
-    """The source that a checkpoint of this package, or a released one, describes.
+def unknown_training(config: Pretrain) -> Metadata:
+    """Metadata of encoders that were not trained here: no data set, no statistics."""
+    return Metadata(
+        kind="pretraining",
+        config=config.flat(),
+        data="",
+        data_set="",
+        videos=0,
+        classes=[],
+        code=code_digest(config),
+    )
 
-    Its id is that of the run which wrote it, wherever the file lies now. A released file does
-    not say what it was trained on: its id is made of its content.
+
+def source_of_run(run: TrainingRun) -> EncoderSource:
+    """The encoders of a finished run."""
+    return EncoderSource(
+        method=run.method, name=run.name, config=run.config, checkpoint=run.checkpoint
+    )
+
+
+def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
+    """The encoders of a checkpoint of this package, or of a released one.
+
+    Its id is that of the run which wrote it, wherever the file is now. A released file does not
+    say what it was trained on: its id is made of its content.
+
+    Args:
+        file: the checkpoint.
+        backbone: a video encoder of the user's own that the file may name.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        CheckpointError: when it is neither.
+        CheckpointError: when it is neither, or names other code.
     """
     path = Path(file).expanduser().resolve()
-    _, _, metadata = released.encoders(path)
-    run = Pretrain.from_flat(**metadata["run"])
-    if metadata["data"] is None:
+    metadata = checkpoint.read_metadata(path)
+    config = metadata.pretrain
+    checkpoint.check_backbone(path, config.backbone, backbone)
+    label = method_label(config.method)
+    if metadata.data is None:
         with path.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()[:8]
-        return Given(name=f"{run.method}-released-{content}", checkpoint=path, run=run)
-    return Given(name=run_name(run, metadata["data"]), checkpoint=path, run=run)
+            name = f"{label}-released-{hashlib.file_digest(opened, 'sha256').hexdigest()[:8]}"
+    else:
+        name = run_name(config, metadata.data, metadata.code)
+    return EncoderSource(method=label, name=name, config=config, checkpoint=path)
 
 
-def untrained(run: Pretrain, runs: Path) -> Given:
-    """The encoders of `run` before pre-training, of the same size and with the same clips.
+def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
+    """A video encoder of the user's own, on the clips of `config`; it has no audio."""
+    spec = resolved_spec(spec)
+    own = config.changed(backbone=spec)
+    label = method_label(spec)
+    name = f"{label}-{digest([spec, source_digest(spec), own.clip])}"
+    return EncoderSource(method=label, name=name, config=own, checkpoint=None)
 
-    They know no data set, so the statistics of their mel bands are those of the videos that
+
+def untrained_source(config: Pretrain, folder: Path) -> EncoderSource:
+    """The encoders of `config` before pre-training, kept as a checkpoint below `folder`.
+
+    They belong to no data set, so the statistics of their mel bands are those of the videos that
     they are evaluated on.
     """
-    random = Pretrain.from_flat(**{**run.flat(), "method": "random"})
-    name = run_name(random, "")
-    path = runs / name / "last.pt"
+    config = with_absolute_files(config.changed(method="random"))
+    name = run_name(config, "", code_digest(config))
+    path = folder / name / "last.pt"
     with locked(path.parent):
         if not path.exists():
-            metadata: dict[str, Any] = {
-                "run": random.flat(),
-                "data": "",
-                "data_set": "",
-                "videos": 2,
-                "without_audio": None,
-                "classes": [],
-                "mel_statistics": None,
-            }
-            checkpoint.save(path, metadata, build(random, 2, 0), log=[])
-    return Given(name=name, checkpoint=path, run=random)
+            model = build_method(config, 2, 0)
+            checkpoint.save(path, unknown_training(config), model, log=[])
+    return EncoderSource(method="random", name=name, config=config, checkpoint=path)
 
 
-def sources(
+def encoder_sources(
     work: Workspace,
     methods: str,
-    checkpoint_file: str = "",
+    checkpoints: str = "",
     *,
     data: str = "",
     values: str = "{}",
     seed: int = 0,
-    processes: int = 0,
-) -> dict[str, Source]:
-    """What a notebook evaluates, by method: runs of the workspace, or one checkpoint and `random`.
+    resources: Resources | None = None,
+) -> dict[str, EncoderSource]:
+    """The encoders that a chapter evaluates, by the names of tables and figures.
 
     Args:
-        work: where runs lie; those that are missing are done now.
-        methods: names of methods divided by commas.
-        checkpoint_file: a file of ours or a released one, evaluated instead of all `methods`
-            beside the same encoders without pre-training; '' for none.
-        data: folder of VGGSound, '' for synthetic videos.
+        work: where runs are; those that are missing are trained now.
+        methods: separated by commas, as `parse_methods` takes them. Where none of them is
+            trained (`random` alone), no data are needed, and the untrained encoders are like those
+            of the first checkpoint.
+        checkpoints: further encoders, separated by commas: files of ours or released ones, or
+            callables `package.module:name` or `file.py:name` that give a video encoder. One of a
+            method's name takes its place.
+        data: folder of the pre-training videos, '' for synthetic ones.
         values: of the runs, where they differ from the workspace's, as JSON.
         seed: of the runs.
-        processes: for pre-training; 0 for one a GPU, or else one a core.
+        resources: for pre-training.
 
     Raises:
         ValueError: for a method that does not exist, or values that are not JSON.
-        FileNotFoundError: when the file is not there.
+        FileNotFoundError: when a file is not there.
         CheckpointError: when it is no checkpoint.
     """
-    wanted = parse_methods(methods)
-    if not checkpoint_file:
-        return dict(
-            pretrained(
-                work,
-                wanted,
-                data=data,
-                seed=seed,
-                processes=processes,
-                changes=parse_values(values),
-            )
-        )
-    one = given(checkpoint_file)
-    return {"random": untrained(one.run, work.runs), one.run.method: one}
+    names, changes = parse_methods(methods), parse_values(values)
+    config = work.pretraining(method="random", **{"seed": seed, **changes})
+    items = [item.strip() for item in checkpoints.split(",") if item.strip()]
+    given = [
+        source_of_code(item, config)
+        if is_spec(item)
+        else source_of_file(item, backbone=config.backbone)
+        for item in items
+    ]
+    sources: dict[str, EncoderSource] = {}
+    if any(find_method(name).is_trained for name in names):
+        manifest = open_manifest(work, "", data)
+        trained = pretraining_runs(work, manifest, names, seed=seed, values=changes)
+        runs.train(list(trained.values()), resources, f"pre-training {', '.join(trained)}")
+        sources = {method: source_of_run(run) for method, run in trained.items()}
+    else:
+        files = [source.config for source in given if source.checkpoint]
+        sources["random"] = untrained_source(files[0] if files else config, work.runs)
+    return sources | {source.method: source for source in given}

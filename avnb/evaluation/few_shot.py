@@ -1,92 +1,103 @@
 """Few-shot probes on seen and unseen classes (thesis 4.3): many linear layers in one batch.
 
-Shapes: R layers trained together, V training videos, D clips cached of each, F features, N videos
-drawn, C classes of a part, S steps, B videos a step.
+Shapes: V training videos, D clips cached of each, F features, N videos drawn, C classes of a part.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from avnb.data.manifest import Manifest
-from avnb.evaluation import splits
+from avnb.evaluation import concepts, results, splits
 from avnb.evaluation.batched_probes import Training, fit_together
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
-from avnb.evaluation.concepts import THRESHOLDS, Matched, Pair, outliers
+from avnb.evaluation.concepts import Matched, Pair
 from avnb.evaluation.features import Features
-from avnb.evaluation.probe import Probe, ProbeFeatures, accuracies
+from avnb.evaluation.probe import Probe, accuracies
+from avnb.evaluation.probe_features import ProbeFeatures, Sources, extract_each, row_metadata
 from avnb.evaluation.results import Row
+from avnb.evaluation.text_encoders import load_pair
 from avnb.protocols import Evaluation
 from avnb.values import digest, unknown_name
+from avnb.workspace import Workspace
 
 PARTS = ("unseen", "seen")
+# Official names are matched as in the thesis. Other names, such as an object and a motion in the
+# synthetic world, may all share a few words: only the nearest target can mean the same.
+OFFICIAL_TOP, OWN_TOP, OWN_THRESHOLD = 3, 1, 0.7
+ADVICE = {
+    "seen": "lower the threshold or raise top, so that more names match",
+    "unseen": "raise the threshold or lower top, so that fewer names match",
+}
 
 
-# Names of the synthetic world are a thing and a motion: three of its names are near any other,
-# and only the nearest one can be the same.
-OFFICIAL_TOP, SYNTHETIC_TOP, SYNTHETIC_THRESHOLD = 3, 1, 0.7
+# ---- seen and unseen classes ------------------------------------------------------------------
 
 
-def known_by_name(
-    pretraining: Manifest, target: Manifest, *, threshold: float = 0.0, top: int = 0
-) -> tuple[Pair, int]:
+def is_official(manifest: Manifest) -> bool:
+    """Whether all class names are in the official list of the data set."""
+    known = manifest.name in TITLES
+    return known and set(manifest.classes) <= set(class_list(manifest.name).names)
+
+
+def name_pair(pretraining: Manifest, target: Manifest, config: Evaluation) -> tuple[Pair, int]:
     """The classes of two data sets as a pair to be matched, and the top-k to match it with.
 
-    Names of the official lists, all or some, get the thesis's setting and its outliers; other
-    names, those of the synthetic world, get their own setting and none struck. A threshold or top
-    other than 0 takes the place of either default.
+    Names of the official lists, all or some, get the thesis's setting and outliers; any other
+    names `OWN_TOP`, `OWN_THRESHOLD` and no outliers. `config.name_threshold` and
+    `config.name_top`, where not 0, replace either default.
     """
     both = pretraining, target
-    official = all(set(m.classes) <= set(class_list(m.name).names) for m in both)
+    official = all(is_official(manifest) for manifest in both)
+    suffix = "" if official else ", own names"
     queries, targets = (
-        ClassList(m.name, TITLES[m.name] + ("" if official else ", own names"), m.classes)
-        for m in both
+        ClassList(m.name, TITLES.get(m.name, m.name) + suffix, m.classes) for m in both
     )
-    struck = [
-        row["target"]
-        for row in outliers()
-        if official and (row["queries"], row["targets"]) == (queries.key, targets.key)
-    ]
-    pair = Pair(
-        queries=queries,
-        targets=targets,
-        threshold=threshold or (THRESHOLDS[target.name] if official else SYNTHETIC_THRESHOLD),
-        outliers=tuple(name for name in struck if name in targets.plain),
-    )
-    return pair, top or (OFFICIAL_TOP if official else SYNTHETIC_TOP)
+    threshold, top = OWN_THRESHOLD, OWN_TOP
+    removed: tuple[str, ...] = ()
+    if official:
+        threshold = concepts.THRESHOLDS.get(target.name, concepts.DEFAULT_THRESHOLD)
+        top, removed = OFFICIAL_TOP, concepts.outliers_of(queries.key, targets.key)
+    threshold = config.name_threshold or threshold
+    outliers = tuple(name for name in removed if name in targets.plain)
+    pair = Pair(queries=queries, targets=targets, threshold=threshold, outliers=outliers)
+    return pair, config.name_top or top
 
 
-def parts(folder: Path, matched: Matched) -> dict[str, list[str]]:
-    """The unseen and the seen classes, from the files that `splits.write_classes` makes.
+def seen_and_unseen(
+    work_folder: Path | str, pretraining: Manifest, target: Manifest, config: Evaluation
+) -> tuple[Matched, dict[str, list[str]]]:
+    """The matched names of two data sets, and the classes of each part as written to files.
 
     Raises:
-        ValueError: when either side is empty; it says what to change.
+        ModelNotFoundError: when a text encoder of the config is found nowhere.
+        ValueError: when a part is empty; the message says what to change.
     """
-    made = splits.write_classes(folder, matched)
-    found = {part: splits.read_classes(made[part]) for part in PARTS}
-    advice = {
-        "seen": "lower the threshold or raise top, so that more names match",
-        "unseen": "raise the threshold or lower top, so that fewer names match",
-    }
-    for part, classes in found.items():
-        if not classes:
-            raise ValueError(
-                f"{matched.pair.title}: no class is {part} at threshold "
-                f"{matched.pair.threshold:g}, top {matched.top}; {advice[part]}"
-            )
-    return found
+    models = load_pair(config.text_encoders)
+    pair, top = name_pair(pretraining, target, config)
+    matched = concepts.match(pair, *models, top=top)
+    files = splits.write_classes(Path(work_folder) / "splits", matched)
+    classes = {part: splits.read_classes(files[part]) for part in PARTS}
+    for part, names in classes.items():
+        if not names:
+            setting = f"threshold {pair.threshold:g}, top {top}"
+            raise ValueError(f"{pair.title}: no class is {part} at {setting}; {ADVICE[part]}")
+    return matched, classes
+
+
+# ---- draws ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Training videos of some classes; which ones, how many of them, and from which seed."""
+    """Training videos of one part's classes, drawn at one percentage from one seed."""
 
     part: str  # seen or unseen
     percent: float  # of the training videos of each class
@@ -96,97 +107,79 @@ class Draw:
 
     @property
     def split(self) -> str:
-        """As result rows name it: `seen, 5 %`."""
+        """The field `split` of result rows: `seen, 5 %`."""
         return f"{self.part}, {self.percent:g} %"
 
 
-def read_split(split: str) -> tuple[str, float]:
-    """The part and the percentage that `Draw.split` wrote."""
-    part, _, percent = split.removesuffix(" %").partition(", ")
-    return part, float(percent)
-
-
 def percentages(text: str) -> tuple[float, ...]:
-    """`5,10,20` as numbers in ascending order; ValueError for what is no percentage."""
+    """`5,10,20` as numbers in ascending order; ValueError for anything but percentages."""
     try:
-        found = sorted({float(word) for word in text.split(",")})
+        percents = sorted({float(word) for word in text.split(",")})
     except ValueError:
-        found = []
-    if not found or not all(0 < percent <= 100 for percent in found):
+        percents = []
+    if not percents or not all(0 < percent <= 100 for percent in percents):
         raise ValueError(f"write percentages in (0, 100] with commas, '5,10,20'; got {text!r}")
-    return tuple(found)
+    return tuple(percents)
 
 
-def params(
+def draws(
     manifest: Manifest,
     classes: Mapping[str, Sequence[str]],
-    folder: Path,
+    folder: Path | str,
     *,
     percents: Sequence[float] = splits.PERCENTS,
     seeds: Sequence[int] = (0,),
 ) -> list[Draw]:
-    """AugmentParams of every part, seed and percentage, from files that are made once in `folder`.
+    """Draws of every seed, percentage and part, from files that are made once in `folder`.
 
-    Args:
-        manifest: the data set, training videos and others.
-        classes: of each part, by the data set's own names.
-        percents: of the training videos of each class, in (0, 100].
+    `classes` names those of each part, `percents` counts the training videos of each class.
 
     Raises:
         ValueError: for a class that the data set lacks, and a part without training videos.
     """
     train = manifest.split("train")
     row = {video.id: i for i, video in enumerate(train.videos)}
-    names, found = [video.label for video in train.videos], []
+    label, drawn = [video.label for video in train.videos], []
+    numbers = {part: numbered(manifest, names, part) for part, names in classes.items()}
     for seed in seeds:
-        made = splits.write_draws(folder, [*row], names, seed=seed, percents=percents)
-        for percent, file in made.items():
-            drawn = [row[video] for video in splits.read_draw(file)]
-            for part, some in classes.items():
-                labels = numbered(manifest, some, part)
-                kept = [i for i in drawn if names[i] in set(some)]
-                if not kept:
-                    raise ValueError(f"no {part} class of {manifest.name} has a training video")
-                found.append(
-                    Draw(
-                        part=part,
-                        percent=percent,
-                        seed=seed,
-                        classes=labels,
-                        videos=torch.tensor(kept),
-                    )
-                )
-    return found
+        files = splits.write_draws(folder, list(row), label, seed=seed, percents=percents)
+        for (percent, file), part in itertools.product(files.items(), classes):
+            rows, names = [row[video] for video in splits.read_draw(file)], set(classes[part])
+            videos = torch.tensor([i for i in rows if label[i] in names])
+            if not len(videos):
+                raise ValueError(f"no {part} class of {manifest.name} has a training video")
+            origin: dict[str, Any] = {"part": part, "percent": percent, "seed": seed}
+            drawn.append(Draw(classes=numbers[part], videos=videos, **origin))
+    return drawn
 
 
 def numbered(manifest: Manifest, names: Sequence[str], part: str) -> Tensor:
     """Labels of some classes in ascending order [C]; ValueError for none or an unknown one."""
     if not names:
         raise ValueError(f"the {part} part of {manifest.name} holds no class")
+    label = {name: i for i, name in enumerate(manifest.classes)}
     for name in names:
-        if name not in manifest.classes:
-            raise ValueError(unknown_name(f"class of {manifest.name}", name, manifest.classes))
-    return torch.tensor(sorted(manifest.classes.index(name) for name in names))
+        if name not in label:
+            raise ValueError(unknown_name(f"class of {manifest.name}", name, label))
+    return torch.tensor(sorted(label[name] for name in names))
+
+
+# ---- training and testing ---------------------------------------------------------------------
 
 
 def training(train: Features, draw: Draw) -> Training:
-    """What the layer of a draw is trained on; its labels count within the draw's classes."""
-    label = torch.searchsorted(draw.classes, train.label[draw.videos])
+    """Training data of a draw's layer; labels are counted within the draw's classes."""
     return Training(
         features=train.video,
         videos=draw.videos,
-        label=label,
+        label=torch.searchsorted(draw.classes, train.label[draw.videos]),
         classes=len(draw.classes),
         seed=draw.seed,
     )
 
 
 def of_classes(test: Features, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """All videos of some classes: features [V, D, F], and labels within the classes [V].
-
-    Raises:
-        ValueError: when no video is left.
-    """
+    """Videos of some classes: features [V, D, F], labels within the classes [V]; never none."""
     kept = torch.isin(test.label, classes)
     if not kept.any():
         raise ValueError(f"no test video belongs to the classes {classes.tolist()}")
@@ -197,105 +190,83 @@ def measure(
     features: Mapping[str, ProbeFeatures],
     drawn: Sequence[Draw],
     config: Evaluation,
-    *,
-    runs: Mapping[str, str],
-    data: str,
-    **metadata: str,
+    metadata: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Row]:
     """Train a layer on every draw under every method, all together; result rows.
 
-    Every layer is tested on all test videos of its classes.
-
-    Args:
-        features: by method.
-        drawn: as `draws` gives them.
-        runs: id of the run of each method.
-        data: the videos; rows name the classes of both parts beside it.
-        about: the other fields of the rows (`dataset`, `profile`).
+    Every layer is tested on all test videos of its classes. `metadata` gives the other fields of
+    the rows, by method as the features; the classes of both parts are added to `data`.
     """
     jobs = [(method, draw) for method in features for draw in drawn]
     jobs.sort(key=lambda job: (job[0], job[1].part))
     fitted = fit_together([training(features[m].train, draw) for m, draw in jobs], config)
     halves = digest({draw.part: draw.classes.tolist() for draw in drawn})
-    layers = zip(jobs, (layer for layer, _ in fitted), strict=True)
-    for (method, _), some in itertools.groupby(layers, key=lambda j: (j[0][0], j[0][1].part)):
-        here = [(draw, layer) for (_, draw), layer in some]
-        known = {"method": method, "run": runs[method], "data": f"{data}, classes {halves}"}
-        yield from test(features[method], here, config, **known, **metadata)
+    layers = zip(jobs, (probe for probe, _ in fitted), strict=True)
+    for (method, _), group in itertools.groupby(layers, lambda one: (one[0][0], one[0][1].part)):
+        tested = [(draw, probe) for (_, draw), probe in group]
+        known = {**metadata[method], "data": f"{metadata[method]['data']}, classes {halves}"}
+        yield from scored(features[method], tested, config, **known)
 
 
-def test(
-    features: ProbeFeatures,
-    layers: Sequence[tuple[Draw, Probe]],
-    config: Evaluation,
-    **metadata: str,
+def scored(
+    features: ProbeFeatures, layers: Sequence[tuple[Draw, Probe]], config: Evaluation, **known: Any
 ) -> Iterator[Row]:
     """Rows of both levels and metrics for layers of the same classes."""
     classes = layers[0][0].classes
-    one, label = of_classes(features.clip, classes)
-    clips = {"clip": one, "video": of_classes(features.video, classes)[0]}
-    for draw, layer in layers:
-        yield from accuracies(
-            layer,
-            clips,
-            label,
-            replace(config, seed=draw.seed),
-            classes=len(classes),
-            task="few-shot",
-            split=draw.split,
-            **metadata,
-        )
+    clips, label = of_classes(features.clip, classes)
+    levels = {"clip": clips, "video": of_classes(features.video, classes)[0]}
+    known |= {"task": "few-shot", "classes": len(classes)}
+    for draw, probe in layers:
+        seeded = replace(config, seed=draw.seed)
+        yield from accuracies(probe, levels, label, seeded, split=draw.split, **known)
 
 
-SETTING = ["dataset", "level", "metric", "method", "part", "percent"]
+def few_shot_rows(
+    sources: Sources,
+    target: Manifest,
+    classes: Mapping[str, Sequence[str]],
+    config: Evaluation,
+    work: Workspace,
+    shares: Sequence[float] = splits.PERCENTS,
+    seeds: int = 1,
+) -> pd.DataFrame:
+    """Few-shot probes of several encoders, measured and appended to the workspace's results.
+
+    Each method is trained on `shares` percent of the training videos of each class, once for each
+    of `seeds` draws from `config.seed` on. Returns the rows of these encoders, shares and seeds.
+    """
+    features = extract_each(sources, target, config, work.features)
+    seeded, test = range(config.seed, config.seed + seeds), target.split("test")
+    drawn = draws(target, classes, work.folder / "splits", percents=shares, seeds=seeded)
+    metadata = {method: row_metadata(source, test, work) for method, source in sources.items()}
+    return results.record(work.results, measure(features, drawn, config, metadata))
 
 
-def student(values: pd.Series) -> float:
-    """Half the width of Student's 95 % interval for the mean; 0 for a single value."""
-    n = len(values)
-    if n < 2:
-        return 0.0
-    return float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n))
+# ---- over seeds -------------------------------------------------------------------------------
 
 
 def with_parts(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with the part and the percentage of their split as columns."""
-    read = [read_split(split) for split in rows["split"]]
-    return rows.assign(part=[part for part, _ in read], percent=[percent for _, percent in read])
+    parts = rows["split"].astype(str).str.extract(r"^(.+), (.+) %$")
+    return rows.assign(part=parts[0], percent=parts[1].astype(float))
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, one row a setting, with an interval and the number of `seeds`.
+    """Means over seeds, one row per setting, with an interval and the number of `seeds`.
 
     Draws and initial weights vary with the seed (Student's t over seeds); test videos do not
     (bootstrap intervals of the rows). The wider of the two is given. Published rows have none.
     """
-    lines = []
-    for setting, some in with_parts(rows).groupby(SETTING, sort=False):
-        value = some["value"].mean()
-        half, low, high = student(some["value"]), some["low"].mean(), some["high"].mean()
-        first = some.iloc[0]
-        lines.append(
-            dict(zip(SETTING, setting, strict=True))
-            | {
-                "value": value,
-                "low": max(0.0, min(value - half, low)) if low == low else low,
-                "high": min(100.0, max(value + half, high)) if low == low else high,
-                "n": first["n"],
-                "chance": first["chance"],
-                "seeds": len(some),
-                "split": first["split"],
-            }
-        )
-    return pd.DataFrame(lines)
+    table = results.over_seeds(with_parts(rows), student=True)
+    return table.assign(low=table["low"].clip(lower=0), high=table["high"].clip(upper=100))
 
 
 def gaps(rows: pd.DataFrame, base: str = "supervised") -> pd.DataFrame:
-    """Differences to the method `base`, in points, one row a setting; intervals as `over_seeds`.
+    """Differences to the method `base`, in points, one row per setting; intervals as `over_seeds`.
 
     Differences are taken seed by seed, on the same draws. For the choice of test videos the
-    intervals of both methods are added in quadrature, as if their errors had nothing to do with
-    each other; they mostly go together, so this is rather too wide.
+    intervals of both methods are added in quadrature, as if their errors were independent; they
+    are mostly correlated, so this is rather too wide.
 
     Raises:
         ValueError: when `base` was not measured.
@@ -304,17 +275,8 @@ def gaps(rows: pd.DataFrame, base: str = "supervised") -> pd.DataFrame:
         raise ValueError(f"differences are to {base!r}, which was not measured: add it to methods")
     table = with_parts(rows).assign(half=(rows["high"] - rows["low"]) / 2)
     key = ["dataset", "level", "metric", "part", "percent", "seed"]
-    theirs = table.loc[table["method"] == base, [*key, "value", "half"]]
-    both = table[table["method"] != base].merge(theirs, on=key, suffixes=("", "_base"))
-    both = both.assign(gap=both["value"] - both["value_base"])
-    lines = []
-    for setting, some in both.groupby(SETTING, sort=False):
-        value = some["gap"].mean()
-        videos = ((some["half"] ** 2 + some["half_base"] ** 2) ** 0.5).mean()
-        half = max(student(some["gap"]), videos)
-        lines.append(
-            dict(zip(SETTING, setting, strict=True))
-            | {"value": value, "low": value - half, "high": value + half, "seeds": len(some)}
-        )
-    columns = [*SETTING, "value", "low", "high", "seeds"]
-    return pd.DataFrame(lines, columns=columns)
+    reference = table.loc[table["method"] == base, [*key, "value", "half"]]
+    both = table[table["method"] != base].merge(reference, on=key, suffixes=("", "_base"))
+    gap, half = both["value"] - both["value_base"], np.hypot(both["half"], both["half_base"])
+    both = both.assign(value=gap, low=gap - half, high=gap + half)
+    return results.over_seeds(both[table.columns.drop("half")], student=True)

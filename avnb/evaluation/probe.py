@@ -1,28 +1,44 @@
-"""Linear probe: one linear layer on frozen, cached features (thesis 4.2.1)."""
+"""Linear probe: one linear layer on frozen, cached features (thesis 4.2.1).
+
+Shapes: V videos, D clips of each training video, C clips of each test video, F features, B clips
+of a batch.
+"""
 
 import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from avnb.config import Clip, Pretrain
-from avnb.data.clips import Sampling, VideoClips
+from avnb.data.clips import VideoClips
 from avnb.data.loader import ClipLoader, grouped, worth_starting
 from avnb.data.manifest import Manifest
-from avnb.evaluation.encoder_source import Source
-from avnb.evaluation.features import Features, Frozen, device, extract
-from avnb.evaluation.results import Row, percent_row
+from avnb.evaluation.encoder_source import EncoderSource
+from avnb.evaluation.features import FrozenEncoders, device
+from avnb.evaluation.probe_features import (
+    ProbeFeatures,
+    Sources,
+    extract_each,
+    extract_parts,
+    row_metadata,
+    samplings,
+)
+from avnb.evaluation.results import Row, percent_row, record
 from avnb.protocols import Evaluation
+from avnb.workspace import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
+Examples = tuple[Tensor, Tensor]  # features [B, F] of a batch, labels [B]
+BLOCK = 1024  # videos classified at a time: the logits of all clips need not fit in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +53,24 @@ class Probe:
         return F.linear(features, self.weight, self.bias)
 
 
-Part = tuple[Tensor, Tensor]  # features [B, F] of a batch, labels [B]
+Fitted = tuple[Probe, list[float]]  # a probe and its mean loss in each epoch
 
 
-def fit(
-    features: Tensor, label: Tensor, classes: int, config: Evaluation
-) -> tuple[Probe, list[float]]:
+# ---- training ---------------------------------------------------------------------------------
+
+
+def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fitted:
     """Train on features [V, D, F] of D random clips of each of V videos, labels [V].
 
-    Each epoch sees every video once, through one of its D clips; no clip is seen again before
-    all others of its video were. With D as many as epochs, each is seen once, as when fresh
-    crops are encoded in every epoch. The features may be mapped from a disk: a batch is read at
-    a time.
-
-    Returns:
-        The probe and the mean loss of each epoch.
-
-    Raises:
-        ValueError: when no clip is there.
+    Each epoch shows every video once, through one of its D clips; no clip is shown again before
+    all others of its video were. With D equal to the number of epochs each clip is shown once, as
+    when fresh clips are encoded in every epoch. Memory-mapped features are read batch by batch.
+    ValueError when there is no clip.
     """
-    videos, params, width = features.shape
-    if not videos or not params:
+    videos, clips, width = features.shape
+    if not videos or not clips:
         raise ValueError(
-            f"features of {videos} videos with {params} clips each cannot train a probe; with "
+            f"features of {videos} videos with {clips} clips each cannot train a probe; with "
             "protocol = 'released' none are kept, and `fit_fresh` encodes them"
         )
     rng = torch.Generator().manual_seed(config.seed)
@@ -67,85 +78,108 @@ def fit(
 
 
 def fit_fresh(
-    source: Source, manifest: Manifest, config: Evaluation, *, workers: int = 2
-) -> tuple[Probe, list[float]]:
-    """As `fit`, encoding a clip that was never seen of each training video in every epoch.
+    source: EncoderSource, manifest: Manifest, config: Evaluation, *, workers: int = 2
+) -> Fitted:
+    """As `fit`, but a new clip of each training video is cut and encoded in every epoch.
 
-    This is the released code's way, but for its encoder, whose batch statistics went on moving.
+    As the released code, except that its encoder's batch statistics keep moving.
     """
     train = manifest.split("train")
-    sampling = replace(samplings(source.run, config)["train"], count=1)
-    frozen = Frozen(source.checkpoint).to(device())
+    sampling = replace(samplings(source.config, config)["train"], count=1)
+    frozen = FrozenEncoders(source).to(device())
     rng = torch.Generator().manual_seed(config.seed)
-    epochs = fresh_epochs(
-        frozen, VideoClips(train, sampling, seed=config.seed), config, rng, workers
-    )
+    clips = VideoClips(train, sampling, seed=config.seed)
+    epochs = fresh_epochs(frozen, clips, config, rng, workers)
     return descend(epochs, frozen.video_encoder.features, len(manifest.classes), config, rng)
+
+
+def fit_uncached(source: EncoderSource, manifest: Manifest, config: Evaluation) -> Fitted:
+    """`fit` on features that are extracted anew, whatever the cache holds."""
+    train, sampling_of = {"train": manifest.split("train")}, partial(samplings, config=config)
+    with tempfile.TemporaryDirectory() as cache:
+        features = extract_parts({"": source}, train, sampling_of, config, Path(cache), workers=2)
+        one = features[""]["train"]
+        return fit(one.video, one.label, len(manifest.classes), config)
+
+
+def epoch_orders(
+    videos: int, clips: int, epochs: int, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each epoch the shuffled videos [V] and which of its clips each shows [V]."""
+    for epoch in range(epochs):
+        if epoch % clips == 0:
+            turn = torch.rand(videos, clips, generator=rng).argsort(dim=1)  # [V, D]
+        order = torch.randperm(videos, generator=rng)
+        yield order, turn[order, epoch % clips]
 
 
 def cached_epochs(
     features: Tensor, label: Tensor, config: Evaluation, rng: torch.Generator
-) -> Iterator[Iterator[Part]]:
-    """The batches of each epoch out of features [V, D, F]."""
-    videos, params, _ = features.shape
-    for epoch in range(config.probe_epochs):
-        if epoch % params == 0:
-            turn = torch.rand(videos, params, generator=rng).argsort(dim=1)  # [V, D]
-        which = turn[:, epoch % params]
-        order = torch.randperm(videos, generator=rng).split(config.probe_batch)
-        yield ((features[rows, which[rows]], label[rows]) for rows in order)
+) -> Iterator[Iterator[Examples]]:
+    """The batches of each epoch, taken from features [V, D, F]."""
+    size = config.probe_batch
+    videos, clips, _ = features.shape
+    for order, clip in epoch_orders(videos, clips, config.probe_epochs, rng):
+        batches = zip(order.split(size), clip.split(size), strict=True)
+        yield ((features[rows, shown], label[rows]) for rows, shown in batches)
 
 
 def fresh_epochs(
-    frozen: Frozen, dataset: VideoClips, config: Evaluation, rng: torch.Generator, workers: int
-) -> Iterator[Iterator[Part]]:
-    """The batches of each epoch out of the videos, whose clips are other ones every time."""
+    frozen: FrozenEncoders,
+    dataset: VideoClips,
+    config: Evaluation,
+    rng: torch.Generator,
+    workers: int,
+) -> Iterator[Iterator[Examples]]:
+    """The batches of each epoch, decoded from the videos: other clips every time."""
     videos = len(dataset)
     orders = [torch.randperm(videos, generator=rng) for _ in range(config.probe_epochs)]
     items = ((epoch, int(row), (0,)) for epoch, order in enumerate(orders) for row in order)
     workers = worth_starting(workers, videos * len(orders) // 4)  # of one clip each
     clips = ClipLoader(dataset, items, workers=workers)
-    title = f"{frozen.run.method} on {dataset.manifest.name}, {len(orders)} epochs"
-    arriving = iter(tqdm(clips, total=videos * len(orders), desc=title, unit="video"))
+    title = f"{frozen.source.method} on {dataset.manifest.name}, {len(orders)} epochs"
+    loaded = iter(tqdm(clips, total=videos * len(orders), desc=title, unit="video"))
     for _ in orders:
-        epoch = itertools.islice(arriving, videos)
-        yield (
-            # Cloned: what was made in inference mode cannot take part in a gradient.
-            (
-                frozen.encode(batch, audio=False, at_once=config.clips_per_forward)[
-                    "video"
-                ].clone(),
-                batch.label,
-            )
-            for batch in grouped(epoch, config.probe_batch)
+        for_epoch = grouped(itertools.islice(loaded, videos), config.probe_batch)
+        encoded = (
+            (frozen.encode(batch, audio=False, at_once=config.clips_per_forward), batch.label)
+            for batch in for_epoch
         )
+        # Cloned: a tensor made in inference mode cannot take part in a gradient.
+        yield ((features["video"].clone(), label) for features, label in encoded)
+
+
+def initial_weight(classes: int, width: int, rng: torch.Generator) -> Tensor:
+    """[classes, F] weights of an untrained layer, uniform within 1 / sqrt(F)."""
+    bound = width**-0.5
+    return torch.empty(classes, width).uniform_(-bound, bound, generator=rng)
 
 
 def descend(
-    epochs: Iterable[Iterable[Part]],
+    epochs: Iterable[Iterable[Examples]],
     width: int,
     classes: int,
     config: Evaluation,
     rng: torch.Generator,
-) -> tuple[Probe, list[float]]:
-    """Train one layer from `width` features to `classes` on the batches of each epoch."""
-    layer = nn.Linear(width, classes)
-    bound = width**-0.5
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=rng)
-        layer.bias.zero_()
-    adam, losses = torch.optim.Adam(layer.parameters()), []
+) -> Fitted:
+    """Train a layer from `width` features to `classes` with Adam on the batches of each epoch."""
+    weight = initial_weight(classes, width, rng).requires_grad_()
+    bias = torch.zeros(classes, requires_grad=True)
+    adam, losses = torch.optim.Adam([weight, bias]), []
     for number, epoch in enumerate(epochs):
         adam.param_groups[0]["lr"] = config.probe_lr_at(number)
-        total, seen = 0.0, 0
+        total, count = 0.0, 0
         for features, label in epoch:
-            loss = F.cross_entropy(layer(features), label)
+            loss = F.cross_entropy(F.linear(features, weight, bias), label)
             adam.zero_grad()
             loss.backward()
             adam.step()
-            total, seen = total + loss.item() * len(label), seen + len(label)
-        losses.append(total / seen)
-    return Probe(weight=layer.weight.detach(), bias=layer.bias.detach()), losses
+            total, count = total + loss.item() * len(label), count + len(label)
+        losses.append(total / count)
+    return Probe(weight=weight.detach(), bias=bias.detach()), losses
+
+
+# ---- accuracy ---------------------------------------------------------------------------------
 
 
 def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
@@ -154,28 +188,15 @@ def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
     return (scores.topk(k, dim=-1).indices == label[..., None]).any(dim=-1)
 
 
-def by_block(
-    work: Callable[[Tensor, Tensor], Tensor], features: Tensor, label: Tensor, videos: int = 1024
-) -> Tensor:
-    """`work` on so many videos at a time: logits of all clips need not fit in memory."""
-    parts = zip(features.split(videos), label.split(videos), strict=True)
-    return torch.cat([work(some, theirs) for some, theirs in parts])
-
-
 def clip_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
-    """[V] share of each video's C clips that are classified right; features [V, C, F]."""
-
-    def shares(some: Tensor, theirs: Tensor) -> Tensor:
-        right = top_k(probe(some), theirs[:, None].expand(some.shape[:2]), k)
-        return right.double().mean(dim=1)
-
-    return by_block(shares, features, label)
+    """[V] share of each video's C clips that are classified correctly; features [V, C, F]."""
+    blocks = zip(features.split(BLOCK), label.split(BLOCK), strict=True)
+    return torch.cat([top_k(probe(x), y[:, None], k).double().mean(dim=1) for x, y in blocks])
 
 
 def probabilities(probe: Classify, features: Tensor) -> Tensor:
     """[V, classes] softmax of each clip, averaged over a video's C clips; features [V, C, F]."""
-    parts = [probe(some).softmax(dim=-1).mean(dim=1) for some in features.split(1024)]
-    return torch.cat(parts)
+    return torch.cat([probe(x).softmax(dim=-1).mean(dim=1) for x in features.split(BLOCK)])
 
 
 def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
@@ -187,7 +208,7 @@ LEVELS = {"clip": clip_level, "video": video_level}
 
 
 def confusion(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
-    """[classes, classes] how many videos of each class (row) are taken for which (column)."""
+    """[classes, classes] number of videos by true class (row) and predicted class (column)."""
     return torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, -1)
 
 
@@ -200,220 +221,86 @@ def accuracies(
     classes: int,
     **metadata: Any,
 ) -> list[Row]:
-    """Rows of top-1 and top-5 at each level.
+    """Rows of top-1 and top-5 at each level; `metadata` gives their other fields.
 
     Args:
-        classify: gives logits of what is in `clips`.
+        classify: turns features into logits.
         clips: by level, [V, C, F] of the C clips of each test video.
         label: [V].
-        how: the bootstrap and its seed.
-        classes: how many there are to choose from.
-        about: the other fields of the rows.
+        config: number of bootstrap resamples, and their seed.
+        classes: number of classes to choose from.
     """
     rows = []
-    for level, some in clips.items():
-        for k in (1, 5):
-            rows.append(
-                percent_row(
-                    LEVELS[level](classify, some, label, k).cpu().numpy(),
-                    bootstrap_resamples=config.bootstrap_resamples,
-                    seed=config.seed,
-                    metric=f"top{k}",
-                    level=level,
-                    chance=100 * min(k, classes) / classes,
-                    **metadata,
-                )
-            )
+    for (level, features), k in itertools.product(clips.items(), (1, 5)):
+        scores = LEVELS[level](classify, features, label, k).cpu().numpy()
+        metadata |= {"level": level, "metric": f"top{k}"}
+        metadata["chance"] = 100 * min(k, classes) / classes
+        rows.append(percent_row(scores, config, **metadata))
     return rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeFeatures:
-    """What a probe is trained and tested on."""
-
-    train: Features  # random clips, random crops; [V, 0, F] under the protocol `released`
-    clip: Features  # random clips of test videos, centre crops
-    video: Features  # uniformly spaced clips of test videos, centre crops
+# ---- rows -------------------------------------------------------------------------------------
 
 
-def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:
-    """Half a second of picture, and sound that starts with it."""
-    return Clip(
-        video_seconds=config.video_seconds,
-        video_fps=config.video_fps,
-        frame_px=run.clip.frame_px,
-        audio_seconds=audio_seconds,
-        audio_hz=run.clip.audio_hz,
-        max_offset_seconds=0.0,
-    )
+def scored(probe: Probe, features: ProbeFeatures, config: Evaluation, **metadata: Any) -> list[Row]:
+    """Rows of one probe: both levels and metrics."""
+    clips, label = {"clip": features.clip.video, "video": features.video.video}, features.clip.label
+    metadata |= {"task": "probe", "classes": len(probe.bias)}
+    return accuracies(probe, clips, label, config, **metadata)
 
 
-def testing(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
-    """Which clips are taken for both ways of testing."""
-    common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
-    return {
-        "clip": Sampling(count=config.clip_level_clips, place="random", **common),
-        "video": Sampling(count=config.video_level_clips, place="uniform", **common),
-    }
-
-
-def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
-    """Which clips are taken for training and for both ways of testing."""
-    clip = downstream_clip(run, config)
-    train = Sampling(
-        clip=clip,
-        count=config.train_clips,
-        place="random",
-        resize_px=config.resized_px(clip),
-        random_crop=True,
-        flip_prob=config.flip_prob,
-        audio=False,
-    )
-    return {"train": train, **testing(clip, config)}
-
-
-def extract_all(
-    source: Source, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = 2
-) -> ProbeFeatures:
-    """Features for training and both ways of testing, cached."""
-    return extract_each({"one": source}, manifest, config, cache, workers=workers)["one"]
-
-
-def extract_each(
-    sources: Mapping[str, Source],
+def probe_rows(
+    sources: Sources,
     manifest: Manifest,
     config: Evaluation,
-    cache: Path,
-    *,
-    workers: int = 2,
-) -> dict[str, ProbeFeatures]:
-    """`extract_all` for several encoders, reading each video once for all that see the same."""
-    parts: dict[str, dict[str, Features]] = {name: {} for name in sources}
-    for part in ("train", "clip", "video"):
-        some = manifest.split("train" if part == "train" else "test")
-        if part == "train" and config.protocol == "released":
-            for name, source in sources.items():
-                parts[name][part] = nothing(some, 8 * source.run.width)
-            continue
-        asked = {name: samplings(source.run, config)[part] for name, source in sources.items()}
-        for sampling in dict.fromkeys(asked.values()):
-            names = [name for name in sources if asked[name] == sampling]
-            found = extract(
-                [sources[name].checkpoint for name in names],
-                some,
-                sampling,
-                cache,
-                seed=config.seed,
-                workers=workers,
-                at_once=config.clips_per_forward,
-                title=f"{manifest.name}, {part}",
-            )
-            for name, features in zip(names, found, strict=True):
-                parts[name][part] = features
-    return {name: ProbeFeatures(**found) for name, found in parts.items()}
-
-
-def nothing(manifest: Manifest, width: int) -> Features:
-    """No clip of each video."""
-    none = torch.empty(len(manifest), 0, width)
-    return Features(video=none, audio=none[..., :0], label=torch.tensor(manifest.labels))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """The probes of one encoder, one a seed, and all that was measured of them."""
-
-    probes: list[Probe]
-    losses: list[list[float]]  # of each probe, a mean an epoch
-    rows: list[Row]
-
-
-def measure(
-    source: Source,
-    manifest: Manifest,
-    features: ProbeFeatures,
-    config: Evaluation,
+    work: Workspace,
     *,
     seeds: int = 1,
-    workers: int = 2,
-    **metadata: str,
-) -> Measured:
-    """Train and test `seeds` probes of one encoder: both levels, top-1 and top-5.
+    split: str = "test",
+) -> tuple[pd.DataFrame, dict[str, list[Fitted]], dict[str, ProbeFeatures]]:
+    """Linear probes of several encoders, measured and appended to the workspace's results.
 
-    Probe i is seeded with `how.seed` + i; the clips are those of `how.seed`.
+    Each encoder gets `seeds` probes, seeded with `config.seed`, `config.seed` + 1, ...; the clips
+    are those of `config.seed`. Returns their rows, and fitted probes and features by method.
     """
     if seeds < 1:
-        raise ValueError(f"seeds = {seeds}: one probe at least is trained")
-    classes, probes, losses, rows = len(manifest.classes), [], [], []
-    metadata |= {"dataset": manifest.name, "data": manifest.origin, "protocol": config.protocol}
-    metadata |= {"method": source.run.method, "run": source.name}
-    for own in (replace(config, seed=config.seed + i) for i in range(seeds)):
+        raise ValueError(f"seeds = {seeds}: at least one probe must be trained")
+    features = extract_each(sources, manifest, config, work.features)
+    fitted: dict[str, list[Fitted]] = {method: [] for method in sources}
+    rows = []
+    for (method, source), i in itertools.product(sources.items(), range(seeds)):
+        seeded, train = replace(config, seed=config.seed + i), features[method].train
+        metadata = row_metadata(source, manifest, work)
+        metadata |= {"split": split, "protocol": config.protocol}
         if config.protocol == "released":
-            layer, curve = fit_fresh(source, manifest, own, workers=workers)
+            probe, losses = fit_fresh(source, manifest, seeded)
         else:
-            layer, curve = fit(features.train.video, features.train.label, classes, own)
-        probes.append(layer)
-        losses.append(curve)
-        rows += scored(layer, features, own, **metadata)
-    return Measured(probes=probes, losses=losses, rows=rows)
+            probe, losses = fit(train.video, train.label, len(manifest.classes), seeded)
+        fitted[method].append((probe, losses))
+        rows += scored(probe, features[method], seeded, **metadata)
+    return record(work.results, rows), fitted, features
 
 
-def scored(probe: Probe, features: ProbeFeatures, config: Evaluation, **metadata: str) -> list[Row]:
-    """Rows of both levels and metrics of one probe."""
-    clips = {"clip": features.clip.video, "video": features.video.video}
-    return accuracies(
-        probe, clips, features.clip.label, config, classes=len(probe.bias), task="probe", **metadata
-    )
-
-
-def compare(
-    source: Source,
+def protocol_rows(
+    source: EncoderSource,
     manifest: Manifest,
     config: Evaluation,
-    cache: Path,
+    work: Workspace,
     *,
-    workers: int = 2,
-    **metadata: Any,
-) -> list[Row]:
-    """Both protocols for one encoder: rows of accuracy, and of the seconds that training took.
+    split: str = "test",
+) -> pd.DataFrame:
+    """Both protocols for one encoder: rows of accuracy and of training seconds, appended as well.
 
-    The training clips of `cached` are encoded anew as well: its seconds hold all of its work.
+    The seconds of `cached` include encoding its training clips, whatever the cache holds.
     """
-    found = extract_all(
-        source, manifest, replace(config, protocol="released"), cache, workers=workers
-    )
-    metadata |= {"dataset": manifest.name, "data": manifest.origin}
-    metadata |= {"method": source.run.method, "run": source.name}
-    rows = []
-    for protocol in ("cached", "released"):
+    released = replace(config, protocol="released")  # test clips are the same, and enough
+    features = extract_each({"": source}, manifest, released, work.features)[""]
+    metadata, rows = {"split": split, **row_metadata(source, manifest, work)}, []
+    for metadata["protocol"], train in (("cached", fit_uncached), ("released", fit_fresh)):
         begin = time.monotonic()
-        if protocol == "cached":
-            layer, _ = fit_anew(source, manifest, config, workers=workers)
-        else:
-            layer, _ = fit_fresh(source, manifest, config, workers=workers)
+        probe, _ = train(source, manifest, config)
         seconds = time.monotonic() - begin
-        metadata["protocol"] = protocol
-        rows += scored(layer, found, config, **metadata)
-        rows.append(
-            Row(task="protocol", metric="seconds", value=seconds, seed=config.seed, **metadata)
-        )
-    return rows
-
-
-def fit_anew(
-    source: Source, manifest: Manifest, config: Evaluation, *, workers: int = 2
-) -> tuple[Probe, list[float]]:
-    """`fit` on features that are extracted for it, whatever the cache holds."""
-    sampling, train = samplings(source.run, config)["train"], manifest.split("train")
-    with tempfile.TemporaryDirectory() as empty:
-        (found,) = extract(
-            [source.checkpoint],
-            train,
-            sampling,
-            Path(empty),
-            seed=config.seed,
-            workers=workers,
-            at_once=config.clips_per_forward,
-            title=f"{source.run.method} on {manifest.name}, cached",
-        )
-        return fit(found.video, found.label, len(manifest.classes), config)
+        rows += scored(probe, features, config, **metadata)
+        timed: dict[str, Any] = {"task": "protocol", "metric": "seconds", "seed": config.seed}
+        rows.append(Row(value=seconds, **timed, **metadata))
+    return record(work.results, rows)

@@ -1,8 +1,8 @@
-"""Results are rows: every number of the book is one, the published numbers too.
+"""Results are rows: every number of the book is one, the published numbers included.
 
 A row says what was measured (`task`, `metric`, `level`), of what (`method`, `dataset`, `split`),
 the value with its 95 % interval and n, and where it comes from (`source`, `run`, `seed`,
-`profile`). Accuracies are percent.
+`profile`). Accuracies are in percent.
 """
 
 import json
@@ -10,25 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-IDENTITY = [
-    "task",
-    "metric",
-    "level",
-    "method",
-    "dataset",
-    "split",
-    "seed",
-    "profile",
-    "run",
-    "data",
-    "protocol",
-]
+from avnb.protocols import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,144 +32,138 @@ class Row:
     split: str = "test"
     low: float | None = None  # of the 95 % interval
     high: float | None = None
-    n: int | None = None  # videos measured on
-    chance: float | None = None  # what guessing gives
+    n: int | None = None  # number of test videos
+    chance: float | None = None  # value of a random guess
     seed: int | None = None
     profile: str = ""
     run: str = ""  # id of the run whose checkpoint was measured
-    data: str = ""  # `synthetic` or `real`, and the digest of the videos measured on
-    protocol: str = ""  # how a probe saw its training clips: cached, released
+    data: str = ""  # `synthetic` or `real`, and the digest of the test videos
+    protocol: str = ""  # training clips of a probe: cached, released
     source: str = "this book"
     where: str = ""  # table of the source
 
 
-def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to a JSONL file; a row measured again replaces the older one when read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+MEASURED = ("value", "low", "high", "n", "chance", "source", "where")
+IDENTITY = [f.name for f in fields(Row) if f.name not in MEASURED]
+
+
+def append(path: Path | str, rows: Iterable[Row]) -> None:
+    """Add rows to a JSONL file; on reading, the last row of an identity replaces earlier ones."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("a") as file:
         file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table, the last one of each identity."""
     table = pd.DataFrame(list(rows), columns=[f.name for f in fields(Row)])
+    table = table.astype({"low": float, "high": float})
     return table.drop_duplicates(IDENTITY, keep="last", ignore_index=True)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The rows of a file; an empty table when there is none yet.
+def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
+    """Append rows to a JSONL file and return these rows as a table."""
+    rows = list(rows)
+    append(path, rows)
+    return frame(vars(row) for row in rows)
+
+
+def read(path: Path | str) -> pd.DataFrame:
+    """The rows of a JSONL file; an empty table when there is no such file.
 
     Raises:
         ValueError: names the line that is not a row.
     """
-    rows = []
+    rows, path = [], Path(path)
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:
-            rows.append(asdict(Row(**json.loads(line))))
+            rows.append(vars(Row(**json.loads(line))))
         except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(f"{path}, line {number} is not a result row: {error}") from error
     return frame(rows)
 
 
-def select(rows: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+def published() -> pd.DataFrame:
+    """The numbers of the thesis, each with the table or figure that it stands in."""
+    return read(str(resources.files("avnb.evaluation") / "published.jsonl"))
+
+
+def select(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows whose columns have these values, or one of these where a list is given.
 
     Raises:
         ValueError: when no row is left; it names what was asked for.
     """
-    kept = rows
-    for name, value in wanted.items():
-        kept = kept[kept[name].isin(value if isinstance(value, list) else [value])]
-    if kept.empty:
-        raise ValueError(f"no result row has {wanted}")
-    return kept
+    selected = rows
+    for name, value in values.items():
+        selected = selected[selected[name].isin(value if isinstance(value, list) else [value])]
+    if selected.empty:
+        raise ValueError(f"no result row has {values}")
+    return selected
 
 
-def best(rows: pd.DataFrame, **where: str) -> str:
-    """The method with the highest value among the rows that fit, but `random` if it can be helped.
+def best(rows: pd.DataFrame, **values: str) -> str:
+    """The method with the highest value among the selected rows; `random` only if it is alone.
 
     Raises:
-        ValueError: when no row fits.
+        ValueError: when no row has these values.
     """
-    some = select(rows, **where)
-    trained = some[some["method"] != "random"]
-    ranked = (some if trained.empty else trained).sort_values("value", kind="stable")
-    return str(ranked["method"].iloc[-1])
-
-
-def published() -> pd.DataFrame:
-    """The thesis's own numbers, each with the table it stands in."""
-    text = resources.files("avnb.evaluation").joinpath("published.jsonl").read_text()
-    return frame(asdict(Row(**json.loads(line))) for line in text.splitlines())
+    selected = select(rows, **values)
+    trained = selected[selected["method"] != "random"]
+    ranking = (selected if trained.empty else trained).sort_values("value", kind="stable")
+    return str(ranking["method"].iloc[-1])
 
 
 def interval(
     scores: np.ndarray, *, bootstrap_resamples: int, seed: int, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean of per-video scores [V] in [0, 1] and its interval, from the variation over videos.
+    """Mean of per-video scores [V] in [0, 1] and its confidence interval over test videos.
 
-    Videos that are only right or wrong give Wilson's interval (Wilson 1927), which says something
-    even where all are right; shares of clips the percentile bootstrap over videos (Efron 1979).
+    Scores that are all 0 or 1 get Wilson's interval (1927, doi:10.1080/01621459.1927.10502953),
+    which is informative even when all are right; shares of clips the percentile bootstrap over
+    videos (Efron 1979).
 
     Raises:
         ValueError: when there is no score.
     """
     scores = np.asarray(scores, float)
-    if not len(scores):
+    if not (total := len(scores)):
         raise ValueError("an interval needs the score of at least one video")
     mean = float(scores.mean())
     if np.isin(scores, (0, 1)).all():
-        return mean, *wilson(mean, len(scores), level)
-    rng, total = np.random.default_rng(seed), len(scores)
-    together = max(
-        1, 2**16 // total
-    )  # of the bootstrap_resamples: what the processor's cache holds
-    sizes = [
-        min(together, bootstrap_resamples - done)
-        for done in range(0, bootstrap_resamples, together)
-    ]
-    means = np.concatenate(
-        [scores[rng.integers(0, total, (size, total))].mean(axis=1) for size in sizes]
-    )
+        ends = stats.binomtest(int(scores.sum()), total).proportion_ci(level, method="wilson")
+        return mean, float(ends.low), float(ends.high)
+    rng = np.random.default_rng(seed)
+    block = max(1, 2**16 // total)  # resamples at a time: what the processor's cache holds
+    starts = range(0, bootstrap_resamples, block)
+    sizes = [(min(block, bootstrap_resamples - start), total) for start in starts]
+    means = np.concatenate([scores[rng.integers(0, total, size)].mean(axis=1) for size in sizes])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
 
 
-def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Ends of Wilson's score interval of a share of n.
-
-    With z the normal quantile of (1 + level) / 2: (p + z^2 / 2n -+ z sqrt(p (1 - p) / n +
-    z^2 / 4n^2)) / (1 + z^2 / n). Wilson 1927, doi:10.1080/01621459.1927.10502953.
-    """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = share + z**2 / (2 * n)
-    reach = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = ((middle + side * reach) / (1 + z**2 / n) for side in (-1, 1))
-    return max(0.0, float(low)), min(1.0, float(high))
+def percent_row(scores: np.ndarray, config: Evaluation, **metadata: Any) -> Row:
+    """A row of per-video scores [V] in [0, 1], in percent with its interval."""
+    resampling = {"bootstrap_resamples": config.bootstrap_resamples, "seed": config.seed}
+    value, low, high = (100 * share for share in interval(scores, **resampling))
+    return Row(value=value, low=low, high=high, n=len(scores), seed=config.seed, **metadata)
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for all seeds of what is otherwise the same: `seeds` of them, `spread` apart.
+def over_seeds(rows: pd.DataFrame, *, student: bool = False) -> pd.DataFrame:
+    """One row for all seeds of the same measurement: mean `value`, `spread`, number of `seeds`.
 
-    The value is their mean and `spread` their standard deviation, nan for one seed. The ends of
-    the interval are means too: seeds share the test videos, so it is, if anything, too wide.
+    `spread` is the standard deviation over seeds, nan for one seed. Interval ends are averaged;
+    seeds share the test videos, so the interval is, if anything, too wide. With `student` each
+    end is the farther of this and of Student's 95 % interval of the mean over seeds.
     """
     same = [name for name in rows.columns if name not in ("value", "low", "high", "seed")]
     groups = rows.groupby(same, sort=False, dropna=False)
-    table = groups.agg(
-        value=("value", "mean"),
-        spread=("value", "std"),
-        seeds=("value", "size"),
-        low=("low", "mean"),
-        high=("high", "mean"),
-        seed=("seed", "min"),
-    )
-    return table.reset_index()
-
-
-def percent_row(scores: np.ndarray, *, bootstrap_resamples: int, seed: int, **rest: Any) -> Row:
-    """A row of per-video scores [V] in [0, 1], in percent with its interval."""
-    value, low, high = (
-        100 * x for x in interval(scores, bootstrap_resamples=bootstrap_resamples, seed=seed)
-    )
-    return Row(value=value, low=low, high=high, n=len(scores), seed=seed, **rest)
+    table = groups[["value", "low", "high"]].mean()
+    table = table.assign(spread=groups["value"].std(), seeds=groups.size())
+    table = table.assign(seed=groups["seed"].min()).reset_index()
+    if student:
+        error = table["spread"] / table["seeds"] ** 0.5
+        half = (stats.t.ppf(0.975, table["seeds"] - 1) * error).fillna(0)
+        table["low"] = np.minimum(table["value"] - half, table["low"])
+        table["high"] = np.maximum(table["value"] + half, table["high"])
+    return table

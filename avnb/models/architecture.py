@@ -1,9 +1,8 @@
-"""What an encoder is made of, layer by layer."""
+"""Layer-by-layer description of an encoder: output shapes, kernels, parameters and MACs."""
 
 import copy
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,87 +13,66 @@ from torch.utils.flop_counter import FlopCounterMode
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Layer:
-    """A line of thesis Table 4.1 or 4.2, with what the layer costs.
+    """A row of thesis Table 4.1 or 4.2, with the cost of the layer.
 
-    Axes after the channels are time, height, width of a video, or mel bands, frames of a sound.
+    Axes are time, height and width for video, mel bands and spectrogram frames for audio.
     """
 
-    name: str  # the thesis's
-    shape: tuple[int, ...]  # channels and axes of the output for one clip
+    name: str  # as in the thesis
+    shape: tuple[int, ...]  # output of one clip: channels, then the axes
     kernel: tuple[int, ...]  # largest along each axis
     stride: tuple[int, ...]
     parameters: int
-    macs: int  # multiplications that are added up, for one clip
+    macs: int  # multiply-accumulate operations for one clip
 
 
 def layers(encoder: VideoEncoder | AudioEncoder, shape: tuple[int, ...]) -> list[Layer]:
-    """The encoder's layers for inputs of `shape` (channels and axes), in order.
+    """Layers of the encoder, in order, for inputs of `shape` (channels, then the axes).
 
-    Only shapes are computed, so any size costs milliseconds. The last layer is the maximum over
-    all that remains.
+    Runs on the meta device, which computes shapes only, so any input size takes milliseconds. The
+    last layer is the global max pooling.
     """
-    ghost = copy.deepcopy(encoder).to("meta").eval()
-    parts = {
-        name: part
-        for name, part in ghost.named_modules()
-        if re.fullmatch(r"stem|pool|stages\.\d\.\d", name)
-    }
-    seen: dict[nn.Module, tuple[int, ...]] = {}
-    for part in parts.values():
-        part.register_forward_hook(lambda m, _, out: seen.__setitem__(m, tuple(out.shape[1:])))
+    meta = copy.deepcopy(encoder).to("meta").eval()
+    pattern = re.compile(r"stem|pool|stages\.\d\.\d")
+    modules = {name: m for name, m in meta.named_modules() if pattern.fullmatch(name)}
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    for module in modules.values():
+        module.register_forward_hook(lambda m, _, y: shapes.__setitem__(m, tuple(y.shape[1:])))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        ghost(torch.empty(1, *shape, device="meta"))
-    counted, root = counter.get_flop_counts(), type(encoder).__name__
-    found = []
-    for name, part in parts.items():
-        kernel, stride = extent(part.modules())
-        found.append(
-            Layer(
-                name=thesis_name(name),
-                shape=seen[part],
-                kernel=kernel,
-                stride=stride,
-                parameters=sum(p.numel() for p in part.parameters()),
-                macs=sum(counted.get(f"{root}.{name}", {}).values())
-                // 2,  # it counts additions too
-            )
-        )
-    channels, *rest = found[-1].shape
-    ones = (1,) * len(rest)
-    last = Layer(
-        name="max-pool",
-        shape=(channels, *ones),
-        kernel=tuple(rest),
-        stride=ones,
-        parameters=0,
-        macs=0,
-    )
-    return [*found, last]
+        meta(torch.empty(1, *shape, device="meta"))
+    flops, root = counter.get_flop_counts(), type(encoder).__name__
+    table = []
+    for name, module in modules.items():
+        parameters = sum(p.numel() for p in module.parameters())
+        macs = sum(flops.get(f"{root}.{name}", {}).values()) // 2  # one MAC is two FLOPs
+        table.append(Layer(thesis_name(name), shapes[module], *extent(module), parameters, macs))
+    channels, *axes = table[-1].shape
+    ones = (1,) * len(axes)
+    return [*table, Layer("max-pool", (channels, *ones), tuple(axes), ones, 0, 0)]
 
 
 def thesis_name(name: str) -> str:
-    """`stages.1.0` -> `block3.1`."""
+    """Name of a module in the thesis's tables, such as `block3.1` for `stages.1.0`."""
     if name.startswith("stages."):
         stage, block = map(int, name.split(".")[1:])
         return f"block{stage + 2}.{block + 1}"
     return {"stem": "conv1", "pool": "max-pool"}[name]
 
 
-def extent(parts: Iterable[nn.Module]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Largest kernel and largest stride along each axis among convolutions and pools."""
-    windows: list[Any] = [m for m in parts if isinstance(m, (nn.Conv2d, nn.Conv3d, nn.MaxPool3d))]
-    kernel = tuple(map(max, *[m.kernel_size for m in windows * 2]))  # `max` wants two at least
-    return kernel, tuple(map(max, *[m.stride for m in windows * 2]))
+def extent(module: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Largest kernel and largest stride along each axis of the convolutions and pools inside."""
+    kinds = (nn.Conv2d, nn.Conv3d, nn.MaxPool3d)
+    windows: list[Any] = [m for m in module.modules() if isinstance(m, kinds)]
+    kernels, strides = zip(*((m.kernel_size, m.stride) for m in windows), strict=True)
+    return tuple(map(max, *kernels, kernels[0])), tuple(map(max, *strides, strides[0]))
 
 
 def pair_weights(pair: nn.Sequential) -> tuple[int, int]:
-    """Weights of a (2+1)D convolution, and of one kernel over time and space in its place."""
+    """Weights of a (2+1)D convolution, and of the full 3-D convolution it replaces."""
     space, _, _, time = pair
     assert isinstance(space, nn.Conv3d) and isinstance(time, nn.Conv3d)
-    size = math.prod(space.kernel_size) * math.prod(time.kernel_size)
-    return (
-        space.weight.numel() + time.weight.numel(),
-        space.in_channels * time.out_channels * size,
-    )
+    volume = math.prod(space.kernel_size) * math.prod(time.kernel_size)
+    full = space.in_channels * time.out_channels * volume
+    return space.weight.numel() + time.weight.numel(), full

@@ -1,7 +1,7 @@
-"""The two encoders and the heads of pre-training (thesis 4.1.2).
+"""The two encoders of pre-training (thesis 4.1.2).
 
 Shapes: B clips, T frames of H x W pixels, M mel bands x t spectrogram frames, w the width
-(64 in the thesis). Both encoders give [B, 8w] features.
+(64 in the thesis). Both encoders return [B, 8w] features.
 """
 
 import torch
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights whose ReLU outputs keep their scale, no biases (He et al. 2015, arXiv:1502.01852).
+    """Draw weights so that ReLU layers preserve the scale of their inputs, and zero the biases.
 
-    torch's own default shrinks signals until biases outweigh them: embeddings of different
-    clips then begin nearly parallel, and an untrained encoder gives features close to zero.
+    He et al. 2015, arXiv:1502.01852. torch's default shrinks the signal until the biases dominate:
+    embeddings of different clips then start nearly parallel, and features start close to zero.
     """
-    for part in module.modules():
-        if isinstance(part, (nn.Conv2d, nn.Conv3d)):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(part, nn.Linear):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def space_then_time(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
-    """A (2+1)D convolution: 1x3x3 in space, normalise, then 3x1x1 in time.
+    """(2+1)D convolution: 1x3x3 over space, batch normalisation, ReLU, 3x1x1 over time.
 
-    The channels between are the output's, as in AVID, not the wider ones of Tran et al. 2018,
+    The intermediate channels are `c_out`, as in AVID, not the wider ones of Tran et al. 2018,
     arXiv:1711.11248.
     """
     return nn.Sequential(
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class VideoEncoder(nn.Module):
-    """R(2+1)D-18 of thesis Table 4.1: 15 379 136 parameters at width 64.
+    """R(2+1)D-18 of thesis Table 4.1, with 15 379 136 parameters at width 64.
 
     Morgado et al. 2021, arXiv:2004.12943.
     """
@@ -68,21 +68,17 @@ class VideoEncoder(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        stages = ((w, w, 1), (w, 2 * w, 2), (2 * w, 4 * w, 2), (4 * w, 8 * w, 2))
         self.stages = nn.ModuleList(
             nn.Sequential(Block(c_in, c_out, stride), Block(c_out, c_out))
-            for c_in, c_out, stride in (
-                (w, w, 1),
-                (w, 2 * w, 2),
-                (2 * w, 4 * w, 2),
-                (4 * w, 8 * w, 2),
-            )
+            for c_in, c_out, stride in stages
         )
         self.features = 8 * w
         initialise(self)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames [B, 3, T, H, W], normalised -> [B, 8w], the maximum over time and space."""
-        # Faster on a CPU: `python tests/bench/encoder_layout.py` says by how much.
+        """Normalised frames [B, 3, T, H, W] -> [B, 8w], max-pooled over time and space."""
+        # Faster on a CPU; `python tests/bench/encoder_layout.py` measures by how much.
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self.pool(self.stem(x))  # [B, w, T, H/4, W/4]
         for stage in self.stages:
@@ -91,7 +87,7 @@ class VideoEncoder(nn.Module):
 
 
 def convolution(c_in: int, c_out: int, stride: int, kernel: int = 3) -> nn.Sequential:
-    """A 2-D convolution, normalised."""
+    """2-D convolution, batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(c_out),
@@ -100,26 +96,22 @@ def convolution(c_in: int, c_out: int, stride: int, kernel: int = 3) -> nn.Seque
 
 
 class AudioEncoder(nn.Module):
-    """Nine plain convolutions of thesis Table 4.2, after AVID's audio network."""
+    """The nine-layer convolutional network of thesis Table 4.2, after AVID's audio encoder."""
 
     def __init__(self, width: int = 64):
         super().__init__()
         w = width
         self.stem = convolution(1, w, 2, kernel=7)
+        stages = ((w, w, 2), (w, 2 * w, 2), (2 * w, 4 * w, 2), (4 * w, 8 * w, 1))
         self.stages = nn.ModuleList(
             nn.Sequential(convolution(c_in, c_out, stride), convolution(c_out, c_out, 1))
-            for c_in, c_out, stride in (
-                (w, w, 2),
-                (w, 2 * w, 2),
-                (2 * w, 4 * w, 2),
-                (4 * w, 8 * w, 1),
-            )
+            for c_in, c_out, stride in stages
         )
         self.features = 8 * w
         initialise(self)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """sound [B, 1, M, t], standardised log-mel -> [B, 8w], the maximum over both axes."""
+        """Standardised log-mel [B, 1, M, t] -> [B, 8w], max-pooled over frequency and time."""
         x = self.stem(audio)  # [B, w, M/2, t/2]
         for stage in self.stages:
             x = stage(x)

@@ -1,4 +1,4 @@
-"""Heads of pre-training: projector and expander."""
+"""Heads of pre-training: the projector of xID and the expander of VICReg."""
 
 from torch import nn
 
@@ -6,10 +6,10 @@ from avnb.models.encoders import initialise
 
 
 class Projector(nn.Sequential):
-    """Three linear layers from features to the embedding, ReLU between them and none at the end.
+    """Three linear layers from features to the embedding, with a ReLU between them.
 
-    The thesis says that a ReLU follows each layer; the released code has none on the output,
-    and neither has this: an embedding without negative entries could not point everywhere.
+    The thesis puts a ReLU after every layer. Like the released code, this leaves the output
+    linear: an embedding without negative entries cannot reach every direction.
     """
 
     def __init__(self, features: int, dim: int):
@@ -24,9 +24,9 @@ class Projector(nn.Sequential):
 
 
 class Expander(nn.Sequential):
-    """Three linear layers from features to a wide embedding, BatchNorm and ReLU between them.
+    """Three linear layers from features to a wide embedding, with BatchNorm and ReLU between them.
 
-    Where BatchNorm follows there is no bias: it would take it out again.
+    A layer followed by BatchNorm has no bias, because BatchNorm would subtract it again.
     """
 
     def __init__(self, features: int, dim: int):

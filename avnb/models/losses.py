@@ -1,4 +1,4 @@
-"""Losses: pure functions of similarities or embeddings; no state, no process groups."""
+"""Losses as pure functions of similarities or embeddings: no state, no process groups."""
 
 import math
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def at_least_float(*tensors: Tensor) -> list[Tensor]:
-    """Half precision made float32; float64 stays."""
+    """The tensors with half precision raised to float32; float64 is kept."""
     return [t if t.dtype == torch.double else t.float() for t in tensors]
 
 
 def log_total(pos: Tensor, neg: Tensor) -> Tensor:
-    """log( e^{s+} + sum_k e^{s-_k} ), [B]."""
+    """log( e^{s+} + sum_k e^{s-_k} ) of each clip, [B]."""
     if pos.ndim != 1 or neg.ndim != 2 or len(pos) != len(neg):
         shapes = f"{tuple(pos.shape)} and {tuple(neg.shape)}"
         raise ValueError(f"pos must be [B] and neg [B, K], got {shapes}")
@@ -21,49 +21,49 @@ def log_total(pos: Tensor, neg: Tensor) -> Tensor:
 
 
 def info_nce(pos: Tensor, neg: Tensor) -> Tensor:
-    r"""InfoNCE (thesis eq. 3.1), averaged over clips; a scalar of at least 0.
+    r"""InfoNCE (thesis eq. 3.1) averaged over clips, a scalar of at least 0.
 
         L = -log( e^{s+} / ( e^{s+} + sum_k e^{s-_k} ) )
 
     Args:
-        pos: [B] similarity to the true partner, cosine / temperature.
-        neg: [B, K] similarity to the negatives, same scale.
+        pos: [B] similarity to the positive, cosine / temperature.
+        neg: [B, K] similarity to the negatives, on the same scale.
 
     Raises:
-        ValueError: when the shapes do not fit.
+        ValueError: if the shapes do not match.
     """
     pos, neg = at_least_float(pos, neg)
     return (log_total(pos, neg) - pos).mean()
 
 
 def rince(pos: Tensor, neg: Tensor, *, q: float, lam: float) -> Tensor:
-    r"""Robust InfoNCE (thesis eq. 3.2), averaged over clips; a scalar that may be negative.
+    r"""Robust InfoNCE (thesis eq. 3.2) averaged over clips, a scalar that may be negative.
 
         L = -e^{q s+} / q  +  ( lam (e^{s+} + sum_k e^{s-_k}) )^q / q
 
     Chuang et al. 2022, arXiv:2201.04309. As q -> 0 it tends to InfoNCE + log(lam); as q grows, a
-    pair that scores low (perhaps a wrong pair) pulls less; at q = 1 it is linear in e^{s}.
+    low-scoring positive (perhaps a false one) has a smaller gradient; q = 1 is linear in e^{s}.
 
     Args:
-        pos: [B] similarity to the true partner, cosine / temperature.
-        neg: [B, K] similarity to the negatives, same scale.
-        q: robustness to wrong pairs, in (0, 1].
+        pos: [B] similarity to the positive, cosine / temperature.
+        neg: [B, K] similarity to the negatives, on the same scale.
+        q: robustness to false positives, in (0, 1].
         lam: weight of the density term, in (0, 1].
 
     Raises:
-        ValueError: when q or lam leave their range, or the shapes do not fit.
+        ValueError: if q or lam is out of range, or the shapes do not match.
     """
     if not (0 < q <= 1 and 0 < lam <= 1):
         raise ValueError(f"rince needs q and lam in (0, 1], got {q = }, {lam = }")
-    # e^{1/0.07} is 1.6e6, past float16; and two numbers near 1/q would cancel. So: in float32,
-    # in log space, and as a product that stays exact when q is small.
+    # e^{1/0.07} is 1.6e6, beyond float16, and the difference of two numbers near 1/q cancels.
+    # Hence float32, log space, and a product that stays exact for small q.
     pos, neg = at_least_float(pos, neg)
     excess = log_total(pos, neg) + math.log(lam) - pos  # [B]
     return ((q * pos).exp() * torch.expm1(q * excess)).mean() / q
 
 
 def off_diagonal(x: Tensor) -> Tensor:
-    """All entries [D (D - 1)] of a square matrix [D, D] but its diagonal."""
+    """Off-diagonal entries [D (D - 1)] of a square matrix [D, D], row by row."""
     d = len(x)
     return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
 
@@ -71,25 +71,24 @@ def off_diagonal(x: Tensor) -> Tensor:
 def vicreg_terms(
     x: Tensor, y: Tensor, *, eps: float = 1e-4, huber_delta: float = 0.0
 ) -> dict[str, Tensor]:
-    r"""The three terms of VICReg (thesis eqs. 3.4-3.6), each a scalar of at least 0, unweighted.
+    r"""The three unweighted terms of VICReg (thesis eqs. 3.4-3.6), each a scalar of at least 0.
 
         invariance = mean over clips and dimensions of (x - y)^2
         variance   = mean over both views and all dimensions of max(0, 1 - sqrt(Var + eps))
         covariance = sum over both views of sum_{i != j} C_ij^2 / D
 
-    Bardes et al. 2022, arXiv:2105.04906, in the normalisation that the weights 25, 25, 1 are
-    meant for. Variances and covariances are those of a sample (B - 1).
+    Bardes et al. 2022, arXiv:2105.04906, normalised for the published weights 25, 25 and 1.
+    Variances and covariances are sample estimates (divided by B - 1).
 
     Args:
         x: [B, D] embeddings of one view, B at least 2, not normalised.
         y: [B, D] embeddings of the other view of the same clips.
-        eps: keeps the root's slope finite where a dimension is constant.
-        huber_delta: above 0, differences beyond it count linearly (Huber), so that a pair which
-            does not belong together pulls no harder the further it lies apart; the square is
-            kept below it, and 0 is the square everywhere.
+        eps: keeps the gradient of the square root finite where a dimension is constant.
+        huber_delta: difference above which the invariance grows linearly (Huber), so that the
+            gradient of a mismatched pair is bounded; 0 squares all differences.
 
     Raises:
-        ValueError: when the shapes differ, or there are less than two clips.
+        ValueError: if the shapes differ, or there are fewer than two clips.
     """
     if x.shape != y.shape or x.ndim != 2 or len(x) < 2:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
@@ -101,8 +100,8 @@ def vicreg_terms(
     hinges, covariances = [], []
     for z in (x, y):
         z = z - z.mean(dim=0)
-        deviation = (z.square().sum(dim=0) / (len(z) - 1) + eps).sqrt()
-        hinges.append(F.relu(1 - deviation).mean())
+        std = (z.square().sum(dim=0) / (len(z) - 1) + eps).sqrt()
+        hinges.append(F.relu(1 - std).mean())
         covariance = z.T @ z / (len(z) - 1)
         covariances.append(off_diagonal(covariance).square().sum() / z.shape[1])
     return {

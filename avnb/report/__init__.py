@@ -1,7 +1,7 @@
-"""What people see: figures, tables and sentences by subject, and the book they stand in.
+"""What readers see: figures, tables and readings by subject, and the book that holds them.
 
-style                names and colours of the methods, the look of all figures
-wording              numbers and comparisons as sentences write them
+style                titles, colours and order of the methods; the look of all figures
+wording              numbers and comparisons in tables and sentences
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
@@ -13,31 +13,24 @@ few_shot             few-shot probes on seen and unseen classes
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 book                 running the notebooks, staging and building the pages
 
-Every figure (`plot_...`), table (`..._table`) and reading (`describe_...`) can be taken from here:
-`report.plot_bars(rows, panels)`. A subject is imported when something of it is first asked for.
+Figures (`plot_...`), tables (`..._table`) and readings (`describe_...`) of all subjects can be
+called from here: `report.plot_bars(rows, panels)`. Subjects are imported on first use, because
+running a notebook or checking its parameters needs neither torch nor matplotlib.
 """
 
 from importlib import import_module
 from typing import Any
 
-_SUBJECTS = (
-    "style",
-    "wording",
-    "data",
-    "encoders",
-    "losses",
-    "pretraining",
-    "accuracy",
-    "retrieval",
-    "concepts",
-    "few_shot",
-)
+_SUBJECTS = "style wording data encoders losses pretraining accuracy retrieval concepts few_shot"
 
 
 def __getattr__(name: str) -> Any:
-    for subject in _SUBJECTS:
+    # `from avnb.report import book` asks here first: it must not import every subject.
+    if name in (*_SUBJECTS.split(), "notebook_parameters", "book"):
+        return import_module(f"{__name__}.{name}")
+    for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")
-        found = getattr(module, name, None)
-        if getattr(found, "__module__", module.__name__) == module.__name__ and found is not None:
-            return found
+        value = getattr(module, name, None)
+        if value is not None and getattr(value, "__module__", "") == module.__name__:
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""The book: notebooks are run by papermill, staged as they came out, and built by Jupyter Book."""
+"""The book: notebooks are run by papermill, staged as executed, and built by Jupyter Book.
+
+papermill and nbformat take seconds to import, and only where a notebook is run or staged.
+"""
 
 import ast
 import hashlib
@@ -8,20 +11,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
 from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from tqdm import tqdm
 from traitlets import Unicode
 
-from avnb.files import write_aside
+from avnb.files import write_text
 from avnb.profiles import SIZES, profile
-from avnb.report import notebook_parameters
+from avnb.report import notebook_parameters as parameters
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
@@ -31,10 +31,10 @@ class BookError(RuntimeError):
 
 
 class LocalKernels(AsyncKernelManager):
-    """Kernels that are spoken to through files of this user, not through an open port.
+    """Kernels that communicate through files of this user, not through an open port.
 
-    What cells print comes through those files; a kernel's own chatter, as when it is ended in
-    the middle of a cell, is kept from the terminal.
+    Output of cells comes through those files; a kernel's own messages, as when it is stopped in
+    the middle of a cell, are kept from the terminal.
     """
 
     transport = Unicode("ipc")
@@ -45,44 +45,29 @@ class LocalKernels(AsyncKernelManager):
         self.ip = str(Path(self.folder.name) / "socket")
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
-        with (Path(self.folder.name) / "chatter.txt").open("ab") as file:
+        with (Path(self.folder.name) / "stderr.txt").open("ab") as file:
             await super()._async_launch_kernel(kernel_cmd, **{**options, "stderr": file})
 
 
-def tagged(notebook: Any, tag: str) -> Any:
-    """The first cell with a tag, or None."""
-    cells = (c for c in notebook.cells if tag in c.metadata.get("tags", []))
-    return next(cells, None)
-
-
-def declared(path: Path) -> dict[str, tuple[str, Any]]:
-    """Parameters that the notebook at `path` declares."""
-    cell = tagged(nbformat.read(path, as_version=4), "parameters")
-    return notebook_parameters.declared(cell.source) if cell else {}
-
-
-def existing(path: Path) -> Path:
-    """The path; FileNotFoundError that names the folder's notebooks when nothing is there."""
-    if not path.is_file():
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*.ipynb"))) or "no notebook"
-        raise FileNotFoundError(f"{path} does not exist; {path.parent} holds {there}")
-    return path
-
-
-def run_notebook(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
+def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) -> Path:
     """Run one notebook strictly and keep the executed copy at `out`.
 
-    What cells print and draw as progress appears here as well. The copy appears when the
-    notebook has come to its end; a failed one is kept beside it for inspection.
+    Output and progress of cells appear in the terminal as well. The copy appears once the whole
+    notebook has run; a failed one is kept beside it, as `.failed.ipynb`, for inspection.
 
     Raises:
         FileNotFoundError: when there is no such notebook.
         TypeError: for a parameter that it does not declare, or of another type.
         BookError: when a cell fails.
     """
-    notebook_parameters.check_values(declared(existing(path)), given)
+    path, out = Path(path), Path(out)
+    parameters.check_parameters(parameters.notebook_parameters(path), given)
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
     out.parent.mkdir(parents=True, exist_ok=True)
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
     try:
         papermill.execute_notebook(
             path,
@@ -90,17 +75,15 @@ def run_notebook(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
             parameters=dict(given),
             cwd=project_root(),
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            coalesce_streams=True,
             kernel_manager_class="avnb.report.book.LocalKernels",
+            **streams,
         )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
     except KeyboardInterrupt:
-        # The cell that was running dies with its kernel. asyncio reports that whenever the
-        # forgotten task is collected, in the middle of what is said to whoever interrupted.
+        # The running cell dies with its kernel. asyncio reports that when the abandoned task is
+        # collected, in the middle of the message about the interruption.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
     failed.unlink(missing_ok=True)
@@ -112,7 +95,7 @@ def run_notebook(path: Path, out: Path, given: Mapping[str, Any]) -> Path:
 
 
 def package_digest() -> str:
-    """Stands for the package's code and data: what was executed with other code is run again."""
+    """Digest of the package's code and data: notebooks are executed again when it changes."""
     sha = hashlib.sha256()
     folder = Path(__file__).parents[1]
     for file in sorted(folder.rglob("*")):
@@ -122,29 +105,28 @@ def package_digest() -> str:
 
 
 def run_all(work: Workspace) -> list[Path]:
-    """Run every notebook with the workspace's profile, in order; what is up to date is kept."""
-    made, code = [], package_digest()
-    notebooks = sorted((project_root() / "notebooks").glob("*.ipynb"))
-    bar = tqdm(notebooks, desc="notebooks", unit="notebook")
+    """Run every notebook with the workspace's profile, in order; up-to-date copies are kept."""
+    executed, code = [], package_digest()
+    bar = tqdm(sorted((project_root() / "notebooks").glob("*.ipynb")), "notebooks", unit="notebook")
     for path in bar:
         bar.set_postfix_str(path.stem)
         out = work.folder / "executed" / path.name
-        given = {"profile": work.name} if "profile" in declared(path) else {}
+        given = {"profile": work.name} if "profile" in parameters.notebook_parameters(path) else {}
         key = digest([hashlib.sha256(path.read_bytes()).hexdigest(), code, given])
         stamp = out.with_suffix(".key")
         if not (out.exists() and stamp.exists() and stamp.read_text() == key):
             tqdm.write(f"running {path.name}")
             run_notebook(path, out, given)
-            write_aside(stamp, key)
-        made.append(out)
-    return made
+            write_text(stamp, key)
+        executed.append(out)
+    return executed
 
 
 # ---- staging and building ---------------------------------------------------------------------
 
 
-def merged(source: str, given: Mapping[str, Any]) -> str:
-    """The parameters cell with the values that were really used."""
+def with_values(source: str, given: Mapping[str, Any]) -> str:
+    """The parameters cell with the values that were used in place of its defaults."""
     lines = source.splitlines()
     for node in ast.parse(source).body:
         name = ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else ""
@@ -156,36 +138,32 @@ def merged(source: str, given: Mapping[str, Any]) -> str:
 
 
 def staged(notebook: Any, size: str) -> Any:
-    """An executed notebook as a page: its size, one parameters cell, no traces of papermill's."""
-    cell = tagged(notebook, "parameters")
-    sized = cell is not None and "profile" in notebook_parameters.declared(cell.source)
-    if sized and size in SIZES:
+    """An executed notebook as a page: its size, one parameters cell, plumbing folded.
+
+    Progress bars and the traces of papermill are removed.
+    """
+    import nbformat
+
+    tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", ())}
+    cell, injected = tagged.get("parameters"), tagged.get("injected-parameters")
+    if cell and size in SIZES and "profile" in parameters.declared_parameters(cell.source):
         note = f":::{{note}}\n{SIZES[size]}\n:::"
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="made-at-size"))
-    injected = tagged(notebook, "injected-parameters")
-    declared_cell = tagged(notebook, "parameters")
-    if injected is not None and declared_cell is not None:
-        declared_cell.source = merged(
-            declared_cell.source, notebook_parameters.injected(injected.source)
-        )
+    if cell and injected:
+        cell.source = with_values(cell.source, parameters.injected_parameters(injected.source))
         notebook.cells.remove(injected)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.metadata = {"tags": cell.metadata.get("tags", [])}
-            cell.outputs = list(without_progress(cell.outputs))
+            tags = cell.metadata.get("tags", [])
+            cell.metadata = {"tags": [*tags, "hide-input"] if "plumbing" in tags else tags}
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
-
-
-def without_progress(outputs: list[Any]) -> Iterator[Any]:
-    """Outputs without progress bars: they were for whoever waited."""
-    for output in outputs:
-        if not (output.output_type == "stream" and output.name == "stderr"):
-            yield output
 
 
 def stage(work: Workspace, executed: list[Path]) -> Path:
     """Lay out the book's source: prose, executed notebooks, style, MathJax."""
     import mathjax
+    import nbformat
 
     root, source = project_root(), work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
@@ -201,41 +179,27 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
 
 
 def build(work: Workspace, source: Path) -> Path:
-    """Build the pages; a warning is an error. Returns the first page.
+    """Build the pages, where a warning is an error. Returns the first page.
 
     Raises:
-        BookError: with what Jupyter Book said.
+        BookError: with the warnings and errors of Jupyter Book.
     """
-    out = work.folder / "book"
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        str(source),
-        "--path-output",
-        str(out),
-        "--config",
-        str(project_root() / "_config.yml"),
-        "--toc",
-        str(source / "_toc.yml"),
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-    ]
+    program, out = Path(sys.executable).with_name("jupyter-book"), work.folder / "book"
+    command = [str(program), "build", str(source), "--path-output", str(out)]
+    command += ["--config", str(project_root() / "_config.yml"), "--toc", f"{source}/_toc.yml"]
+    command += ["-W", "-n", "--keep-going", "-q"]
     log = work.folder / "build.txt"
     with log.open("w") as file:
-        code = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    said = log.read_text()
-    if code:
-        wrong = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
-        raise BookError(f"the book did not build; see {log}\n" + "\n".join(wrong or [said[-3000:]]))
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        text = log.read_text()
+        wrong = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
+        raise BookError(f"the book did not build; see {log}\n" + "\n".join(wrong or [text[-3000:]]))
     return out / "_build" / "html" / "index.html"
 
 
 def make(name: str) -> Path:
-    """Everything, from nothing to the first page of the book of a profile."""
+    """Make the whole book of a profile; what is up to date is kept. Returns the first page."""
     profile(name)
     work = Workspace.open(name)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger warns otherwise

@@ -9,252 +9,227 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
 
+from avnb.evaluation.concepts import Matched
 from avnb.evaluation.few_shot import PARTS
 from avnb.profiles import SIZES
-from avnb.report.style import METHOD_COLOURS, METHOD_TITLES
-from avnb.report.wording import with_interval
+from avnb.report.style import chance_line, fig_legend, in_method_order, method_colour, method_title
+from avnb.report.wording import Record, bullets, records, rows_where, side, with_interval
 
 LEVELS = tuple((level, metric) for level in ("clip", "video") for metric in ("top1", "top5"))
+HEADLINE = {"level": "video", "metric": "top1"}  # what the readings are about
+ZERO = {"low": 0.0, "high": 0.0}
+BASE_SHADES = {"here": ("#fde3cf", "#d55e00"), "thesis": ("#fff6d6", "#b58900")}
 
 
-def few_shot_panels(percents: Sequence[float]) -> tuple[Figure, dict[tuple[str, str, str], Axes]]:
-    """A line of panels a level and metric, a column a part: by (level, metric, part)."""
+def describe_split(matched: Matched, classes: Mapping[str, Sequence[str]]) -> str:
+    """How the classes were split into unseen and seen ones, and which are which."""
+    pair = matched.pair
+    setting = f"threshold {pair.threshold:g}, top {matched.top}, by {' and '.join(matched.models)}"
+    parts = [f"{len(names)} {part}: {', '.join(names)}" for part, names in classes.items()]
+    return f"**{pair.title}**, {setting}:\n\n{bullets(parts)}"
+
+
+def few_shot_panels(
+    rows: pd.DataFrame, unit: str
+) -> tuple[Figure, list[tuple[dict[str, str], list[Axes]]]]:
+    """A row of panels per level and metric, a column per part, against the share of videos.
+
+    Returns the figure, and each row's values of `level` and `metric` with its axes.
+    """
     fig, axes = plt.subplots(len(LEVELS), len(PARTS), figsize=(9, 9.6), sharex=True, sharey="row")
-    panels = {}
-    for line, (level, metric) in zip(axes, LEVELS, strict=True):
+    percents = sorted(rows["percent"].unique())
+    for (level, metric), line in zip(LEVELS, axes, strict=True):
+        line[0].set_ylabel(unit)
         for ax, part in zip(line, PARTS, strict=True):
-            panels[level, metric, part] = ax
             ax.set_title(f"{part} classes, {level} level, top-{metric[3:]}", fontsize=10)
-            ax.set_xscale("log")
-            ax.set_xticks(percents, [f"{percent:g}" for percent in percents], minor=False)
+            ax.set(xscale="log", xlim=(percents[0] * 0.75, percents[-1] / 0.75))
+            ax.set_xticks(percents, [f"{percent:g}" for percent in percents])
             ax.minorticks_off()
-            ax.set_xlim(percents[0] * 0.75, percents[-1] / 0.75)
     for ax in axes[-1]:
         ax.set_xlabel("training videos of each class, %")
-    return fig, panels
-
-
-def rows_where(rows: pd.DataFrame, **values: str) -> pd.DataFrame:
-    """The rows whose columns have these values; there may be none."""
-    for name, value in values.items():
-        rows = rows[rows[name] == value]
-    return rows
+    settings = [{"level": level, "metric": metric} for level, metric in LEVELS]
+    return fig, list(zip(settings, axes.tolist(), strict=True))
 
 
 def method_lines(ax: Axes, rows: pd.DataFrame) -> None:
-    """A line a method with its intervals, set apart a little so that these can be told apart."""
-    for i, (method, name) in enumerate(METHOD_TITLES.items()):
-        some = rows[rows["method"] == method].sort_values("percent")
-        if len(some):
-            spread = [some["value"] - some["low"], some["high"] - some["value"]]
-            ax.errorbar(
-                some["percent"] * 1.03 ** (i - 2),
-                some["value"],
-                yerr=spread,
-                label=name,
-                color=METHOD_COLOURS[method],
-                marker="o",
-                ms=4,
-                lw=1.6,
-                elinewidth=0.9,
-                capsize=2,
-            )
+    """A line per method with its intervals, shifted a little so that intervals do not overlap."""
+    methods = in_method_order(rows["method"])
+    style: dict[str, Any] = {"marker": "o", "ms": 4, "lw": 1.6, "elinewidth": 0.9, "capsize": 2}
+    for i, method in enumerate(methods):
+        line = rows_where(rows, method=method).sort_values("percent")
+        x = line["percent"] * 1.03 ** (i - (len(methods) - 1) / 2)
+        spread = [line["value"] - line["low"], line["high"] - line["value"]]
+        look = {"label": method_title(method), "color": method_colour(method), **style}
+        ax.errorbar(x, line["value"], yerr=spread, **look)
 
 
 def plot_few_shot(rows: pd.DataFrame) -> Figure:
     """Accuracy on a logarithmic axis against the share of training videos (Figures 4.1, 4.3).
 
-    Args:
-        rows: of one data set, as `fewshot.over_seeds` gives them.
+    `rows` are those of one data set, averaged by `few_shot.over_seeds`.
     """
-    fig, panels = few_shot_panels(sorted(set(rows["percent"])))
-    for (level, metric, part), ax in panels.items():
-        some = rows_where(rows, level=level, metric=metric, part=part)
-        ax.set_yscale("log")
-        # Zero has no place on such an axis: what reaches it ends at half of what else is least.
-        lowest = min(some["chance"].min(), some["value"].replace(0, np.nan).min()) / 2
-        shown = some[["value", "low", "high"]].clip(lower=lowest)
-        method_lines(ax, some.assign(**{str(name): shown[name] for name in shown}))
-        ax.axhline(some["chance"].iloc[0], color="#b3261e", lw=1, ls="--", label="chance")
-        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            ax.set_ylabel("accuracy, %")
-    for line in LEVELS:
-        logarithmic_ticks([panels[*line, part] for part in PARTS])
-    handles, labels = panels[*LEVELS[0], PARTS[0]].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    fig, panels = few_shot_panels(rows, "accuracy, %")
+    for setting, axes in panels:
+        for ax, part in zip(axes, PARTS, strict=True):
+            group = rows_where(rows, part=part, **setting)
+            # A logarithmic axis has no zero: such values end at half of the lowest other one.
+            lowest = min(group["chance"].min(), group["value"].replace(0, np.nan).min()) / 2
+            shown = group[["value", "low", "high"]].clip(lower=lowest)
+            method_lines(ax, group.drop(columns=shown.columns).join(shown))
+            chance_line(ax, group)
+            ax.set_yscale("log")
+            ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+            ax.yaxis.set_minor_locator(NullLocator())
+        axes[0].set_ylim(top=min(110, axes[0].get_ylim()[1]))  # of the whole row
+    fig_legend(fig, fig.axes[0])
     return fig
-
-
-def logarithmic_ticks(axes: Sequence[Axes]) -> None:
-    """Round numbers in percent on axes that share their range; at most the range up to 100."""
-    low, high = axes[0].get_ylim()
-    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 30, 50, 70, 100) if low <= t <= max(high, 100)]
-    for ax in axes:
-        ax.set_yticks(ticks, [f"{t:g}" for t in ticks], minor=False)
-        ax.minorticks_off()
-        ax.set_ylim(low, min(high, 110))
-
-
-BASE_SHADES = {"here": ("#fde3cf", "#d55e00"), "thesis": ("#fff6d6", "#b58900")}
 
 
 def plot_few_shot_gaps(
-    differences: pd.DataFrame, ours: pd.DataFrame, published: pd.DataFrame
+    differences: pd.DataFrame, ours: pd.DataFrame, published: pd.DataFrame, base: str = "supervised"
 ) -> Figure:
-    """Difference to `supervised`, whose accuracy stands in boxes (Figures 4.2, 4.4).
+    """Differences to `base`, whose accuracies are given in boxes (Figures 4.2, 4.4).
 
     Args:
-        differences: of one data set, as `fewshot.gaps` gives them.
-        ours: accuracies, as `fewshot.over_seeds` gives them.
-        published: the thesis's, the same.
+        differences: of one data set, from `few_shot.gaps`.
+        ours: accuracies, averaged by `few_shot.over_seeds`.
+        published: the thesis's, likewise.
+        base: the method that the differences are to.
     """
-    fig, panels = few_shot_panels(sorted(set(differences["percent"])))
-    for (level, metric, part), ax in panels.items():
-        ax.axhline(0, color=METHOD_COLOURS["supervised"], lw=1.6)
-        method_lines(ax, rows_where(differences, level=level, metric=metric, part=part))
-        line = rows_where(differences, level=level, metric=metric)
+    fig, panels = few_shot_panels(differences, "difference, points")
+    for setting, axes in panels:
+        line = rows_where(differences, **setting)
         low, high = min(line["low"].min(), 0), max(line["high"].max(), 0)
-        ax.set_ylim(low - 0.05 * (high - low), high + 0.5 * (high - low))  # the boxes stand above
-        for rows, name, height in ((ours, "here", 0.94), (published, "thesis", 0.79)):
-            base = rows_where(rows, level=level, metric=metric, part=part, method="supervised")
-            boxes(ax, base, name, height)
-        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            ax.set_ylabel("difference, points")
-    handles, labels = panels[*LEVELS[0], PARTS[0]].get_legend_handles_labels()
-    for name, (face, edge) in BASE_SHADES.items():
+        for ax, part in zip(axes, PARTS, strict=True):
+            ax.axhline(0, color=method_colour(base), lw=1.6)
+            method_lines(ax, rows_where(line, part=part))
+            ax.set_ylim(low - 0.05 * (high - low), high + 0.5 * (high - low))  # room for the boxes
+            for rows, place, height in ((ours, "here", 0.94), (published, "thesis", 0.79)):
+                boxes(ax, rows_where(rows, part=part, method=base, **setting), place, height)
+    handles, labels = fig.axes[0].get_legend_handles_labels()
+    for place, (face, edge) in BASE_SHADES.items():
         handles.append(Patch(facecolor=face, edgecolor=edge))
-        labels.append(f"Supervised, {name}, %")
+        labels.append(f"{method_title(base)}, {place}, %")
     fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     return fig
 
 
-def boxes(ax: Axes, rows: pd.DataFrame, name: str, height: float) -> None:
+def boxes(ax: Axes, rows: pd.DataFrame, place: str, height: float) -> None:
     """Accuracies in boxes at their percentage, at a height in [0, 1] of the panel."""
     low, high = ax.get_xlim()
-    face, edge = BASE_SHADES[name]
-    for row in rows.to_dict("records"):
-        if low <= row["percent"] <= high:
-            ax.text(
-                row["percent"],
-                height,
-                f"{row['value']:.1f}",
-                transform=ax.get_xaxis_transform(),
-                ha="center",
-                va="center",
-                fontsize=8,
-                bbox={"boxstyle": "round,pad=0.22", "facecolor": face, "edgecolor": edge},
-            )
+    face, edge = BASE_SHADES[place]
+    box = {"boxstyle": "round,pad=0.22", "facecolor": face, "edgecolor": edge}
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "bbox": box}
+    for row in rows[rows["percent"].between(low, high)].to_dict("records"):
+        value, transform = f"{row['value']:.1f}", ax.get_xaxis_transform()
+        ax.text(row["percent"], height, value, transform=transform, **text)
 
 
 def few_shot_table(
-    ours: pd.DataFrame, published: pd.DataFrame, level: str = "video", metric: str = "top1"
+    ours: pd.DataFrame,
+    published: pd.DataFrame,
+    level: str = "video",
+    metric: str = "top1",
+    base: str = "supervised",
 ) -> pd.DataFrame:
-    """Accuracy with its interval, one line a part and percentage, one column a method.
+    """Accuracy with its interval, one line per part and percentage, one column per method.
 
-    Args:
-        ours: as `fewshot.over_seeds` gives them.
-        published: the thesis's `supervised`, the same.
+    `ours` and the thesis's rows of `base` are both averaged by `few_shot.over_seeds`.
     """
-    named = METHOD_TITLES.items()
-    columns = {
-        name: rows_where(ours[ours["method"] == m], level=level, metric=metric) for m, name in named
-    }
-    columns |= {"Supervised, thesis": rows_where(published, level=level, metric=metric)}
-    lines: dict[tuple[str, float], dict[str, str]] = {}
-    for name, rows in columns.items():
-        for row in rows.to_dict("records"):
-            lines.setdefault((row["part"], row["percent"]), {})[name] = with_interval(row)
-    asked = {(row["part"], row["percent"]) for row in ours.to_dict("records")}
-    order = sorted(asked, key=lambda key: (PARTS.index(key[0]), key[1]))
-    table = pd.DataFrame(
-        [{"classes": part, "%": f"{percent:g}"} | lines[part, percent] for part, percent in order]
-    )
-    return table.fillna("–").set_index(["classes", "%"])
+    columns = {method_title(m): rows_where(ours, method=m) for m in in_method_order(ours["method"])}
+    columns[f"{method_title(base)}, thesis"] = rows_where(published, method=base)
+    cells = [
+        (row["part"], row["percent"], title, with_interval(row))
+        for title, rows in columns.items()
+        for row in rows_where(rows, level=level, metric=metric).to_dict("records")
+        if row["percent"] in set(ours["percent"])
+    ]
+    table = pd.DataFrame(cells, columns=["classes", "%", "title", "cell"])
+    table = table.pivot(index=["classes", "%"], columns="title", values="cell")
+    table = table.reindex(columns=list(columns)).astype(object).fillna("–")
+    table = table.loc[[part for part in PARTS if part in table.index]]  # unseen classes first
+    return table.rename(index="{:g}".format, level="%").rename_axis(columns=None)
+
+
+def with_all_videos(rows: pd.DataFrame) -> dict[str, dict[str, Record]]:
+    """Method -> part -> video-level top-1 row with all training videos."""
+    table: dict[str, dict[str, Record]] = {}
+    rows = rows_where(rows, **HEADLINE)
+    for row in records(rows[rows["percent"] == rows["percent"].max()]):
+        table.setdefault(row["method"], {})[row["part"]] = row
+    return table
 
 
 def describe_few_shot(rows: pd.DataFrame, profile: str) -> str:
-    """How far each method comes with the fewest and with all videos; video level, top-1."""
-    some, lines = rows_where(rows, level="video", metric="top1"), []
-    few, many = some["percent"].min(), some["percent"].max()
+    """Accuracy of each method with the fewest and with all videos; video level, top-1."""
+    rows, lines = rows_where(rows, **HEADLINE), []
+    few, all_ = rows["percent"].min(), rows["percent"].max()
     for part in PARTS:
-        mine = some[some["part"] == part]
-        said = []
-        for method, name in METHOD_TITLES.items():
-            at = {r["percent"]: r for r in mine[mine["method"] == method].to_dict("records")}
-            if at:
-                said.append(f"{name} from {with_interval(at[few])} to {with_interval(at[many])}")
-        first = mine.iloc[0]
-        lines.append(
-            f"- **{part} classes** (n = {int(first['n'])} test videos, chance "
-            f"{first['chance']:.1f} %), from {few:g} % to {many:g} % of the training videos: "
-            f"{'; '.join(said)}."
+        group = rows_where(rows, part=part)
+        ends = (records(group[group["percent"] == percent]) for percent in (few, all_))
+        methods = "; ".join(
+            f"{method_title(a['method'])} from {with_interval(a)} to {with_interval(b)}"
+            for a, b in zip(*ends, strict=True)
         )
-    return "\n".join([*lines, "", seeds_said(rows), SIZES.get(profile, "")])
-
-
-def seeds_said(rows: pd.DataFrame) -> str:
-    """What the intervals are made of."""
-    seeds = int(rows["seeds"].min())
-    if seeds == 1:
-        return "Intervals: bootstrap over test videos, of a single draw; another may differ more."
-    return (
-        f"Intervals: the wider of Student's t over {seeds} seeds (draw and start of the layer) and "
-        "the bootstrap over test videos."
-    )
-
-
-def side(row: Mapping[Any, Any]) -> int:
-    """1 or -1 where a difference's interval lies wholly on one side of zero, else 0."""
-    return int(row["low"] > 0) - int(row["high"] < 0)
+        n, chance = int(group["n"].iloc[0]), group["chance"].iloc[0]
+        lines.append(
+            f"**{part} classes** (n = {n} test videos, chance {chance:.1f} %), from {few:g} % to "
+            f"{all_:g} % of the training videos: {methods}."
+        )
+    intervals = "bootstrap over test videos, of a single draw; another may differ more."
+    if (seeds := int(rows["seeds"].min())) > 1:
+        intervals = (
+            f"the wider of Student's t over {seeds} seeds (draw of the videos and initial weights) "
+            "and the bootstrap over test videos."
+        )
+    return f"{bullets(lines)}\n\nIntervals: {intervals}\n{SIZES.get(profile, '')}"
 
 
 def describe_gaps(differences: pd.DataFrame) -> str:
-    """In how many settings a method is above `supervised`, below, or not to be told from it."""
+    """In how many settings a method is above the base, below it, or too close to call."""
     lines = []
     for part in PARTS:
-        said = []
-        for method, some in differences[differences["part"] == part].groupby("method", sort=False):
-            sides = [side(row) for row in some.to_dict("records")]
-            said.append(
-                f"{METHOD_TITLES[str(method)]} is above in {sides.count(1)}, below in "
-                f"{sides.count(-1)}, not to be told apart in {sides.count(0)}"
+        counts, total = [], 0
+        for method in in_method_order(differences["method"]):
+            group = rows_where(differences, part=part, method=method).to_dict("records")
+            sides, total = [side(row, ZERO) for row in group], len(group)
+            above, below, level = (sides.count(way) for way in (1, -1, 0))
+            counts.append(
+                f"{method_title(method)} is above in {above}, below in {below}, not to be told "
+                f"apart in {level}"
             )
-        total = len(sides) if said else 0
+        settings = f"{total} settings (level, top-k, %)"
+        lines.append(f"**{part} classes**, {settings}: {'; '.join(counts)}.")
+    return bullets(lines)
+
+
+def describe_unseen(differences: pd.DataFrame, base: str = "supervised") -> str:
+    """Whether the lead over `base` differs on unseen classes; all videos, video level, top-1."""
+    conclusions = {
+        1: "it gains more on classes that pre-training did not name",
+        -1: "it gains *less* on classes that pre-training did not name",
+        0: "the intervals overlap, so the two cannot be told apart",
+    }
+    lines = []
+    for method, rows in with_all_videos(differences).items():
+        unseen, seen = (rows[part] for part in PARTS)
         lines.append(
-            f"- **{part} classes**, {total} settings (level, top-k, %): {'; '.join(said)}."
+            f"**{method_title(method)}** against {method_title(base)}: {with_interval(unseen)} "
+            f"points on unseen classes, {with_interval(seen)} on seen ones; "
+            f"{conclusions[side(unseen, seen)]}."
         )
-    return "\n".join(lines)
+    return bullets(lines)
 
 
-def describe_unseen(differences: pd.DataFrame) -> str:
-    """Whether the lead over `supervised` is another on unseen classes; all videos, top-1."""
-    some = rows_where(differences, level="video", metric="top1")
-    some, lines = some[some["percent"] == some["percent"].max()], []
-    for method, both in some.groupby("method", sort=False):
-        unseen, seen = (both[both["part"] == part].iloc[0] for part in PARTS)
-        if unseen["low"] > seen["high"]:
-            said = "it gains more where pre-training gave no name"
-        elif unseen["high"] < seen["low"]:
-            said = "it gains *less* where pre-training gave no name"
-        else:
-            said = "the intervals overlap, so the two cannot be told apart"
-        lines.append(
-            f"- **{METHOD_TITLES[str(method)]}** against Supervised: {with_interval(unseen)} "
-            f"points on unseen classes, {with_interval(seen)} on seen ones; {said}."
-        )
-    return "\n".join(lines)
-
-
-def describe_halves(ours: pd.DataFrame, published: pd.DataFrame) -> str:
-    """Accuracy of `supervised` on either half, here and in the thesis."""
-    said = []
-    for where, rows in ("here", ours), ("in the thesis", published):
-        some = rows_where(rows[rows["method"] == "supervised"], level="video", metric="top1")
-        at = {
-            r["part"]: r for r in some[some["percent"] == some["percent"].max()].to_dict("records")
-        }
-        if len(at) == len(PARTS):
-            unseen, seen = (with_interval(at[part]) for part in PARTS)
-            said.append(f"{where} {unseen} % on the unseen classes and {seen} % on the seen ones")
-    return f"Supervised, with all training videos (video level, top-1): {'; '.join(said)}."
+def describe_halves(ours: pd.DataFrame, published: pd.DataFrame, base: str = "supervised") -> str:
+    """Accuracy of `base` on unseen and seen classes, here and in the thesis."""
+    parts = []
+    for place, rows in ("here", ours), ("in the thesis", published):
+        parts_of_base = with_all_videos(rows).get(base, {})
+        if set(PARTS) <= set(parts_of_base):
+            unseen, seen = (with_interval(parts_of_base[part]) for part in PARTS)
+            parts.append(f"{place} {unseen} % on the unseen classes and {seen} % on the seen ones")
+    title = method_title(base)
+    return f"{title}, with all training videos (video level, top-1): {'; '.join(parts)}."

@@ -1,55 +1,72 @@
 """Parameters of a notebook: typed literals in one tagged cell; a misspelt one is an error.
 
-papermill itself only warns about an unknown name and runs with the defaults. `run` (in
-`avnb.book`) checks before it starts; `check`, called in a notebook's first cell, catches the
-same mistake under plain papermill.
+papermill itself only warns about an unknown name and runs with the defaults. `avnb run` checks
+before it starts; `check`, called in a notebook's first cell, catches the same mistake under plain
+papermill. This module imports little, so that the mistake is reported at once.
 """
 
 import ast
 import itertools
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from avnb.values import unknown_name
 
-KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
-def declared(source: str) -> dict[str, tuple[str, Any]]:
-    """Name -> (type name, default) of a parameters cell, `name: type = literal` a line.
+def declared_parameters(source: str) -> dict[str, tuple[str, Any]]:
+    """Name -> (type name, default) from a parameters cell, `name: type = literal` per line.
 
     Raises:
         ValueError: for a line of another form.
     """
-    found = {}
+    parameters = {}
     for node in ast.parse(source).body:
         kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
-        if not isinstance(node, ast.AnnAssign) or node.value is None or kind not in KINDS:
+        if not isinstance(node, ast.AnnAssign) or node.value is None or kind not in TYPES:
             line = ast.unparse(node)
-            raise ValueError(f"{line!r}: write `name: type = literal`, type one of {list(KINDS)}")
-        found[ast.unparse(node.target)] = (kind, ast.literal_eval(node.value))
-    return found
+            raise ValueError(f"{line!r}: write `name: type = literal`, type one of {list(TYPES)}")
+        parameters[ast.unparse(node.target)] = (kind, ast.literal_eval(node.value))
+    return parameters
 
 
-def check_values(known: Mapping[str, tuple[str, Any]], given: Mapping[str, Any]) -> None:
+def notebook_parameters(path: Path | str) -> dict[str, tuple[str, Any]]:
+    """`declared_parameters` of the notebook at `path`; none when no cell carries the tag.
+
+    Raises:
+        FileNotFoundError: when there is no such file; it names the notebooks beside it.
+        ValueError: when the file is not a notebook.
+    """
+    path = Path(path)
+    if not path.is_file():
+        names = ", ".join(sorted(p.name for p in path.parent.glob("*.ipynb"))) or "no notebook"
+        raise FileNotFoundError(f"{path} does not exist; {path.parent} holds {names}")
+    try:
+        cells = json.loads(path.read_text())["cells"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a notebook of format 4: {error!r}") from error
+    sources = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    return declared_parameters(sources[0]) if sources else {}
+
+
+def injected_parameters(source: str) -> dict[str, Any]:
+    """Name -> value from the cell of plain assignments that papermill injects."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in nodes}
+
+
+def check_parameters(declared: Mapping[str, tuple[str, Any]], given: Mapping[str, Any]) -> None:
     """Raise TypeError for a name that is not declared, or a value of another type."""
     for name, value in given.items():
-        if name not in known:
-            raise TypeError(unknown_name("notebook parameter", name, known))
-        kind = KINDS[known[name][0]]
-        fits = type(value) is kind or (kind is float and type(value) is int)
-        if not fits:
-            what = f"{value!r} ({type(value).__name__})"
-            raise TypeError(f"notebook parameter {name!r} must be {kind.__name__}, got {what}")
-
-
-def injected(source: str) -> dict[str, Any]:
-    """Name -> value of the cell that papermill injects, plain assignments of literals."""
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign):
-            found[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
-    return found
+        if name not in declared:
+            raise TypeError(unknown_name("notebook parameter", name, declared))
+        kind = TYPES[declared[name][0]]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            got = f"{value!r} ({type(value).__name__})"
+            raise TypeError(f"notebook parameter {name!r} must be {kind.__name__}, got {got}")
 
 
 def check() -> None:
@@ -60,4 +77,4 @@ def check() -> None:
     cells = [c for c in shell.user_ns.get("In", []) if c.strip()] if shell else []
     for before, cell in itertools.pairwise(cells):
         if cell.startswith(("# Parameters\n", "# Parameters\r")):
-            check_values(declared(before), injected(cell))
+            check_parameters(declared_parameters(before), injected_parameters(cell))

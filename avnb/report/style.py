@@ -1,36 +1,85 @@
-"""The look of the book: names and colours of the methods."""
+"""The look of the book: titles, colours and order of the methods; figures of several panels."""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-METHOD_TITLES = {
-    "random": "Random",
-    "supervised": "Supervised",
-    "vicreg_av": "VICReg-AV",
-    "vicreg_v": "VICReg-V",
-    "xid": "xID",
-}
+from avnb.models.methods import METHODS
 
-
-# Told apart with any colour vision, and in print (Okabe & Ito 2008).
-SHADES = ("#8a8f98", "#d55e00", "#cc79a7", "#009e73", "#0b6e99")
+# Distinct for readers with any colour vision, and in print (Okabe & Ito 2008).
+BLUE, ORANGE, GREY, RED = "#0b6e99", "#d98324", "#8a8f98", "#b3261e"
+LINES = (BLUE, "#d55e00", "#009e73", "#cc79a7", GREY)
+OTHER_METHODS = ("#e69f00", "#56b4e9", "#882255", "#332288", "#999933")
 
 
-METHOD_COLOURS = dict(zip(METHOD_TITLES, SHADES, strict=True))
+def method_title(name: str) -> str:
+    """The method's title; the name itself for a method outside the registry."""
+    return METHODS[name].title if name in METHODS else name
+
+
+def method_colour(name: str) -> str:
+    """The method's colour (hex); for a method outside the registry always the same of a few."""
+    if name in METHODS:
+        return METHODS[name].colour
+    return OTHER_METHODS[zlib.crc32(name.encode()) % len(OTHER_METHODS)]
+
+
+def in_method_order(names: Iterable[str]) -> list[str]:
+    """Each name once: the registry's methods in its order, then all others by name."""
+    registered = list(METHODS)
+    return sorted(
+        set(names),
+        key=lambda name: (registered.index(name) if name in METHODS else len(METHODS), name),
+    )
 
 
 def set_style() -> None:
-    """Set the book's look; once a notebook."""
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.95)
-    plt.rcParams.update(
-        {
+    """Set the look of all figures; once per notebook."""
+    sns.set_theme(
+        style="ticks",
+        font_scale=0.95,
+        rc={
             "figure.dpi": 110,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "figure.constrained_layout.use": True,
             "legend.frameon": False,
-        }
+        },
     )
 
 
-LINES = ("#0b6e99", "#d55e00", "#009e73", "#cc79a7", "#8a8f98")
+def fig_legend(fig: Figure, ax: Axes) -> None:
+    """One legend for the whole figure, with the entries of one of its panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+
+
+def chance_line(ax: Axes, rows: pd.DataFrame) -> None:
+    """A dashed line at what guessing gives for these result rows."""
+    ax.axhline(rows["chance"].iloc[0], color=RED, lw=1, ls="--", label="chance")
+
+
+def line_panels(
+    table: pd.DataFrame, x: str, hue: str, panels: Mapping[str, str], height: float, **options: Any
+) -> Figure:
+    """One panel per column of `panels` (column -> title) against `x`, one line per value of `hue`.
+
+    `options` go to `seaborn.lineplot`; lines take the colours of `LINES` unless they name others.
+    """
+    fig, axes = plt.subplots(1, len(panels), figsize=(9, height), squeeze=False)
+    options = {"palette": LINES[: table[hue].nunique()], "errorbar": None} | options
+    for ax, (column, title) in zip(axes[0], panels.items(), strict=True):
+        sns.lineplot(table, x=x, y=column, hue=hue, legend=ax is axes[0, 0], ax=ax, **options)
+        ax.set_title(title, fontsize=11)
+        ax.set_ylabel("")
+        if x == "epoch":
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].legend(fontsize=8)
+    return fig

@@ -1,89 +1,99 @@
-"""How numbers are written and compared in tables and sentences."""
+"""How tables and sentences write and compare numbers."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from avnb.data.manifest import Manifest
-from avnb.evaluation.encoder_source import Source
-from avnb.report.style import METHOD_TITLES
+from avnb.evaluation.encoder_source import EncoderSource
+from avnb.report.style import in_method_order, method_title
 from avnb.workspace import Workspace
 
+Record = Mapping[Any, Any] | pd.Series
+VERBS = {1: "leads", -1: "*trails*", 0: "cannot be told apart from"}
 
-def with_interval(row: Mapping[Any, Any]) -> str:
-    """`61.3 [55.0, 67.4]` that no line break divides, or the value alone without an interval."""
+
+def rows_where(rows: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows whose columns have these values; possibly none."""
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    return rows
+
+
+def records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows as dicts, in the order of the methods."""
+    order = in_method_order(rows["method"])
+    ordered = rows.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
+    return ordered.to_dict("records")
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def with_interval(row: Record) -> str:
+    """`61.3 [55.0, 67.4]` without line breaks, or the value alone when there is no interval."""
     if pd.isna(row["low"]):
         return f"{row['value']:.2f}"
     text = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def measured(row: Mapping[Any, Any]) -> str:
-    """As `with_interval`, or `61.3 ± 0.8 (3 seeds)`: mean and standard deviation over seeds."""
+def with_spread(row: Record) -> str:
+    """`61.3 ± 0.8 (3 seeds)`, mean and standard deviation; for one seed as `with_interval`."""
     if row.get("seeds", 1) == 1:
         return with_interval(row)
     return f"{row['value']:.1f} ± {row['spread']:.1f} ({row['seeds']} seeds)"
 
 
-def in_order(rows: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The rows in the methods' order."""
-    by_method = rows.sort_values("method", key=lambda m: m.map(list(METHOD_TITLES).index))
-    return by_method.to_dict("records")
+def side(one: Record, other: Record) -> int:
+    """1 or -1 where the interval of `one` lies wholly above or below that of `other`, else 0."""
+    return int(one["low"] > other["high"]) - int(one["high"] < other["low"])
 
 
-def describe_runs(sources: Mapping[str, Source], work: Workspace) -> str:
-    """Where each number comes from: the run's id, its seed, its folder and what lies there."""
-    lines = []
+def verdict(one: Record, other: Record) -> str:
+    """What the intervals of two rows allow to claim of `one` against `other`."""
+    first, second = method_title(one["method"]), method_title(other["method"])
+    numbers = f"({with_interval(one)} % against {with_interval(other)} %)"
+    if not (way := side(one, other)):
+        return f"{first} and {second} cannot be told apart {numbers}; the intervals overlap"
+    gap = f"{abs(one['value'] - other['value']):.1f} points"
+    apart = "; the intervals do not overlap" if way > 0 else ""
+    return f"{first} {VERBS[way]} {second} by {gap} {numbers}{apart}"
+
+
+def standing(one: Record, others: Sequence[Record]) -> str:
+    """Which of the others `one` leads, which it trails, and which are too close to call."""
+    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for other in others:
+        way = side(one, other)
+        gap = f" by {abs(one['value'] - other['value']):.1f}" if way else ""
+        groups[way].append(method_title(other["method"]) + gap)
+    parts = [f"{VERBS[way]} {', '.join(names)}" for way, names in groups.items() if names]
+    return f"Among the trained methods, {method_title(one['method'])} {'; '.join(parts)}"
+
+
+def describe_runs(sources: Mapping[str, EncoderSource], work: Workspace) -> str:
+    """Where each number comes from: run id, seed, folder and files of every encoder."""
+    lines, build = [], work.folder.parent
     for method, source in sources.items():
-        file = source.checkpoint
-        log = file.with_name("log.jsonl")
-        there = f"`{file.name}`" + (f", `{log.name}`" if log.exists() else ", no log beside it")
-        lines.append(
-            f"- **{METHOD_TITLES[method]}**: run `{source.name}`, seed {source.run.seed}, in "
-            f"`{shown(file.parent, work)}` ({there})"
-        )
-    return "\n".join(lines)
-
-
-def shown(path: Path, work: Workspace) -> str:
-    """A path below the folder of all profiles where it lies there."""
-    root = work.folder.parent
-    return str(path.relative_to(root.parent) if path.is_relative_to(root) else path)
+        title = f"**{method_title(method)}**"
+        if source.checkpoint is None:
+            lines.append(f"{title}: `{source.config.backbone}`, as its code makes it")
+            continue
+        folder, name = source.checkpoint.parent, source.checkpoint.name
+        shown = folder.relative_to(build.parent) if folder.is_relative_to(build) else folder
+        log = ", `log.jsonl`" if (folder / "log.jsonl").exists() else ", no log beside it"
+        run = f"run `{source.name}`, seed {source.config.seed}"
+        lines.append(f"{title}: {run}, in `{shown}` (`{name}`{log})")
+    return bullets(lines)
 
 
 def describe_completeness(manifest: Manifest) -> str:
-    """Whether n means all videos that the lists name."""
-    used = f"{len(manifest)} of the {manifest.listed} videos that the lists name can be used here"
+    """Whether the numbers cover all videos that the official lists name."""
     if len(manifest) == manifest.listed:
-        return f"All {manifest.listed} videos that the lists name were used."
-    return f"**{used}** (both splits together); *n* counts test videos among these."
-
-
-def verdict(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
-    """What two rows with intervals allow to be said of `one` against `other`."""
-    names = METHOD_TITLES[one["method"]], METHOD_TITLES[other["method"]]
-    numbers = f"({with_interval(one)} % against {with_interval(other)} %)"
-    gap = one["value"] - other["value"]
-    if one["low"] > other["high"]:
-        return f"{names[0]} leads {names[1]} by {gap:.1f} points {numbers}; the intervals are apart"
-    if one["high"] < other["low"]:
-        return f"{names[0]} *trails* {names[1]} by {-gap:.1f} points {numbers}"
-    return f"{names[0]} and {names[1]} cannot be told apart {numbers}; the intervals overlap"
-
-
-def standing(one: Mapping[Any, Any], others: Sequence[Mapping[Any, Any]]) -> str:
-    """Which of the others `one` leads, which it trails, and which it cannot be told apart from."""
-    ahead, behind, level = list[str](), list[str](), list[str]()
-    for other in others:
-        gap, name = one["value"] - other["value"], METHOD_TITLES[other["method"]]
-        if one["low"] > other["high"]:
-            ahead.append(f"{name} by {gap:.1f}")
-        elif one["high"] < other["low"]:
-            behind.append(f"{name} by {-gap:.1f}")
-        else:
-            level.append(name)
-    parts = [("leads", ahead), ("*trails*", behind), ("cannot be told apart from", level)]
-    said = "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
-    return f"Among the trained, {METHOD_TITLES[one['method']]} {said}"
+        return f"All {manifest.listed} listed videos were used."
+    used = f"{len(manifest)} of the {manifest.listed} listed videos were usable"
+    return f"**{used}** (both splits together); *n* counts the test videos among them."

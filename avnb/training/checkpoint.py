@@ -1,112 +1,119 @@
-"""Checkpoints: written whole or not at all, resumed by default, refused when another run's.
+"""Checkpoints: resumed by default, refused when another run's, and read for evaluation."""
 
-Those that the thesis's author published can be read as well.
-"""
-
-import os
-import pickle
-import re
-import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from avnb.config import Pretrain
+from avnb.models.backbones import VIDEO_BACKBONES, build_video_encoder
+from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.specs import resolved_spec
+from avnb.training import released, torch_file
+from avnb.training.torch_file import CheckpointError, shortened
 from avnb.values import identity
 
-FORMAT = 2
+FORMAT = 3
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit, or is none."""
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What a run is, as its job file and its checkpoints say."""
+
+    kind: str  # pretraining or finetuning
+    config: dict[str, Any]  # values by flat name
+    data: str | None  # digest of the training videos; None where it is not known
+    data_set: str
+    videos: int
+    classes: list[str]
+    without_audio: int | None = None  # videos, those left out for it included
+    mel_statistics: list[list[float]] | None = None  # mean and deviation of each band
+    code: str = ""  # digest of the user's own method or encoder
+    encoder: dict[str, Any] | None = None  # that fine-tuning starts from
+
+    @property
+    def pretrain(self) -> Pretrain:
+        """The values of pre-training."""
+        return Pretrain.from_flat(**self.config)
 
 
-def save(path: Path, metadata: dict[str, Any], method: nn.Module, **rest: Any) -> None:
-    """Write aside, flush to disk, rename: an interruption leaves the old file or the new one.
-
-    `about` is what the run is: its plain values, the classes, the digest of the data.
-
-    Raises:
-        CheckpointError: when it cannot be written, as on a full disk; the old file stays.
-    """
-    partial = path.with_suffix(".partial")
-    whole = {"format": FORMAT, "about": metadata, "method": method.state_dict(), **rest}
-    try:
-        with partial.open("wb") as file:
-            torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a short write
-        partial.unlink(missing_ok=True)
-        before = "the one before it is kept" if path.exists() else "there is none before it"
-        raise CheckpointError(f"{path} could not be written ({error}); {before}") from error
-
-
-# What torch.load was seen to raise for files that are none of torch's, or damaged.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-)
-
-
-def read(path: Path) -> Any:
-    """What torch.save wrote into a file, on the CPU. No code in it is run (`weights_only`).
+def save(path: Path, metadata: Metadata, model: nn.Module, **state: Any) -> None:
+    """Write a checkpoint whole.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is a folder, not torch's, damaged, or holds more than data.
+        CheckpointError: when it cannot be written, as on a full disk; the old file is kept.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is not a checkpoint: it is a folder; name the file in it")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        if code := re.search(r"GLOBAL (\S+)", str(error)):  # torch's own words advise to run it
-            why = f"it holds {code[1]}, which is code and was not run; only tensors, numbers, "
-            why += "texts, lists and dictionaries of them are read"
-        elif isinstance(error, RuntimeError):
-            why = str(error).partition("\n")[0]
-        else:
-            why = f"torch cannot read it ({type(error).__name__})"
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged: {why}") from error
+    content = {"format": FORMAT, "metadata": asdict(metadata), "model": model.state_dict()}
+    torch_file.write(path, content | state)
 
 
-def some(names: Iterable[Any], most: int = 6) -> str:
-    """The first few names, and how many more there are."""
-    every = [str(name) for name in names]
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return f"{every[:most]}{more}"
-
-
-def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU.
+def load(path: str | Path, *, mapped: bool = False) -> tuple[Metadata, dict[str, Any]]:
+    """The metadata of a checkpoint of this package, and all of its content, on the CPU.
 
     Raises:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is not a checkpoint of this package.
     """
-    return written_by_us(path, read(path))
+    path = Path(path)
+    return parsed(path, torch_file.read(path, mapped=mapped))
 
 
-def written_by_us(path: Path, found: Any) -> dict[str, Any]:
-    """The content of a file of `save`, or CheckpointError."""
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        kind = some(found) if isinstance(found, dict) else type(found).__name__
+def parsed(path: Path, content: Any) -> tuple[Metadata, dict[str, Any]]:
+    """The content of a file of `save`, also of the former format; CheckpointError for another."""
+    if isinstance(content, dict) and content.get("format") == FORMAT - 1 and "about" in content:
+        content = upgraded(content)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        kind = shortened(content) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} was not written by avnb (format {FORMAT}); it holds {kind}")
-    return found
+    return Metadata(**content["metadata"]), content
 
 
-def differences(has: dict[Any, Any], wants: dict[Any, Any], prefix: str = "") -> list[str]:
+# Values that format 2 had under other names.
+FORMER_NAMES = dict(
+    picture_seconds="video_seconds",
+    picture_fps="video_fps",
+    sound_seconds="audio_seconds",
+    sound_hz="audio_hz",
+    missing_sound="missing_audio",
+    flip_share="flip_prob",
+    mask_share="mask_max_fraction",
+    audio_rest_share="audio_rest_prob",
+    apart_seconds_min="second_view_min_seconds",
+    apart_seconds_max="second_view_max_seconds",
+    lr_factor="lr_decay_factor",
+    first_fall="first_decay",
+    second_fall="second_decay",
+    third_fall="third_decay",
+)
+
+
+def upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of format 2 as it would be written now."""
+    about = content["about"]
+    kind = "pretraining" if "run" in about else "finetuning"
+    values = about["run"] if kind == "pretraining" else about["finetune"]
+    config = {FORMER_NAMES.get(name, name): value for name, value in values.items()}
+    if config["sync_batch_norm"] == "vicreg":
+        config["sync_batch_norm"] = "method"
+    start = about.get("start")
+    metadata = Metadata(
+        kind=kind,
+        config=config,
+        data=about["data"],
+        data_set=about["data_set"],
+        videos=about["videos"],
+        classes=about["classes"],
+        without_audio=about.get("without_sound", about.get("without_audio")),
+        mel_statistics=about.get("bands", about.get("mel_statistics")),
+        encoder=start and {**start, "backbone": "r2plus1d_18"},
+    )
+    return {**content, "format": FORMAT, "metadata": asdict(metadata), "model": content["method"]}
+
+
+def differences(has: Mapping[Any, Any], wants: Mapping[Any, Any], prefix: str = "") -> list[str]:
     """Lines that say in which values two runs differ, inside lists as well."""
     lines = []
     for name in sorted(has.keys() | wants.keys()):
@@ -121,11 +128,113 @@ def differences(has: dict[Any, Any], wants: dict[Any, Any], prefix: str = "") ->
     return lines
 
 
-def check_same(path: Path, has: dict[str, Any], wants: dict[str, Any]) -> None:
+def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
     """Raise CheckpointError, with the differences, unless the same run wrote the file."""
-    if lines := differences(identity(has), identity(wants)):
+    if lines := differences(identity(asdict(has)), identity(asdict(wants))):
         more = [f"  and {len(lines) - 8} other values"] if len(lines) > 8 else []
         raise CheckpointError(
             "\n".join([f"{path} was written by another run.", *lines[:8], *more])
             + "\nGive this run its own folder, or delete that file to start again."
         )
+
+
+# ---- for evaluation -----------------------------------------------------------------------------
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """What a checkpoint, ours or a released one, says of its pre-training; no network is built.
+
+    Of a released one's run, what is not in the file is None.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        CheckpointError: when it is neither, or one of fine-tuning.
+    """
+    path = Path(path)
+    content = torch_file.read(path, mapped=True)
+    if released.is_released(content):
+        return released_metadata(released.released_method(path, content))
+    metadata, _ = parsed(path, content)
+    if metadata.kind != "pretraining":
+        raise CheckpointError(
+            f"{path} is a classifier, fine-tuned on {metadata.data_set}, not a checkpoint of "
+            "pre-training"
+        )
+    return metadata
+
+
+def released_metadata(method: str) -> Metadata:
+    """What is known of a released run: the thesis's values, but none of its statistics."""
+    config = Pretrain.from_flat(method=method, peak=0.95).flat()
+    return Metadata(
+        kind="pretraining", config=config, data=None, data_set="vggsound", videos=50_000, classes=[]
+    )
+
+
+def check_backbone(path: Path, named: str, allowed: str) -> None:
+    """Raise CheckpointError for a file that names code which the user did not name as well."""
+    if named not in VIDEO_BACKBONES and named != resolved_spec(allowed):
+        raise CheckpointError(
+            f"{path} has a video encoder of its own, {named!r}, whose code is not run on a file's "
+            f'word: name it as a value of the run, {{"backbone": "{named}"}}'
+        )
+
+
+def load_encoders(
+    path: str | Path, *, backbone: str = ""
+) -> tuple[VideoEncoder, AudioEncoder, Metadata]:
+    """Both encoders, frozen in evaluation mode, and what the run was.
+
+    From a checkpoint of this package or from a released one.
+
+    Args:
+        path: the file.
+        backbone: a video encoder of the user's own that the file may name. A file's word alone
+            does not make its code run.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        CheckpointError: when it is neither, or names other code.
+    """
+    path = Path(path)
+    metadata, content = read_metadata(path), torch_file.read(path)
+    if released.is_released(content):
+        return *released.released_encoders(path, content), metadata
+    config, (_, content) = metadata.pretrain, parsed(path, content)
+    check_backbone(path, config.backbone, backbone)
+    with torch.random.fork_rng():  # their initial weights are drawn, and replaced
+        video = build_video_encoder(config.backbone, config.width)
+        audio = AudioEncoder(config.width)
+    both = nn.ModuleDict({"video_encoder": video, "audio_encoder": audio})
+    prefixes = tuple(f"{name}." for name in both)
+    both.load_state_dict({k: v for k, v in content["model"].items() if k.startswith(prefixes)})
+    both.eval().requires_grad_(False)
+    return video, audio, metadata
+
+
+def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
+    """The encoders of a checkpoint that the thesis's author published, frozen, to evaluate.
+
+    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out.
+    No code in the file is run.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        CheckpointError: when it is something else; it says what, and which tensors do not fit.
+    """
+    path = Path(path)
+    return released.released_encoders(path, torch_file.read(path))
+
+
+def own_encoder(name: str) -> VideoEncoder:
+    """A video encoder of the user's own, frozen; what it draws is drawn from seed 0.
+
+    Raises:
+        ValueError: for a name of VIDEO_BACKBONES, whose weights are in a checkpoint.
+    """
+    if name in VIDEO_BACKBONES:
+        raise ValueError(f"{name!r} takes a checkpoint: only code of your own is used without one")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = build_video_encoder(name, 0)
+    return encoder.eval().requires_grad_(False)

@@ -7,33 +7,31 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from avnb.config import Pretrain
 from avnb.data.batch_plan import steps_per_epoch
-from avnb.data.manifest import Manifest
-from avnb.files import write_aside
-from avnb.training.pretraining import Launcher, carry_out, job_of, processes_of
-from avnb.training.slurm import Resources, Slurm, cancel
+from avnb.training import runs, slurm
+from avnb.training.pretraining import PretrainingRun
+from avnb.training.resources import Resources
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run takes on this machine, from a few steps of it."""
+    """What a run takes, from a few steps of it."""
 
     step_seconds: float
     steps: int  # of the whole run, at most
-    clips: int  # a step
+    clips: int  # per step
     checkpoint_bytes: int
     free_bytes: int  # on the disk of the runs
     processes: int
 
     @property
     def hours(self) -> float:
-        """Of the whole run."""
+        """Hours of the whole run."""
         return self.step_seconds * self.steps / 3600
 
     @property
     def clips_per_second(self) -> float:
-        """Over all processes."""
+        """Clips per second over all processes."""
         return self.clips / self.step_seconds
 
     @property
@@ -49,46 +47,35 @@ class Cost:
         )
 
 
-def measure(
-    run: Pretrain,
-    manifest: Manifest,
-    runs: Path,
-    *,
-    processes: int = 0,
-    workers: int = 0,
-    launcher: Launcher = "local",
-    nodes: int = 1,
-    slurm: Slurm | None = None,
-    steps: int = 20,
-) -> Cost:
-    """Train for some steps in a folder that is thrown away, as `pretrain` would, and measure.
+def measure(run: PretrainingRun, resources: Resources | None = None, *, steps: int = 20) -> Cost:
+    """Train for some steps in a temporary folder, as `runs.train` would, and measure.
 
     The first quarter of the steps is not counted: files are opened, kernels chosen.
 
     Raises:
-        LaunchError, ValueError: as `pretrain`.
+        LaunchError, ValueError: as `runs.train`.
     """
-    slurm = slurm or Slurm()
-    slurm = dataclasses.replace(slurm, minutes=min(slurm.minutes, 30))  # waits less in the queue
-    processes = processes_of(processes, run.optim.shards, launcher, nodes, slurm)
-    cast = Resources(processes=processes, nodes=nodes, workers=workers, slurm=slurm)
-    runs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="cost-", dir=runs) as name:
-        folder = Path(name)
-        job = job_of(run, manifest, processes, workers)
-        whole = steps_per_epoch(job["about"]["videos"], run) * run.optim.epochs
-        write_aside(folder / "job.json", json.dumps({**job, "steps": min(steps, whole)}))
+    resources, all_runs = resources or Resources(), run.folder.parent
+    short = dataclasses.replace(resources.slurm, minutes=min(resources.slurm.minutes, 30))
+    resources = dataclasses.replace(resources, slurm=short)  # it waits less in the queue
+    resources = resources.resolved(run.config.optim.shards)
+    all_runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cost-", dir=all_runs) as name:
+        folder, job = Path(name), run.job(resources)
+        videos = job["metadata"].videos
+        whole = steps_per_epoch(videos, run.config) * run.config.optim.epochs
+        runs.write_job(folder, {**job, "steps": min(steps, whole)})
         try:
-            carry_out([folder], cast, launcher, f"measuring {run.method}")
+            runs.launch([folder], resources, f"measuring {run.method}")
         finally:
-            cancel(folder)  # who is interrupted cannot return to what is thrown away
-        seconds = json.loads((folder / "pace.json").read_text())["step_seconds"]
+            slurm.cancel(folder)  # nobody can return to a temporary folder
+        seconds = json.loads((folder / "speed.json").read_text())["step_seconds"]
         size = (folder / "last.pt").stat().st_size
     return Cost(
         step_seconds=seconds,
         steps=whole,
-        clips=run.optim.batch,
+        clips=run.config.optim.batch,
         checkpoint_bytes=size,
-        processes=processes,
-        free_bytes=shutil.disk_usage(runs).free,
+        free_bytes=shutil.disk_usage(all_runs).free,
+        processes=resources.processes,
     )

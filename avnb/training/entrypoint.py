@@ -1,22 +1,26 @@
 """One process of a job: what `python -m avnb train` runs, and each task of a cluster's job."""
 
+import importlib
 import json
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from avnb.training import finetuning, trainer
+from avnb.distributed import process_group
 
-KINDS = {"pretrain": trainer.pretraining, "finetune": finetuning.finetuning}
+KINDS = ("pretraining", "finetuning")  # each a module with `train_process(folder, job, device)`
 
 
 @record
 def main(*folders: Path) -> None:
     """Do what `job.json` in each folder says, one after the other; started by torchrun, or alone.
 
-    Several share one start: importing torch and finding each other costs seconds.
+    Several folders share one start: importing torch and forming the process group costs seconds.
     """
-    with trainer.process_group() as device:
+    with process_group() as device:
         for folder in folders:
             job = json.loads((folder / "job.json").read_text())
-            KINDS[job.get("kind", "pretrain")](folder, job, device)
+            kind = job["metadata"]["kind"]
+            if kind not in KINDS:
+                raise ValueError(f"{folder / 'job.json'} is a job of kind {kind!r}, not {KINDS}")
+            importlib.import_module(f"avnb.training.{kind}").train_process(folder, job, device)

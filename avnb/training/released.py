@@ -1,4 +1,4 @@
-"""Checkpoints that the thesis's author released."""
+"""Checkpoints that the thesis's author released: their layout, and the encoders in them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,43 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avnb.config import Pretrain
 from avnb.models.encoders import AudioEncoder, VideoEncoder
-from avnb.models.methods import Method, build
-from avnb.training.checkpoint import CheckpointError, read, some, written_by_us
-
-
-def encoders(path: Path) -> tuple[VideoEncoder, AudioEncoder, dict[str, Any]]:
-    """Both encoders, frozen in evaluation mode, and what the run was.
-
-    From a checkpoint of this package or from a released one. Of the latter's run, what is not in
-    the file is None: the digest of its data and its statistics of the mel bands (`bands`).
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is neither.
-    """
-    found = read(path)
-    if not (isinstance(found, dict) and "format" in found):
-        video, audio, name = released(path, found)
-        return video, audio, about_released(name)
-    found = written_by_us(path, found)
-    if "run" not in found["about"]:
-        raise CheckpointError(
-            f"{path} is a classifier, fine-tuned on {found['about'].get('data_set')}, not a "
-            "checkpoint of pre-training"
-        )
-    run = Pretrain.from_flat(**found["about"]["run"])
-    metadata = found["about"]
-    method: Method = build(run, metadata["videos"], len(metadata["classes"]))
-    method.load_state_dict(found["method"])
-    method.eval().requires_grad_(False)
-    return method.video_encoder, method.audio_encoder, metadata
-
+from avnb.training.torch_file import CheckpointError, shortened
 
 LAYOUT = ("epoch", "model", "optimizer", "train_criterion")
-
-
+LINEAR = ("weight", "bias")
+NORM = (*LINEAR, "running_mean", "running_var", "num_batches_tracked")
+# Our name of a layer in a residual block -> the released one.
 BLOCK = {
     "first.0": "spatial_conv1",
     "first.1": "spatial_bn1",
@@ -55,17 +25,8 @@ BLOCK = {
     "norm2": "out_bn",
     "skip": "res_conv",
 }
-
-
-LINEAR = ("weight", "bias")
-
-
-NORM = (*LINEAR, "running_mean", "running_var", "num_batches_tracked")
-
-
-HEADS: dict[
-    str, tuple[str, dict[int, tuple[str, ...]]]
-] = {  # by method: the head's name and the tensors of its layers
+# By method: the head's name and the tensors of its layers.
+HEADS: dict[str, tuple[str, dict[int, tuple[str, ...]]]] = {
     "xid": ("proj.projection", {0: LINEAR, 2: LINEAR, 4: LINEAR}),
     "vicreg_av": ("exp.expansion", {0: LINEAR, 1: NORM, 3: LINEAR, 4: NORM, 6: LINEAR}),
 }
@@ -84,8 +45,8 @@ def released_key(name: str) -> str:
         stage, block, *layer = inner
         inner = [f"conv{int(stage) + 2}x", block, BLOCK[".".join(layer)]]
     else:
-        stage, layer_number, kind = inner
-        inner = [f"block{int(stage) + 1}", f"{('conv', 'bn')[int(kind)]}{int(layer_number) + 1}"]
+        stage, number, kind = inner
+        inner = [f"block{int(stage) + 1}", f"{('conv', 'bn')[int(kind)]}{int(number) + 1}"]
     return ".".join([f"{side}_model", *inner, tensor])
 
 
@@ -100,85 +61,90 @@ def head_keys(method: str) -> list[str]:
     ]
 
 
-def faults(model: Mapping[str, Any], wants: Mapping[str, Tensor], heads: list[str]) -> list[str]:
-    """Lines that say where the tensors of a released file differ from what is wanted."""
-    every = [*wants, *heads]
-    missing = [name for name in every if name not in model]
-    unexpected = sorted(model.keys() - set(every))
-    wrong = []
-    for name in sorted(wants.keys() & model.keys()):
-        value, shape = model[name], tuple(wants[name].shape)
-        has = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        if has != shape:
-            wrong.append(f"{name} is {has}, expected {shape}")
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
-    return [f"  {len(names)} {kind}: {some(names)}" for kind, names in found.items() if names]
+def is_released(content: Any) -> bool:
+    """Whether a file's content may be a released checkpoint rather than one of ours."""
+    return not (isinstance(content, dict) and "format" in content)
 
 
-def model_of(path: Path, found: Any) -> dict[str, Any]:
-    """The tensors of a released file by name, or CheckpointError that says what it is instead."""
-    if isinstance(found, dict) and isinstance(found.get("model"), dict):
-        return {str(name).removeprefix("module."): value for name, value in found["model"].items()}
-    if isinstance(found, dict) and "format" in found and "method" in found:
+def tensors_of(path: Path, content: Any) -> dict[str, Any]:
+    """The tensors of a released file by name.
+
+    Raises:
+        CheckpointError: when the content is something else; it says what.
+    """
+    if not is_released(content) and content.keys() & {"metadata", "about"}:
         raise CheckpointError(
             f"{path} is a checkpoint of avnb, not one released with the thesis; "
-            "`checkpoint.encoders` reads both"
+            "`checkpoint.load_encoders` reads both"
         )
-    if isinstance(found, dict) and found and all(isinstance(v, Tensor) for v in found.values()):
-        kind = f"a bare state dict, as torchvision's weights are, with {some(found)}"
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        return {str(k).removeprefix("module."): v for k, v in content["model"].items()}
+    if (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(v, Tensor) for v in content.values())
+    ):
+        kind = f"a bare state dict, as torchvision's weights are, with {shortened(content)}"
     else:
-        names = f" of {some(found)}" if isinstance(found, dict) else ""
-        kind = f"a {type(found).__name__}{names}"
+        names = f" of {shortened(content)}" if isinstance(content, dict) else ""
+        kind = f"a {type(content).__name__}{names}"
     raise CheckpointError(
         f"{path} is neither a checkpoint of avnb nor one released with the thesis, but {kind}\n"
         f"  a released one: a dict of {list(LAYOUT)}, of which `model` holds tensors by name"
     )
 
 
-def released(path: Path, found: Any) -> tuple[VideoEncoder, AudioEncoder, str]:
-    """Encoders and method of a released file's content, or CheckpointError."""
-    model = model_of(path, found)
-    held = [m for m, (head, _) in HEADS.items() if any(f"_{head}." in name for name in model)]
-    with torch.random.fork_rng():  # their first weights are drawn, and replaced
-        video, audio = VideoEncoder(), AudioEncoder()
-    both = nn.ModuleDict({"video_encoder": video, "audio_encoder": audio})
-    ours = both.state_dict()
-    wants = {released_key(name): value for name, value in ours.items()}
-    lines = faults(model, wants, [key for method in held for key in head_keys(method)])
-    if len(held) != 1:
-        names = [f"video_{head}" for head, _ in HEADS.values()]
-        lines.append(f"  expected the heads of one method, {' or '.join(names)}; found {held}")
-    if lines:
+def released_methods(tensors: Mapping[str, Any]) -> list[str]:
+    """The methods whose heads are among the tensors; a released file has exactly one."""
+    return [m for m, (head, _) in HEADS.items() if any(f"_{head}." in name for name in tensors)]
+
+
+def mismatches(tensors: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
+    """Lines that say where the tensors of a released file differ from what is expected."""
+    methods = released_methods(tensors)
+    every = [*expected, *(key for method in methods for key in head_keys(method))]
+    wrong_shape = []
+    for name in sorted(expected.keys() & tensors.keys()):
+        value, shape = tensors[name], tuple(expected[name].shape)
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if found != shape:
+            wrong_shape.append(f"{name} is {found}, expected {shape}")
+    kinds = {
+        "missing": [name for name in every if name not in tensors],
+        "unexpected": sorted(tensors.keys() - set(every)),
+        "of another shape": wrong_shape,
+    }
+    lines = [f"  {len(names)} {k}: {shortened(names)}" for k, names in kinds.items() if names]
+    if len(methods) != 1:
+        heads = " or ".join(f"video_{head}" for head, _ in HEADS.values())
+        lines.append(f"  expected the heads of one method, {heads}; found {methods}")
+    return lines
+
+
+def released_method(path: Path, content: Any) -> str:
+    """The method that a released file was trained with.
+
+    Raises:
+        CheckpointError: when the content is something else; it says which tensors do not fit.
+    """
+    tensors = tensors_of(path, content)
+    with torch.device("meta"):  # names and shapes alone
+        both = nn.ModuleDict({"video_encoder": VideoEncoder(), "audio_encoder": AudioEncoder()})
+    expected = {released_key(name): value for name, value in both.state_dict().items()}
+    if lines := mismatches(tensors, expected):
         raise CheckpointError(
             "\n".join([f"{path} does not hold the networks released with the thesis:", *lines])
         )
-    both.load_state_dict({name: model[released_key(name)] for name in ours})
+    return released_methods(tensors)[0]
+
+
+def released_encoders(path: Path, content: Any) -> tuple[VideoEncoder, AudioEncoder]:
+    """The frozen encoders in a released file's content, or CheckpointError."""
+    released_method(path, content)
+    tensors = tensors_of(path, content)
+    with torch.random.fork_rng():  # their initial weights are drawn, and replaced
+        video, audio = VideoEncoder(), AudioEncoder()
+    both = nn.ModuleDict({"video_encoder": video, "audio_encoder": audio})
+    both.load_state_dict({name: tensors[released_key(name)] for name in both.state_dict()})
     both.eval().requires_grad_(False)
-    return video, audio, held[0]
-
-
-def load_released(path: Path) -> tuple[VideoEncoder, AudioEncoder]:
-    """The encoders of a checkpoint that the thesis's author published, frozen, to evaluate.
-
-    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left behind.
-    No code in the file is run.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is something else; it says what, and which tensors do not fit.
-    """
-    video, audio, _ = released(path, read(path))
     return video, audio
-
-
-def about_released(method: str) -> dict[str, Any]:
-    """What is known of a released run: the thesis's values, but none of its statistics."""
-    return {
-        "run": Pretrain.from_flat(method=method, peak=0.95).flat(),
-        "data": None,
-        "data_set": "vggsound",
-        "videos": 50_000,
-        "without_audio": None,
-        "classes": [],
-        "mel_statistics": None,
-    }

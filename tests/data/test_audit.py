@@ -61,6 +61,7 @@ def gone(pid):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
 def test_a_killed_audit_goes_on_where_it_was(hmdb, world, tmp_path, looked_at):
     entries = listing("hmdb51", hmdb).entries
@@ -133,8 +134,8 @@ def test_folds_share_what_was_decoded(hmdb, tmp_path, looked_at):
 def test_a_folder_that_vanishes_is_one_clear_error(hmdb, tmp_path, monkeypatch):
     found, away, out = listing("hmdb51", hmdb), tmp_path / "away", tmp_path / "out"
     with monkeypatch.context() as patch:  # moved as soon as the audit has noted sizes and dates
-        patch.setattr("avnb.data.audit.remembered", lambda *_: hmdb.rename(away) and {})
-        with pytest.raises(FileNotFoundError, match=r"a folder moved.*\n.*the same call goes on"):
+        patch.setattr("avnb.data.audit.read_diary", lambda *_: hmdb.rename(away) and {})
+        with pytest.raises(FileNotFoundError, match=r"a folder moved.*\n.*the same call resumes"):
             audit(found, out)
     assert not (out / "ledger.csv").exists() and not lines(out / "decoded.jsonl")
     away.rename(hmdb)
@@ -155,8 +156,8 @@ def test_a_long_list_is_handed_out_little_by_little():
     results = files.in_parallel(abs, items, workers=1, title="numbers")
     number, value = next(results)
     results.close()
-    assert number == value < files.AHEAD
-    assert items.taken <= files.AHEAD
+    assert number == value < files.ITEMS_AHEAD
+    assert items.taken <= files.ITEMS_AHEAD
 
 
 def test_a_worker_that_dies_is_an_error_that_names_what_it_was_at():

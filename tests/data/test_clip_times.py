@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from avnb.config import Clip
 from avnb.data import clip_times
+
+CLIP = Clip(video_seconds=1, audio_seconds=2, max_offset_seconds=0.5)
 
 
 def rng():
@@ -23,24 +26,23 @@ def test_a_clip_longer_than_the_video_starts_at_its_beginning():
     assert clip_times.uniform_starts(0.3, 1, 3).tolist() == [0, 0, 0]
 
 
-def test_sound_starts_near_the_picture_and_fits():
-    pictures = clip_times.random_starts(10, clip_times.room(1, 2, 0.5), 5000, rng())
-    assert pictures.max() > 8.49
-    waveforms = clip_times.audio_starts(pictures, 10, 2, 0.5, np.random.default_rng(1))
-    assert waveforms.min() >= 0 and waveforms.max() <= 8
-    gap = waveforms - pictures
+def test_audio_starts_near_the_frames_and_fits():
+    starts = clip_times.random_starts(10, clip_times.required_seconds(CLIP), 5000, rng())
+    assert starts.max() > 8.49
+    audio = clip_times.audio_starts(starts, 10, CLIP, np.random.default_rng(1))
+    assert audio.min() >= 0 and audio.max() <= 8
+    gap = audio - starts
     assert abs(gap).max() <= 0.5
-    inside = gap[(pictures > 0.5) & (pictures < 7.5)]
+    inside = gap[(starts > 0.5) & (starts < 7.5)]
     assert abs(inside.mean()) < 0.02 and inside.std() > 0.25
 
 
-def test_frames_are_evenly_spaced_and_a_short_video_is_seen_over_again():
-    np.testing.assert_allclose(
-        clip_times.frame_times(np.array([2.0]), 4, 16, 10)[0], 2 + np.arange(4) / 16
-    )
-    np.testing.assert_allclose(
-        clip_times.frame_times(np.array([0.0]), 4, 4, 0.5)[0], [0, 0.25, 0, 0.25], atol=1e-9
-    )
+def test_frames_are_evenly_spaced_and_a_short_video_repeats():
+    quarter, second = Clip(video_seconds=0.25, video_fps=16), Clip(video_fps=4)
+    times = clip_times.frame_times(np.array([2.0]), quarter, 10)
+    np.testing.assert_allclose(times[0], 2 + np.arange(4) / 16)
+    times = clip_times.frame_times(np.array([0.0]), second, 0.5)
+    np.testing.assert_allclose(times[0], [0, 0.25, 0, 0.25], atol=1e-9)
 
 
 def test_a_second_clip_never_overlaps_the_first_where_there_is_room():

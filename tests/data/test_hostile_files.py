@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from avnb.data.audit import audit, look_at
+from avnb.data.audit import audit, inspect_file
 from avnb.data.decoding import inspect, read
 from avnb.data.listing import Listing
 from avnb.data.manifest import Entry
@@ -19,7 +19,7 @@ DARK, STEP = 20, 8  # grey level of frame 0, and of each next one above it
 TEN = np.arange(10) / 10
 
 
-def picture(number, width=64, height=48):
+def numbered_image(number, width=64, height=48):
     """Frame `number`: its grey level counts, a red patch marks the upper left corner."""
     pixels = np.full((height, width, 3), DARK + STEP * number, np.uint8)
     pixels[: height // 3, : width // 3] = (250, 30, 30)
@@ -33,10 +33,19 @@ def tones(hertz, seconds, hz):
 
 
 def film(
-    path, *, times=TEN, size=(64, 48), codec="libx264", pixels="yuv420p", rate=10, matrix=None,
-    muxer=None, audio=None, last_seconds=None,
-):  # fmt: skip
-    """Write the frames at the given seconds; `sound` is (waves, hz, layout, codec)."""
+    path,
+    *,
+    times=TEN,
+    size=(64, 48),
+    codec="libx264",
+    pixels="yuv420p",
+    rate=10,
+    matrix=None,
+    muxer=None,
+    audio=None,
+    last_seconds=None,
+):
+    """Write the frames at the given seconds; `audio` is (waves, hz, layout, codec)."""
     with av.open(str(path), "w", options=muxer or {}) as out:
         video = out.add_stream(codec, rate=rate)
         (video.width, video.height), video.pix_fmt = size, pixels
@@ -51,7 +60,7 @@ def film(
             stream = out.add_stream(name, rate=hz, layout=layout)
         packets = []
         for i, at in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(i, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_image(i, *size), format="rgb24")
             frame.pts, frame.time_base = round(float(at) * 1000), MILLI
             packets += video.encode(frame)
         packets += video.encode()
@@ -60,11 +69,11 @@ def film(
             last.duration = round(last_seconds / last.time_base)
         out.mux(packets)
         if stream is not None:
-            write_sound(out, stream, waves, hz, layout)
+            write_audio(out, stream, waves, hz, layout)
     return path
 
 
-def write_sound(out, audio, waves, hz, layout):
+def write_audio(out, audio, waves, hz, layout):
     frame = av.AudioFrame.from_ndarray(waves, format="fltp", layout=layout)
     frame.sample_rate, frame.pts, frame.time_base = hz, 0, Fraction(1, hz)
     kind = av.AudioResampler(format=audio.codec_context.format.name, layout=layout, rate=hz)
@@ -87,12 +96,18 @@ def count(frame):
 
 
 def hear(path, seconds):
-    """The sound from the start of the picture, [samples]."""
+    """The audio from the first frame on, [samples]."""
     found = inspect(path)
     audio = read(
-        path, np.zeros(1), lambda *_: None, seconds=found.seconds, start=found.start,
-        audio_starts=np.zeros(1), samples=round(seconds * HZ), hz=HZ,
-    )  # fmt: skip
+        path,
+        np.zeros(1),
+        lambda *_: None,
+        seconds=found.seconds,
+        start=found.start,
+        audio_starts=np.zeros(1),
+        samples=round(seconds * HZ),
+        hz=HZ,
+    )
     return audio[0]
 
 
@@ -102,7 +117,7 @@ def strength(audio, hertz):
     return 2 * abs(np.mean(audio * np.exp(-2j * np.pi * hertz * t)))
 
 
-# ---- pictures ---------------------------------------------------------------------------------
+# ---- frames -----------------------------------------------------------------------------------
 
 AVI = {"codec": "mpeg4", "rate": 10}
 WRAP = str(2**33 / 90_000 - 0.5)  # half a second before the clock of a TV stream starts anew
@@ -117,8 +132,8 @@ KINDS = {
     "one a second.mp4": {"times": np.arange(5), "rate": 1},
     "variable rate.mp4": {"times": [0, 0.1, 0.15, 0.5, 0.52, 1.5, 1.6]},
     "variable rate.mkv": {"times": [0, 0.04, 0.08, 0.9, 1.0, 1.01]},
-    "late picture.mp4": {"times": 1.5 + TEN, "audio": (tones([440], 3, HZ), HZ, "mono", "aac")},
-    "late picture.mkv": {"times": 1.5 + TEN},
+    "late frames.mp4": {"times": 1.5 + TEN, "audio": (tones([440], 3, HZ), HZ, "mono", "aac")},
+    "late frames.mkv": {"times": 1.5 + TEN},
     "no duration.mkv": {"muxer": {"live": "1"}},
     "in fragments.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
     "broadcast.ts": {},
@@ -186,7 +201,7 @@ def test_a_size_that_changes_on_the_way_is_seen_in_the_first_one(tmp_path):
     assert {f.shape for f in frames} == {(48, 64, 3)} == {(found.height, found.width, 3)}
 
 
-# ---- sound ------------------------------------------------------------------------------------
+# ---- audio ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -223,7 +238,7 @@ def test_surround_sound_is_mixed_in_the_usual_shares(tmp_path):
     assert 0.1 < heard["FC"] < 0.6
 
 
-def test_sound_before_a_late_picture_is_left_out(tmp_path):
+def test_sound_before_late_frames_is_left_out(tmp_path):
     waves = np.concatenate([tones([400], 1.5, HZ), tones([900], 1.5, HZ)], axis=1)
     path = film(tmp_path / "a.mkv", times=1.5 + TEN, audio=(waves, HZ, "mono", "pcm_s16le"))
     audio = hear(path, 1.0)
@@ -246,16 +261,22 @@ def unreadable(folder):
     (folder / "no decoder.avi").write_bytes(avi.replace(b"FMP4", b"ZZZZ"))
     header_alone(folder / "no frames.avi")
     film(folder / "no clock.h264")
-    sound_alone(folder / "sound alone.m4a", cover=False)
-    sound_alone(folder / "music with a cover.m4a", cover=True)
+    audio_alone(folder / "sound alone.m4a", cover=False)
+    audio_alone(folder / "music with a cover.m4a", cover=True)
     (folder / "secret.mp4").symlink_to(folder / "went away.mp4")
     return {
-        "nothing.mp4": "Invalid data", "text.mp4": "Invalid data", "zeros.mp4": "Invalid data",
-        "a folder.mp4": "Is a directory", "cut.mp4": "Invalid data",
-        "no decoder.avi": "no decoder", "no frames.avi": "no picture",
-        "no clock.h264": "no time stamps", "sound alone.m4a": "no video stream",
-        "music with a cover.m4a": "no video stream", "secret.mp4": "No such file",
-    }  # fmt: skip
+        "nothing.mp4": "Invalid data",
+        "text.mp4": "Invalid data",
+        "zeros.mp4": "Invalid data",
+        "a folder.mp4": "Is a directory",
+        "cut.mp4": "Invalid data",
+        "no decoder.avi": "no decoder",
+        "no frames.avi": "no frame",
+        "no clock.h264": "no time stamps",
+        "sound alone.m4a": "no video stream",
+        "music with a cover.m4a": "no video stream",
+        "secret.mp4": "No such file",
+    }
 
 
 def header_alone(path):
@@ -265,7 +286,7 @@ def header_alone(path):
         out.start_encoding()
 
 
-def sound_alone(path, *, cover):
+def audio_alone(path, *, cover):
     with av.open(str(path), "w", format="mp4") as out:
         if cover:
             image = out.add_stream("mjpeg", rate=1)
@@ -273,10 +294,10 @@ def sound_alone(path, *, cover):
             image.disposition = Disposition.attached_pic
         audio = out.add_stream("aac", rate=HZ, layout="mono")
         if cover:
-            frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_image(0), format="rgb24")
             out.mux(image.encode(frame.reformat(format="yuvj420p")))
             out.mux(image.encode())
-        write_sound(out, audio, tones([440], 1.0, HZ), HZ, "mono")
+        write_audio(out, audio, tones([440], 1.0, HZ), HZ, "mono")
 
 
 def test_the_ledger_gives_the_reason_of_every_file_that_cannot_be_read(tmp_path):
@@ -311,7 +332,7 @@ def test_an_mp4_cut_off_anywhere_is_read_or_says_why_not(tmp_path, make):
     lengths = []
     for share in (0.01, 0.2, 0.5, 0.6, 0.7, 0.8, 0.95, 0.999):
         cut.write_bytes(whole[: int(share * len(whole))])
-        found = look_at(tmp_path, "cut.mp4")
+        found = inspect_file(tmp_path, "cut.mp4")
         if isinstance(found, str):
             assert found
             continue

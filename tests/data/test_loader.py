@@ -88,6 +88,7 @@ def test_a_clip_is_the_same_whichever_others_are_read_with_it(clips):
     assert torch.equal(alone.params.masks[0], both.params.masks[1])
 
 
+@pytest.mark.slow
 def test_workers_send_what_the_process_itself_would_read(clips):
     items = [(0, i, (0, 1)) for i in range(6)]
     here = list(ClipLoader(clips, items, workers=0))
@@ -95,6 +96,7 @@ def test_workers_send_what_the_process_itself_would_read(clips):
     assert all(same(a, b) for a, b in zip(here, there, strict=True))
 
 
+@pytest.mark.slow
 def test_planned_batches_hold_the_planned_clips(clips, smoke):
     steps = steps_per_epoch(len(clips), smoke)
     done = steps - 2  # interrupted in the middle of an epoch
@@ -102,7 +104,7 @@ def test_planned_batches_hold_the_planned_clips(clips, smoke):
         plan, left = epoch_plan(len(clips), smoke, epoch), steps - 2 if epoch == 0 else 0
         for step, (rows, batch) in enumerate(zip(plan[left:], dealt, strict=True), left):
             assert batch.step == epoch * len(plan) + step
-            assert batch.video.tolist() == [v for v, _ in rows]
+            assert batch.video_index.tolist() == [v for v, _ in rows]
             video, clip = rows[0]
             whole = clips.whole(video, epoch)
             assert torch.equal(batch.frames[0], whole.frames[clip])
@@ -111,7 +113,5 @@ def test_planned_batches_hold_the_planned_clips(clips, smoke):
 
 def test_a_batch_whose_parts_do_not_fit_is_refused():
     with pytest.raises(ValueError, match="a batch of"):
-        Batch(
-            frames=torch.zeros(2, 3, 1, 4, 4), audio=torch.zeros(3, 0),
-            video=torch.zeros(2), label=torch.zeros(2),
-        )  # fmt: skip
+        two, frames = torch.zeros(2), torch.zeros(2, 3, 1, 4, 4)
+        Batch(frames=frames, audio=torch.zeros(3, 0), video_index=two, label=two)

@@ -73,7 +73,7 @@ def test_the_same_seed_makes_the_same_bytes(tmp_path, path):
     scene = Scene(path=path, thing="bell", motion="swinging", seed=5, look_seed=7)
     made = set()
     for i in range(6):  # encoders with threads differ once in a while only
-        world.film(tmp_path / str(i), scene)
+        world.render(tmp_path / str(i), scene)
         made.add((tmp_path / str(i) / path).read_bytes())
     assert len(made) == 1
 
@@ -112,6 +112,7 @@ def accuracy_of_a_linear_classifier(x, y, classes):
     return np.mean((x[half:] @ weights).argmax(1) == y[half:])
 
 
+@pytest.mark.slow
 def test_mean_colour_and_mean_loudness_do_not_give_the_class_away():
     pairs = list(world.VGGSOUND.values())
     each = 40

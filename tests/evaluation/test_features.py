@@ -11,15 +11,20 @@ import torch
 from avnb.config import Pretrain
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
-from avnb.evaluation import encoder_source, feature_store, features, retrieval
-from avnb.evaluation.features import Frozen
+from avnb.evaluation import feature_store, features, finetuned, retrieval
+from avnb.evaluation.encoder_source import encoder_sources, source_of_file, untrained_source
+from avnb.evaluation.features import FrozenEncoders
+from avnb.models.methods import build_method
 from avnb.profiles import PROFILES
 from avnb.protocols import Evaluation
+from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
-from avnb.training.finetuning import finetuning
+from avnb.training.pretraining import describe
 from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
 from tests.job_features import SAMPLING, extracted, some
+
+SMALL = Pretrain.from_flat(method="xid", mels=16, audio_seconds=0.5, frame_px=16, video_fps=8)
 
 
 def run_job(*arguments):
@@ -29,11 +34,9 @@ def run_job(*arguments):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Encoders of different widths that nobody has trained."""
-    runs = tmp_path_factory.mktemp("runs")
-    small = Pretrain.from_flat(method="xid", mels=16, audio_seconds=0.5, frame_px=16, video_fps=8)
-    made = [encoder_source.untrained(with_values(small, width=w), runs) for w in (2, 4)]
-    return [one.checkpoint for one in made]
+    """Untrained encoders of different widths."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [untrained_source(with_values(SMALL, width=width), folder) for width in (2, 4)]
 
 
 def files(cache):
@@ -47,11 +50,12 @@ def whole(two, manifests, tmp_path_factory):
     return cache, extracted(two, manifests / "ucf101", cache)
 
 
+@pytest.mark.slow
 def test_features_of_a_killed_extraction_are_those_of_one_that_was_not(
     two, manifests, whole, tmp_path
 ):
     where = manifests / "ucf101"
-    job = run_job("killed", where, tmp_path, *two)
+    job = run_job("killed", where, tmp_path, *(source.checkpoint for source in two))
     assert job.returncode == -signal.SIGKILL, job.stderr
     counts = sorted(int(note.read_text()) for note in tmp_path.rglob("done.txt"))
     assert counts == [9, 12] and not list(tmp_path.rglob("made.json"))  # the second was torn
@@ -91,10 +95,10 @@ def test_an_interrupt_loses_no_block(two, manifests, whole, tmp_path, monkeypatc
 
 def test_each_encoder_gives_what_it_gives_alone(two, manifests, whole, tmp_path):
     train = some(manifests / "ucf101")
-    for path, found in zip(two, whole[1], strict=True):
-        assert found.video.shape == (len(train), 2, Frozen(path).video_encoder.features)
+    for source, found in zip(two, whole[1], strict=True):
+        assert found.video.shape == (len(train), 2, FrozenEncoders(source).video_encoder.features)
         batch = VideoClips(train, SAMPLING, seed=0).whole(3)
-        frozen = Frozen(path, features.training_part(train))
+        frozen = FrozenEncoders(source, features.training_part(train))
         alone = frozen.encode(batch, audio=True, at_once=1)
         for name in ("video", "audio"):
             torch.testing.assert_close(getattr(found, name)[3], alone[name], rtol=1e-4, atol=1e-5)
@@ -104,6 +108,7 @@ def test_each_encoder_gives_what_it_gives_alone(two, manifests, whole, tmp_path)
     assert not set(whole[0].rglob("*.npy")) ^ {whole[0] / name for name in files(whole[0])}
 
 
+@pytest.mark.slow
 def test_98_mib_of_features_are_written_and_used_in_40(tmp_path):
     job = run_job("narrow", tmp_path / "features")
     assert job.returncode == 0, job.stderr[-2000:]
@@ -112,7 +117,7 @@ def test_98_mib_of_features_are_written_and_used_in_40(tmp_path):
 
 def test_encoding_changes_nothing_in_the_encoders(two, manifests):
     train = some(manifests / "ucf101")
-    frozen = Frozen(two[0], train)
+    frozen = FrozenEncoders(two[0], train)
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     assert any(name.endswith("num_batches_tracked") for name in before)
     for row in range(3):
@@ -127,15 +132,15 @@ def test_a_tensor_that_somebody_took_away_is_written_again(tmp_path):
 
     def write(upto):
         with feature_store.FeatureWriter(tmp_path, 6, {"a": (3,), "b": (0,)}, 2) as growing:
-            submit_or_attach = growing.done
-            for at in range(submit_or_attach, upto, 2):
+            begin = growing.done
+            for at in range(begin, upto, 2):
                 growing.add({name: x[at : at + 2] for name, x in rows.items()})
-        return submit_or_attach, growing
+        return begin, growing
 
     assert write(4)[0] == 0 and write(4)[0] == 4
     (tmp_path / "a.npy").unlink()
-    submit_or_attach, growing = write(6)
-    assert submit_or_attach == 0
+    begin, growing = write(6)
+    assert begin == 0
     growing.finish({})
     assert np.array_equal(np.load(tmp_path / "a.npy"), rows["a"])
     assert np.load(tmp_path / "b.npy").shape == (6, 0)
@@ -150,6 +155,26 @@ def test_unfinished_or_uneven_rows_are_refused(tmp_path):
     assert not feature_store.whole(tmp_path)
 
 
+def test_rows_of_a_writer_that_began_anew_are_not_taken_for_the_former_ones(tmp_path):
+    rows = {"a": torch.rand(4, 3)}
+    with feature_store.FeatureWriter(tmp_path, 4, {"a": (3,)}, 2) as growing:
+        growing.add(rows)
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:40])  # cut off
+    feature_store.FeatureWriter(tmp_path, 4, {"a": (3,)}, 2)  # killed before its first row
+    assert (tmp_path / "a.npy").stat().st_size == 128 + 4 * 3 * 4
+    with feature_store.FeatureWriter(tmp_path, 4, {"a": (3,)}, 2) as growing:
+        assert growing.done == 0
+        growing.add(rows)
+    growing.finish({})
+    assert torch.equal(feature_store.mapped(tmp_path / "a.npy"), rows["a"])
+
+
+def test_a_file_has_its_blocks_from_the_beginning(tmp_path):
+    writer = feature_store.FeatureWriter(str(tmp_path), 1000, {"a": (512,)}, 2)
+    stat = (tmp_path / "a.npy").stat()
+    assert writer.done == 0 and 512 * stat.st_blocks >= stat.st_size >= 4 * 512 * 1000
+
+
 def test_a_disk_without_room_is_noticed_before_anything_is_encoded(tmp_path):
     with pytest.raises(OSError, match=r"GB are still to be written and .* GB are free"):
         feature_store.FeatureWriter(tmp_path, 10**9, {"a": (10**6,)}, 1)
@@ -158,41 +183,56 @@ def test_a_disk_without_room_is_noticed_before_anything_is_encoded(tmp_path):
 # ---- what is evaluated --------------------------------------------------------------------------
 
 
-def test_a_checkpoint_keeps_its_name_wherever_it_lies(two, tmp_path):
+def test_a_checkpoint_keeps_its_name_wherever_it_is(two, tmp_path):
     moved = tmp_path / "mine.pt"
-    moved.write_bytes(two[0].read_bytes())
-    one = encoder_source.given(moved)
-    assert one.name == two[0].parent.name and one.run.method == "random" and one.run.width == 2
+    moved.write_bytes(two[0].checkpoint.read_bytes())
+    source = source_of_file(moved)
+    assert source.name == two[0].name == two[0].checkpoint.parent.name
+    assert (source.method, source.config) == ("random", two[0].config) and source.config.width == 2
     with pytest.raises(FileNotFoundError):
-        encoder_source.given(tmp_path / "none.pt")
+        source_of_file(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        encoder_source.given(tmp_path / "text.pt")
+        source_of_file(tmp_path / "text.pt")
 
 
-def test_a_checkpoint_stands_beside_the_same_encoder_untrained(two, tmp_path):
-    work = Workspace("smoke", tmp_path, {})
-    found = encoder_source.sources(work, "supervised,xid", str(two[1]))
+def test_a_checkpoint_stands_beside_the_same_encoders_untrained(two, vggsound, tmp_path):
+    work = Workspace("smoke", tmp_path, PROFILES["smoke"])
+    found = encoder_sources(work, "random", str(two[1].checkpoint))
     assert list(found) == ["random"]  # it is an untrained one itself
-    assert found["random"].checkpoint == two[1]
+    assert found["random"] == two[1]
+    config, file = with_values(SMALL, width=3), tmp_path / "xid.pt"
+    statistics = ([0.0] * 16, [1.0] * 16)
+    model = build_method(config, len(vggsound), len(vggsound.classes))
+    checkpoint.save(file, describe(config, vggsound, statistics), model)
+    found = encoder_sources(work, "random", f"{file}, {two[0].checkpoint}")
+    assert found == {"random": two[0], "xid": source_of_file(file)}
+    found = encoder_sources(work, "random", str(file))
+    assert list(found) == ["random", "xid"] and found["xid"].checkpoint == file
+    assert found["random"].config == with_values(config, method="random")
+    first = model.video_encoder.state_dict()["stem.0.weight"]
+    assert all(torch.equal(s.load()[0].stem[0].weight, first) for s in found.values())
     with pytest.raises(ValueError, match="did you mean 'xid'"):
-        encoder_source.sources(work, "random,xidd", str(two[1]))
+        encoder_sources(work, "random,xidd", str(file))
 
 
-def test_values_of_the_pre_training_say_which_runs_are_meant(world, tmp_path):
+@pytest.mark.slow
+def test_values_of_the_pre_training_say_which_runs_are_meant(world, manifests, tmp_path):
     work = Workspace("smoke", tmp_path, PROFILES["smoke"])
     data, narrow = str(world / "vggsound"), '{"width": 2}'
-    usual = encoder_source.sources(work, "random", data=data)["random"]
-    other = encoder_source.sources(work, "random", data=data, values=narrow)["random"]
-    assert other.run.width == 2 != usual.run.width and other.name != usual.name
-    assert finetuning.starts(work, "random", values=narrow)["random"].run.width == 2
+    usual = encoder_sources(work, "random", data=data)["random"]
+    other = encoder_sources(work, "random", data=data, values=narrow)["random"]
+    assert other.config.width == 2 != usual.config.width and other.name != usual.name
+    ucf101 = Manifest.load(manifests / "ucf101")
+    run = finetuned.finetuning_runs(work, {"random": other}, ucf101)["random"]
+    assert run.start.width == 2 and run.start.load().features == 16
 
 
-def test_pictures_and_sounds_of_a_video_are_taken_together(two, manifests, tmp_path):
+def test_frames_and_audio_of_a_video_are_taken_together(two, manifests, tmp_path):
     few = some(manifests / "ucf101")
-    few = few.only((*few.videos[:4], *Manifest.load(few.where).split("test").videos[:3]))
+    few = few.only((*few.videos[:5], *Manifest.load(few.where).split("test").videos[:3]))
     config = Evaluation(video_fps=8, video_seconds=0.25, resize_px=20, video_level_clips=2)
-    given = {path.parent.name: encoder_source.given(path) for path in two}
+    given = {source.name: source for source in two}
     both = retrieval.extract_each(given, few, config, tmp_path, workers=0)
     heard = few.with_audio()
     for (test, train), width in zip(both.values(), (16, 32), strict=True):
@@ -200,6 +240,10 @@ def test_pictures_and_sounds_of_a_video_are_taken_together(two, manifests, tmp_p
             shape = (len(heard.split(split)), 2, width)
             assert part.video.shape == part.audio.shape == shape
             assert part.label.tolist() == heard.split(split).labels
-    (name, one) = next(iter(given.items()))
-    again = retrieval.extract_both(one, few, config, tmp_path, workers=0)
+    name = next(iter(given))
+    one = {name: given[name]}
+    again = retrieval.extract_each(one, few, config, tmp_path, workers=0)[name]
     assert torch.equal(again[0].audio, both[name][0].audio)
+    rows, features = retrieval.retrieval_rows(given, few, config, Workspace("smoke", tmp_path, {}))
+    assert set(rows["run"]) == set(given) == features.keys() and len(rows) == 2 * 4 * 2
+    assert set(rows["data"]) == {heard.origin} and set(rows["dataset"]) == {"ucf101"}

@@ -7,22 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from avnb import report
+from avnb import distributed, report
 from avnb.data.manifest import Manifest
-from avnb.evaluation import (
-    batched_probes,
-    concepts,
-    few_shot,
-    probe,
-    results,
-    splits,
-    text_encoders,
-)
+from avnb.evaluation import batched_probes, concepts, few_shot, probe, results, splits
 from avnb.evaluation.batched_probes import Training
 from avnb.evaluation.class_names import class_list
+from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features
-from avnb.evaluation.probe import ProbeFeatures
+from avnb.evaluation.probe_features import ProbeFeatures
 from avnb.protocols import Evaluation
+from avnb.workspace import Workspace
 
 HOW = Evaluation.from_flat(probe_epochs=7, probe_lr=1e-2, probe_batch=8, bootstrap_resamples=50)
 QUICK = Evaluation.from_flat(**{**HOW.flat(), "probe_lr": 0.3})
@@ -31,7 +25,7 @@ QUICK = Evaluation.from_flat(**{**HOW.flat(), "probe_lr": 0.3})
 @pytest.fixture(autouse=True)
 def one_thread():
     """`probe.fit` too: on a busy machine two threads wait for each other at every step."""
-    with batched_probes.one_thread():
+    with distributed.one_thread():
         yield
 
 
@@ -115,7 +109,7 @@ def probe_features(target, seed=0, apart=3.0):
 
 
 def test_draws_are_files_nested_and_of_their_own_classes(target, classes, tmp_path):
-    drawn = few_shot.params(target, classes, tmp_path, percents=(40, 100), seeds=(0, 1))
+    drawn = few_shot.draws(target, classes, tmp_path, percents=(40, 100), seeds=(0, 1))
     assert [(d.seed, d.split) for d in drawn[:4]] == [
         (0, "unseen, 40 %"), (0, "seen, 40 %"), (0, "unseen, 100 %"), (0, "seen, 100 %"),
     ]  # fmt: skip
@@ -133,7 +127,7 @@ def test_draws_are_files_nested_and_of_their_own_classes(target, classes, tmp_pa
 
 def test_labels_are_counted_within_the_part_and_the_test_set_stays_whole(target, classes, tmp_path):
     known = probe_features(target)
-    draw = few_shot.params(target, classes, tmp_path, percents=(40,))[1]
+    draw = few_shot.draws(target, classes, tmp_path, percents=(40,))[1]
     one = few_shot.training(known.train, draw)
     assert one.classes == len(classes["seen"]) and set(one.label.tolist()) == set(range(6))
     train = target.split("train").videos
@@ -145,13 +139,12 @@ def test_labels_are_counted_within_the_part_and_the_test_set_stays_whole(target,
 
 
 def measured(target, classes, folder, **more):
-    drawn = few_shot.params(target, classes, folder, percents=(40, 100), seeds=(3, 4))
+    drawn = few_shot.draws(target, classes, folder, percents=(40, 100), seeds=(3, 4))
     known = {"random": probe_features(target, apart=0.0), "supervised": probe_features(target, 1),
              "xid": probe_features(target, 2)}  # fmt: skip
-    return drawn, known, list(few_shot.measure(
-        known, drawn, QUICK, runs={m: f"{m}-1" for m in known}, data="synthetic:1",
-        dataset="ucf101", profile="smoke",
-    ))  # fmt: skip
+    same = {"data": "synthetic:1", "dataset": "ucf101", "profile": "smoke"}
+    metadata = {m: {"method": m, "run": f"{m}-1", **same} for m in known}
+    return drawn, known, list(few_shot.measure(known, drawn, QUICK, metadata))
 
 
 def test_rows_are_complete_and_say_what_a_probe_alone_says(target, classes, tmp_path):
@@ -175,14 +168,32 @@ def test_rows_are_complete_and_say_what_a_probe_alone_says(target, classes, tmp_
     assert means["random"] < 50 < 80 < means["xid"]
 
 
+def test_one_call_gives_the_rows_of_the_chapter(target, classes, tmp_path, monkeypatch, tiny):
+    features = {"xid": probe_features(target)}
+    monkeypatch.setattr(few_shot, "extract_each", lambda *_: features)
+    sources = {
+        "xid": EncoderSource(
+            method="xid", name="xid-1", config=tiny, checkpoint=tmp_path / "last.pt"
+        )
+    }
+    work = Workspace("smoke", tmp_path, {})
+    same = sources, target, classes, QUICK, work
+    rows = few_shot.few_shot_rows(*same, shares=(40, 100), seeds=2)
+    assert rows.equals(results.read(work.results)) and set(rows["seed"]) == {0, 1}
+    drawn = few_shot.draws(target, classes, tmp_path / "splits", percents=(40, 100), seeds=(0, 1))
+    assert set(rows["split"]) == {draw.split for draw in drawn} and len(rows) == 4 * len(drawn)
+    one = few_shot.few_shot_rows(*same, shares=(100,))
+    assert set(one["seed"]) == {0} and len(results.read(work.results)) == len(rows)
+
+
 def test_an_empty_part_is_an_error_in_words(target, tmp_path):
     with pytest.raises(ValueError, match="unseen part of ucf101 holds no class"):
-        few_shot.params(target, {"unseen": []}, tmp_path)
+        few_shot.draws(target, {"unseen": []}, tmp_path)
     with pytest.raises(ValueError, match="'BallBounce' is unknown; did you mean 'BallBouncing'"):
-        few_shot.params(target, {"seen": ["BallBounce"]}, tmp_path)
+        few_shot.draws(target, {"seen": ["BallBounce"]}, tmp_path)
     gone = target.only(v for v in target.videos if v.label != "BallBouncing")
     with pytest.raises(ValueError, match="no seen class of ucf101 has a training video"):
-        few_shot.params(gone, {"seen": ["BallBouncing"]}, tmp_path)
+        few_shot.draws(gone, {"seen": ["BallBouncing"]}, tmp_path)
     with pytest.raises(ValueError, match=r"no test video belongs to the classes \[77\]"):
         few_shot.of_classes(probe_features(target).clip, torch.tensor([77]))
 
@@ -197,50 +208,67 @@ def test_shares_that_are_no_percentages_are_an_error(text):
 # ---- the synthetic world's names --------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def models():
-    return text_encoders.load("all-MiniLM-L6-v2"), text_encoders.load("wordllama")
+NAMES = Evaluation(text_encoders="all-MiniLM-L6-v2,wordllama")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
-def test_half_of_the_synthetic_classes_are_seen_those_that_mean_the_same(
-    name, models, manifests, tmp_path
-):
+def test_half_of_the_synthetic_classes_are_seen_those_that_mean_the_same(name, manifests, tmp_path):
     both = [Manifest.load(manifests / n) for n in ("vggsound", name)]
-    pair, top = few_shot.known_by_name(*both)
-    assert "own names" in pair.title and not pair.outliers
-    found = few_shot.parts(tmp_path, concepts.match(pair, *models, top=top))
+    matched, found = few_shot.seen_and_unseen(tmp_path, *both, NAMES)
+    assert "own names" in matched.pair.title and not matched.pair.outliers
     assert set(found["seen"]) == {
         "ucf101": {"BallBouncing", "BellRinging", "BoxSpinning", "CrossShaking", "StarPulsing",
                    "WheelRolling"},
         "hmdb51": {"bounce_box", "roll_ball", "shake_cross", "spin_star"},
     }[name]  # fmt: skip
     assert len(found["unseen"]) == len(found["seen"])
+    files = {file.stem: file.read_text().splitlines() for file in tmp_path.rglob("*.txt")}
+    assert files == found and "package wordllama" in matched.reports[1]
 
 
-def test_a_side_without_classes_says_what_to_change(models, manifests, tmp_path):
+def test_a_side_without_classes_says_what_to_change(manifests, tmp_path):
     both = [Manifest.load(manifests / n) for n in ("vggsound", "ucf101")]
     for setting, said in (
-        ({"top": 3}, "no class is unseen at threshold 0.7, top 3; raise the threshold or lower"),
-        ({"threshold": 1.5}, "no class is seen at threshold 1.5, top 1; lower the threshold or"),
+        ({"name_top": 3}, "no class is unseen at threshold 0.7, top 3; raise the threshold or"),
+        ({"name_threshold": 1.0}, "no class is seen at threshold 1, top 1; lower the threshold or"),
     ):
-        pair, top = few_shot.known_by_name(*both, **setting)
+        config = Evaluation.from_flat(**{**NAMES.flat(), **setting})
         with pytest.raises(ValueError, match=said):
-            few_shot.parts(tmp_path, concepts.match(pair, *models, top=top))
+            few_shot.seen_and_unseen(tmp_path, *both, config)
+
+
+def listed(name, classes):
+    """A data set of these classes without videos."""
+    folder = Path("x")
+    return Manifest(name=name, folder=folder, where=folder, classes=classes, videos=(), listed=0)
 
 
 def test_official_names_get_the_thesiss_setting_and_its_outliers_all_or_some_of_them():
     def official(name, count=None):
-        names = class_list(name).names[:count]
-        return Manifest(name=name, folder=Path("x"), where=Path("x"), classes=names, videos=(),
-                        listed=0)  # fmt: skip
+        return listed(name, class_list(name).names[:count])
 
-    pair, top = few_shot.known_by_name(official("vggsound"), official("hmdb51"))
+    pair, top = few_shot.name_pair(official("vggsound"), official("hmdb51"), NAMES)
     assert (pair.threshold, top, len(pair.outliers)) == (0.46, 3, 8)
     assert pair.title == "VGGSound → HMDB-51"
     assert pair == concepts.pairs("", "", concepts.THRESHOLDS, 0.5)[3]
-    pair, _ = few_shot.known_by_name(official("vggsound", 200), official("hmdb51", 10))
+    pair, _ = few_shot.name_pair(official("vggsound", 200), official("hmdb51", 10), NAMES)
     assert pair.outliers == ("cartwheel",) and pair.exclude == {1}
+    pair, top = few_shot.name_pair(official("vggsound"), official("kinetics400"), NAMES)
+    assert (pair.threshold, top, pair.outliers) == (concepts.DEFAULT_THRESHOLD, 3, ())
+
+
+def test_a_data_set_of_ones_own_is_matched_as_other_names_are(tmp_path):
+    own = listed("kitchen", ("frying_eggs", "zebra braying"))
+    official = listed("vggsound", class_list("vggsound").names)
+    for pretraining, seen in (
+        (official, "zebra braying"),
+        (listed("eggs", ("eggs frying",)), "frying_eggs"),
+    ):
+        matched, parts = few_shot.seen_and_unseen(tmp_path, pretraining, own, NAMES)
+        assert matched.pair.title.endswith(", own names → kitchen, own names")
+        assert (matched.pair.threshold, matched.top, matched.pair.outliers) == (0.7, 1, ())
+        assert parts["seen"] == [seen]
 
 
 # ---- over seeds, figures, words ---------------------------------------------------------------
@@ -336,7 +364,7 @@ def test_words_follow_the_intervals(ours, published):
     more = differences.assign(
         low=differences["low"].where(differences["part"] == "seen", 40), high=99
     ).assign(high=lambda t: t["high"].where(t["part"] == "unseen", 20))
-    assert "gains more where" in report.describe_unseen(more)
+    assert "gains more on classes" in report.describe_unseen(more)
     said = report.describe_halves(means, theirs)
     assert "in the thesis 46.95 % on the unseen classes and 20.85 % on the seen ones" in said
     table = report.few_shot_table(means, theirs)

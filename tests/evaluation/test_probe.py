@@ -4,14 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from avnb.config import parse_methods
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
-from avnb.evaluation import encoder_source, features, probe, results
+from avnb.evaluation import features, probe, results
+from avnb.evaluation.encoder_source import EncoderSource, untrained_source
 from avnb.evaluation.features import Features
-from avnb.evaluation.probe import Probe, ProbeFeatures, clip_level, top_k, video_level
+from avnb.evaluation.probe import Probe, clip_level, top_k, video_level
+from avnb.evaluation.probe_features import ProbeFeatures
+from avnb.models.methods import parse_methods
 from avnb.profiles import PROFILES
 from avnb.protocols import Evaluation
+from avnb.workspace import Workspace
 from tests.conftest import with_values
 
 IDENTITY = Probe(weight=torch.eye(3), bias=torch.zeros(3))
@@ -103,9 +106,7 @@ def config():
 def several(tiny, tmp_path):
     """Two encoders that see the same clips, and one that sees larger frames."""
     runs = [tiny, with_values(tiny, seed=1), with_values(tiny, frame_px=24)]
-    return {
-        name: encoder_source.untrained(r, tmp_path) for name, r in zip("abc", runs, strict=True)
-    }
+    return {name: untrained_source(r, tmp_path) for name, r in zip("abc", runs, strict=True)}
 
 
 def watched(monkeypatch, module):
@@ -138,7 +139,8 @@ def test_videos_are_read_once_for_all_that_see_the_same(
     found = probe.extract_each(several, few, config, tmp_path / "together", workers=0)
     both_sizes = 2 * (10 + 3 + 3)
     assert len(read) == both_sizes
-    alone = probe.extract_all(several["b"], few, config, tmp_path / "alone", workers=0)
+    one = {"b": several["b"]}
+    alone = probe.extract_each(one, few, config, tmp_path / "alone", workers=0)["b"]
     for part in ("train", "clip", "video"):
         one, other = getattr(found["b"], part), getattr(alone, part)
         assert torch.equal(one.video, other.video) and torch.equal(one.label, other.label)
@@ -153,10 +155,13 @@ def test_videos_are_read_once_for_all_that_see_the_same(
 
 
 def test_both_protocols_are_measured_with_their_times(several, few, config, tmp_path):
-    rows = probe.compare(several["a"], few, config, tmp_path, workers=0, profile="smoke")
-    assert [r.protocol for r in rows] == 5 * ["cached"] + 5 * ["released"]
-    assert all(r.value > 0 for r in rows if r.metric == "seconds")
-    assert all(r.low <= r.value <= r.high and r.n == 3 for r in rows if r.metric != "seconds")
+    work = Workspace("smoke", tmp_path, {})
+    rows = probe.protocol_rows(several["a"], few, config, work, split="test2")
+    assert rows["protocol"].tolist() == 5 * ["cached"] + 5 * ["released"]
+    assert rows.equals(results.read(work.results)) and set(rows["split"]) == {"test2"}
+    timed = rows["metric"] == "seconds"
+    assert (rows[timed]["value"] > 0).all() and set(rows[~timed]["n"]) == {3}
+    assert rows[~timed].eval("low <= value <= high").all()
 
 
 def test_mirrored_clips_are_mirrored(few, config, tiny):
@@ -176,22 +181,27 @@ def test_larger_frames_than_the_profiles_are_resized_as_in_the_thesis(tiny, conf
 # ---- several seeds, several methods -------------------------------------------------------------
 
 
-def test_every_seed_has_its_probe_and_its_rows(manifests, tiny):
+def test_every_seed_has_its_probe_and_its_rows(manifests, tiny, tmp_path, monkeypatch):
     manifest = Manifest.load(manifests / "ucf101")
     x, label = blobs()
     part = Features(video=x, audio=x[..., :0], label=label)
-    found = ProbeFeatures(train=part, clip=part, video=part)
-    source = encoder_source.Given(name="xid-1", checkpoint=Path("nowhere"), run=tiny)
+    features = {"xid": ProbeFeatures(train=part, clip=part, video=part)}
+    monkeypatch.setattr(probe, "extract_each", lambda *_: features)
+    source = EncoderSource(method="xid", name="xid-1", checkpoint=Path("nowhere"), config=tiny)
+    sources = {"xid": source}
     config = Evaluation(seed=4, probe_lr=1e-2, probe_epochs=5)
-    got = probe.measure(source, manifest, found, config, seeds=3, profile="smoke")
-    assert [row.seed for row in got.rows] == 4 * [4] + 4 * [5] + 4 * [6]
-    assert {(r.method, r.run, r.n, r.protocol) for r in got.rows} == {
-        ("xid", "xid-1", 90, "cached")
-    }
-    assert all(r.low < r.value <= r.high for r in got.rows)
-    assert not torch.equal(got.probes[0].weight, got.probes[1].weight)
+    work = Workspace("smoke", tmp_path, {})
+    probe.probe_rows(sources, manifest, replace(config, seed=1), work)  # not among the next ones
+    rows, fitted, found = probe.probe_rows(sources, manifest, config, work, seeds=3)
+    assert found is features and len(results.read(work.results)) == len(rows) + 4
+    assert rows["seed"].tolist() == 4 * [4] + 4 * [5] + 4 * [6]
+    same = rows[["method", "run", "n", "protocol", "profile"]].drop_duplicates()
+    assert same.values.tolist() == [["xid", "xid-1", 90, "cached", "smoke"]]
+    assert rows.eval("low < value <= high").all()
+    probes = [layer for layer, _ in fitted["xid"]]
+    assert not torch.equal(probes[0].weight, probes[1].weight)
     with pytest.raises(ValueError, match="seeds = 0"):
-        probe.measure(source, manifest, found, config, seeds=0)
+        probe.probe_rows(sources, manifest, config, work, seeds=0)
 
 
 def test_a_confusion_matrix_to_check_by_eye():

@@ -5,23 +5,28 @@ import pandas as pd
 import pytest
 
 from avnb.evaluation import results
-from avnb.evaluation.results import Row, wilson
+from avnb.evaluation.results import Row
 
 ROW = {"task": "probe", "metric": "top1", "dataset": "ucf101", "n": 40, "chance": 8.3}
+
+
+def wilson(right, n, level=0.95):
+    scores = np.arange(n) < right
+    return results.interval(scores, bootstrap_resamples=1, seed=0, level=level)[1:]
 
 
 def test_wilson_at_values_that_were_worked_out_by_hand():
     z2 = 1.959964**2
     assert wilson(0, 10) == pytest.approx((0, z2 / (10 + z2)), abs=1e-6)  # 0.2775
-    assert wilson(1, 10) == pytest.approx((10 / (10 + z2), 1), abs=1e-6)
-    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert wilson(0.5, 10, level=0.5) == pytest.approx((0.3957, 0.6043), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((10 / (10 + z2), 1), abs=1e-6)
+    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert wilson(5, 10, level=0.5) == pytest.approx((0.3957, 0.6043), abs=1e-4)
 
 
 @pytest.mark.parametrize("right", [0, 1])
 def test_all_right_or_all_wrong_is_not_certain(right):
     mean, low, high = results.interval(np.full(12, right), bootstrap_resamples=100, seed=0)
-    assert mean == right and (low, high) == pytest.approx(wilson(right, 12))
+    assert mean == right and (low, high) == pytest.approx(wilson(12 * right, 12))
     assert high - low > 0.2
 
 

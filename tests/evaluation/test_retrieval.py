@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from avnb.evaluation.retrieval import chance, hits, nearest, recall
+from avnb.evaluation.features import Features
+from avnb.evaluation.retrieval import chance, hits, measure, nearest, recall
+from avnb.protocols import Evaluation
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
 QUERY = torch.tensor([[0.0], [10.0]])
@@ -61,3 +63,11 @@ def test_a_k_outside_the_gallery_is_refused(k):
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\[Q, F\]"):
         nearest(QUERY, torch.zeros(4, 2), 1)
+
+
+def test_an_encoder_without_audio_is_measured_among_videos_only():
+    points, label = torch.randn(6, 2, 3), torch.tensor([0, 0, 1, 1, 2, 2])
+    features = Features(video=points, audio=points[..., :0], label=label)
+    config = Evaluation(bootstrap_resamples=10)
+    rows = measure(features, features, config, method="own", dataset="ucf101")
+    assert {row.level for row in rows} == {"v->v"} and rows[0].value == 100

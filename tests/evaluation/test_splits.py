@@ -28,13 +28,11 @@ def test_a_percentage_out_of_range_is_an_error(percent):
 
 @pytest.mark.parametrize("seed", [0, 1, 12345])
 def test_smaller_draws_are_part_of_larger_ones(seed):
-    params = [
-        splits.few_shot(LABELS, percent, seed) for percent in (1, 5, 7.5, 10, 20, 50, 99, 100)
-    ]
-    for small, large in itertools.pairwise(params):
+    draws = [splits.few_shot(LABELS, percent, seed) for percent in (1, 5, 7.5, 10, 20, 50, 99, 100)]
+    for small, large in itertools.pairwise(draws):
         assert set(small) <= set(large)
-    assert params[-1] == list(range(len(LABELS)))
-    assert Counter(LABELS[i] for i in params[1]) == {"run": 4, "YoYo": 1, "brush_hair": 2}
+    assert draws[-1] == list(range(len(LABELS)))
+    assert Counter(LABELS[i] for i in draws[1]) == {"run": 4, "YoYo": 1, "brush_hair": 2}
 
 
 def test_a_draw_depends_on_the_seed_and_not_on_the_other_classes():

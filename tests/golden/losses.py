@@ -1,16 +1,16 @@
-"""The first 20 losses of each method, as a text file to hold later code against.
+"""The first 20 losses of each method, in a text file that later code is compared with.
 
 Networks as small as these turn a difference of 1e-7 in a pixel or weight into one of several
 percent within ten steps, and processors differ by as much when they draw normal numbers, resize
-or take logarithms. So the losses would say which machine made them, were it not that
+or take logarithms. To make the losses independent of the machine,
 
-- the scenes are the smoke world's, but stored without loss, and as large as they are looked at;
-- first weights and banks are drawn by numpy, and frames and waveforms go in as they are;
+- the scenes are the smoke world's, but stored without loss, at the size of the networks' input;
+- initial weights and banks are drawn by numpy, and frames and waveforms are used as they are;
 - networks compute in double precision.
 
-All else is the pipeline as it is: plan, cuts, decoding, encoders, heads, losses, banks, negatives,
-Adam, the schedules of rate and q. What is left out (crops, augmentation, spectrograms, the draw
-of first weights) has tests of its own.
+Everything else is the pipeline as it is: plan, clip times, decoding, encoders, heads, losses,
+banks, negatives, Adam, the schedules of learning rate and q. What is left out (crops,
+augmentation, spectrograms, random initial weights) has tests of its own.
 """
 
 import tempfile
@@ -28,31 +28,25 @@ from avnb.config import Pretrain
 from avnb.data import decoding
 from avnb.data.batch import Batch
 from avnb.data.clips import VideoClips
-from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest, Video
 from avnb.data.synthetic import world
 from avnb.data.synthetic.scenes import AUDIO_HZ, Scene, frames, move, soundtrack
-from avnb.files import write_aside
-from avnb.models.methods import METHODS, Method, build
+from avnb.files import write_text
+from avnb.models.methods import METHODS, Method, build_method
 from avnb.profiles import PROFILES
 from avnb.protocols import World
-from avnb.training.pretraining import describe
-from avnb.training.trainer import fit, sampling_of
+from avnb.training.pretraining import describe, training_sampling
+from avnb.training.trainer import Validation, fit
 
 FILE = Path(__file__).with_suffix(".txt")
 HEAD = """\
 # Loss of each method's first 20 steps; made anew by: python -m tests.golden.losses
 # Only together with a change that is meant to change these numbers, and says so in its message.
 """
-TRAINED = [name for name in METHODS if name != "random"]
-VIDEOS, SECONDS, FPS, SIDE, MELS = (
-    16,
-    3,
-    10,
-    16,
-    16,
-)  # with 5 clips each and batches of 8: 10 steps an epoch
-RUN = {
+TRAINED = [name for name, method in METHODS.items() if method.is_trained]
+VIDEOS = 16  # with 5 clips each and batches of 8: 10 steps per epoch
+SECONDS, FPS, SIDE, MELS = 3, 10, 16, 16
+VALUES = {
     **PROFILES["smoke"]["pretrain"], "frame_px": SIDE, "crop_area_min": 1.0,
     "crop_aspect_max": 1.0, "width": 4, "mels": MELS, "audio_hz": AUDIO_HZ,
     "audio_seconds": MELS * 32 / AUDIO_HZ, "batch": 8, "clips_per_video": 5, "epochs": 2,
@@ -60,11 +54,11 @@ RUN = {
 }  # fmt: skip
 
 
-class Plain(nn.Module):
+class PlainTransform(nn.Module):
     """Frames between -1/2 and 1/2, the waveform folded into rows; float64."""
 
     def forward(self, batch: Batch) -> Batch:
-        """Frames [B, 3, T, S, S], sound [B, 1, MELS, t]."""
+        """Frames [B, 3, T, S, S], audio [B, 1, MELS, t]."""
         second_view, audio = batch.second_view, batch.audio.double()
         return replace(
             batch, params=None, second_params=None, frames=batch.frames.double() / 255 - 0.5,
@@ -73,7 +67,7 @@ class Plain(nn.Module):
         )  # fmt: skip
 
 
-def drawn_anew(method: Method) -> Method:
+def reinitialised(method: Method) -> Method:
     """The method in double precision, its weights and banks drawn by numpy."""
     rng = np.random.default_rng(0)
     for name, x in method.double().state_dict().items():
@@ -85,33 +79,33 @@ def drawn_anew(method: Method) -> Method:
 
 
 def scenes() -> list[Scene]:
-    """The smoke world's first that are not broken, silent and dubbed ones among them."""
+    """The first scenes of the smoke world that are not broken; some are silent or dubbed."""
     every, _ = world.vggsound(World.from_flat(**PROFILES["smoke"]["world"]))
     return [scene for scene in every if scene.flaw != "broken"][:VIDEOS]
 
 
-def drawn(scene: Scene) -> tuple[list[np.ndarray], np.ndarray]:
-    """Frames [SIDE, SIDE, 3] uint8 and sound [samples] float32."""
+def rendered(scene: Scene) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames [SIDE, SIDE, 3] uint8 and audio [samples] float32."""
     rng = np.random.default_rng([scene.seed, 0])
-    way = move(scene.motion, np.arange(SECONDS * FPS) / FPS, rng)
-    return list(frames(scene, way, SIDE, SIDE)), soundtrack(scene, way, SECONDS)
+    path = move(scene.motion, np.arange(SECONDS * FPS) / FPS, rng)
+    return list(frames(scene, path, SIDE, SIDE)), soundtrack(scene, path, SECONDS)
 
 
 def store(scene: Scene, path: Path) -> None:
-    """Write the scene as FFV1 in RGB and floating-point sound: what is read is what was drawn."""
-    pictures, heard = drawn(scene)
+    """Write the scene as FFV1 in RGB and floating-point audio, so that nothing is lost."""
+    images, waveform = rendered(scene)
     with av.open(str(path), "w") as container:
         video = container.add_stream("ffv1", rate=FPS)
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "bgr0"
         if scene.flaw != "silent":
             audio = container.add_stream("pcm_f32le", rate=AUDIO_HZ, layout="mono")
-        for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, FPS)
             container.mux(video.encode(frame))
         container.mux(video.encode())
         if scene.flaw != "silent":
-            wave = av.AudioFrame.from_ndarray(heard[None], format="flt", layout="mono")
+            wave = av.AudioFrame.from_ndarray(waveform[None], format="flt", layout="mono")
             wave.sample_rate, wave.pts, wave.time_base = AUDIO_HZ, 0, Fraction(1, AUDIO_HZ)
             container.mux(audio.encode(wave))
             container.mux(audio.encode())
@@ -129,29 +123,26 @@ def stored_world(folder: Path) -> Manifest:
         ))  # fmt: skip
     return Manifest(
         name="vggsound", folder=folder, where=folder, classes=tuple(sorted(world.VGGSOUND)),
-        videos=tuple(videos),
-        listed=len(videos),
+        videos=tuple(videos), listed=len(videos),
     )  # fmt: skip
 
 
 def losses(manifest: Manifest, name: str, out: Path, **changes: float) -> list[float]:
-    """Loss of each step of a run from its beginning to its end."""
-    run = Pretrain.from_flat(**{**RUN, "method": name, **changes})
-    clips = VideoClips(manifest, sampling_of(run), seed=run.seed)
-    mel_statistics = ([-2.5] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
-    method, found = drawn_anew(build(run, len(manifest), len(manifest.classes))), []
-    method.register_forward_hook(lambda _, given, terms: found.append(terms["loss"].item()))
-    fit(
-        method, Plain(),
-        lambda done: training_epochs(clips, run, done, rank=0, processes=1, workers=0),
-        run.optim, run.compute, out, describe(run, manifest, mel_statistics), torch.device("cpu"),
-        lambda done, note: None,
-    )  # fmt: skip
+    """Loss of each step of a whole run."""
+    config = Pretrain.from_flat(**{**VALUES, "method": name, **changes})
+    clips = VideoClips(manifest, training_sampling(config), seed=config.seed)
+    statistics = ([-2.5] * config.spectrogram.mels, [1.0] * config.spectrogram.mels)
+    model = reinitialised(build_method(config, len(manifest), len(manifest.classes)))
+    found: list[float] = []
+    model.register_forward_hook(lambda _, given, terms: found.append(terms["loss"].item()))
+    metadata, device = describe(config, manifest, statistics), torch.device("cpu")
+    validation = Validation(clips=clips, workers=0) if model.validation_metrics else None
+    fit(model, PlainTransform(), clips, metadata, out, device, validation=validation)
     return found
 
 
 def written(found: dict[str, list[float]]) -> str:
-    """One line a step, one column a method."""
+    """A line per step, a column per method."""
     lines = ["step" + "".join(f"{name:>14}" for name in found)]
     for step, row in enumerate(zip(*found.values(), strict=True)):
         lines.append(f"{step:>4}" + "".join(f"{value:>14.8g}" for value in row))
@@ -159,19 +150,19 @@ def written(found: dict[str, list[float]]) -> str:
 
 
 def read() -> dict[str, list[float]]:
-    """What is written, by method."""
+    """The losses in the file, by method."""
     head, *rows = [line.split() for line in FILE.read_text().splitlines() if line[0] != "#"]
     columns = list(zip(*rows, strict=True))[1:]
     return {name: list(map(float, c)) for name, c in zip(head[1:], columns, strict=True)}
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Write the file again."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         manifest = stored_world(Path(folder))
         found = {name: losses(manifest, name, Path(folder) / name) for name in TRAINED}
-    write_aside(FILE, written(found))
+    write_text(FILE, written(found))
 
 
 if __name__ == "__main__":

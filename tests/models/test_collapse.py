@@ -1,4 +1,4 @@
-"""Spread and rank of embeddings whose health is known."""
+"""Spread and rank of embeddings for which both are known."""
 
 import math
 
@@ -14,7 +14,7 @@ def test_directions_spread_evenly_have_a_spread_of_one_and_full_rank():
     assert collapse.effective_rank(z).item() == pytest.approx(8, rel=0.01)
 
 
-def test_one_point_has_neither():
+def test_identical_embeddings_have_no_spread_and_a_rank_of_one():
     z = torch.ones(16, 8)
     assert collapse.spread(z).item() == pytest.approx(0, abs=1e-6)
     assert collapse.effective_rank(z).item() == pytest.approx(1)
@@ -28,10 +28,10 @@ def test_a_line_has_a_rank_of_one_and_a_plane_of_two():
     assert collapse.effective_rank(circle).item() == pytest.approx(2, abs=1e-3)
 
 
-def test_of_two_clips_nothing_is_said():
+def test_fewer_than_three_clips_are_not_measured():
     z = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     assert collapse.measure({"video": z[:2]}) == {} and collapse.measure({"video": z})
 
 
-def test_what_is_not_finite_is_not_a_number():
+def test_the_rank_of_embeddings_that_are_not_finite_is_nan():
     assert collapse.effective_rank(torch.full((4, 4), torch.nan)).isnan()

@@ -13,22 +13,33 @@ from avnb.models.heads import Projector
 from avnb.report.encoders import architecture_table, clip_cost_table
 
 BLOCKS = [f"block{stage}.{number}" for stage in (2, 3, 4, 5) for number in (1, 2)]
-TABLE_4_1 = [  # for 8 x 224 x 224: side, frames, channels; kernel and stride in space, in time
-    (112, 8, 64, 7, 3, 2, 1), (56, 8, 64, 3, 1, 2, 1),
-    (56, 8, 64, 3, 3, 1, 1), (56, 8, 64, 3, 3, 1, 1),
-    (28, 4, 128, 3, 3, 2, 2), (28, 4, 128, 3, 3, 1, 1),
-    (14, 2, 256, 3, 3, 2, 2), (14, 2, 256, 3, 3, 1, 1),
-    (7, 1, 512, 3, 3, 2, 2), (7, 1, 512, 3, 3, 1, 1),
-    (1, 1, 512, 7, 1, 1, 1),
-]  # fmt: skip
-TABLE_4_2 = [  # for 128 x 100: mel bands, frames, channels; kernel and stride along both
-    (64, 50, 64, 7, 7, 2, 2),
-    (32, 25, 64, 3, 3, 2, 2), (32, 25, 64, 3, 3, 1, 1),
-    (16, 13, 128, 3, 3, 2, 2), (16, 13, 128, 3, 3, 1, 1),
-    (8, 7, 256, 3, 3, 2, 2), (8, 7, 256, 3, 3, 1, 1),
-    (8, 7, 512, 3, 3, 1, 1), (8, 7, 512, 3, 3, 1, 1),
-    (1, 1, 512, 8, 7, 1, 1),
-]  # fmt: skip
+# Thesis Table 4.1 for 8 x 224 x 224: side, frames, channels; kernel and stride in space, in time.
+TABLE_4_1 = """
+    112 8  64 7 3 2 1
+     56 8  64 3 1 2 1
+     56 8  64 3 3 1 1
+     56 8  64 3 3 1 1
+     28 4 128 3 3 2 2
+     28 4 128 3 3 1 1
+     14 2 256 3 3 2 2
+     14 2 256 3 3 1 1
+      7 1 512 3 3 2 2
+      7 1 512 3 3 1 1
+      1 1 512 7 1 1 1
+"""
+# Thesis Table 4.2 for 128 x 100: mel bands, frames, channels; kernel and stride along both.
+TABLE_4_2 = """
+     64 50  64 7 7 2 2
+     32 25  64 3 3 2 2
+     32 25  64 3 3 1 1
+     16 13 128 3 3 2 2
+     16 13 128 3 3 1 1
+      8  7 256 3 3 2 2
+      8  7 256 3 3 1 1
+      8  7 512 3 3 1 1
+      8  7 512 3 3 1 1
+      1  1 512 8 7 1 1
+"""
 
 
 @pytest.mark.parametrize(
@@ -37,40 +48,39 @@ TABLE_4_2 = [  # for 128 x 100: mel bands, frames, channels; kernel and stride a
     ids=["4.1", "4.2"],
 )
 def test_tables_4_1_and_4_2(encoder, shape, table):
-    found = architecture_table(layers(encoder, shape), shape)
-    first = (
-        ["input", "conv1"] if isinstance(encoder, AudioEncoder) else ["input", "conv1", "max-pool"]
-    )
-    assert [*found.index] == [*first, *BLOCKS, "max-pool"]
-    assert [line[:7] for line in found.itertuples(index=False, name=None)][1:] == table
+    rows = architecture_table(layers(encoder, shape), shape)
+    pool = ["max-pool"] if isinstance(encoder, VideoEncoder) else []
+    assert [*rows.index] == ["input", "conv1", *pool, *BLOCKS, "max-pool"]
+    expected = [tuple(map(int, line.split())) for line in table.strip().splitlines()]
+    assert [row[:7] for row in rows.itertuples(index=False, name=None)][1:] == expected
 
 
-def test_layers_are_what_a_real_pass_gives_and_leave_the_encoder_alone():
+def test_layers_match_a_forward_pass_and_leave_the_encoder_unchanged():
     encoder = AudioEncoder(width=8)
     before = copy.deepcopy(encoder.state_dict())
-    found = layers(encoder, (1, 64, 62))
+    rows = layers(encoder, (1, 64, 62))
     assert encoder.training and not encoder._forward_hooks and not encoder.stem._forward_hooks
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
     x = encoder.eval().stem(torch.zeros(1, 1, 64, 62))
-    assert found[0].shape == tuple(x.shape[1:])
-    assert found[4].shape == tuple(encoder.stages[1](encoder.stages[0](x)).shape[1:])
+    assert rows[0].shape == tuple(x.shape[1:])
+    assert rows[4].shape == tuple(encoder.stages[1](encoder.stages[0](x)).shape[1:])
 
 
 @pytest.mark.parametrize("encoder", [VideoEncoder(width=8), AudioEncoder(width=8)])
-def test_layers_add_up_to_the_whole(encoder):
+def test_layers_add_up_to_the_whole_encoder(encoder):
     shape = (3, 8, 32, 32) if isinstance(encoder, VideoEncoder) else (1, 64, 62)
-    found = layers(encoder, shape)
-    assert sum(x.parameters for x in found) == sum(p.numel() for p in encoder.parameters())
-    # by hand: kernel x channels in x channels out x places
+    rows = layers(encoder, shape)
+    assert sum(x.parameters for x in rows) == sum(p.numel() for p in encoder.parameters())
+    # by hand: kernel x input channels x output channels x output positions
     convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
     for m in convolutions:
         m.register_forward_hook(lambda m, _, out: macs.append(m.weight.numel() * out[0, 0].numel()))
     macs = []
     encoder(torch.zeros(2, *shape))
-    assert sum(x.macs for x in found) == sum(macs) and len(macs) == len(convolutions)
+    assert sum(x.macs for x in rows) == sum(macs) and len(macs) == len(convolutions)
 
 
-def test_a_pair_has_twelve_weights_where_one_kernel_has_27():
+def test_a_pair_has_twelve_weights_where_a_3d_kernel_has_27():
     first, second = VideoEncoder(width=8).stages[1]
     assert pair_weights(first.first) == (9 * 8 * 16 + 3 * 16 * 16, 27 * 8 * 16)
     assert pair_weights(second.first) == (12 * 16 * 16, 27 * 16 * 16)
@@ -100,6 +110,6 @@ def test_a_clip_costs_what_its_encoders_take():
     runs = {"thesis": Pretrain(), "small": Pretrain.from_flat(width=8, frame_px=32, mels=64)}
     table = clip_cost_table(runs)
     assert table.loc["thesis", "parameters"] == 15_379_136 + 4_725_696
-    assert table.loc["thesis", "picture"] == "16 x 224 x 224"
+    assert table.loc["thesis", "video"] == "16 x 224 x 224"
     assert table.loc["small", "audio"] == "64 x 125"
     assert table.loc["thesis", "GMAC"] > 100 * table.loc["small", "GMAC"] > 0

@@ -51,7 +51,7 @@ def test_a_low_positive_pulls_less_as_q_grows():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_loses_only_the_rounding_of_its_inputs(dtype):
+def test_half_precision_loses_only_the_rounding_of_the_inputs(dtype):
     # the plain formula gives NaN (fp16) and 16.0 instead of 13.9 (bf16) at q = 0.001
     pos, neg = torch.full((4,), -1 / 0.07), torch.full((4, 1024), 1 / 0.07)
     exact = rince(pos.to(dtype).double(), neg.to(dtype).double(), q=0.001, lam=0.01)
@@ -61,13 +61,13 @@ def test_half_precision_loses_only_the_rounding_of_its_inputs(dtype):
 
 
 @pytest.mark.parametrize("q, lam", [(0, 0.5), (1.1, 0.5), (0.5, 0), (0.5, 2)])
-def test_values_out_of_range_are_refused(q, lam):
+def test_q_and_lam_out_of_range_are_refused(q, lam):
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
         rince(POS, NEG, q=q, lam=lam)
 
 
 @pytest.mark.parametrize("pos, neg", [(POS[:, None], NEG), (POS, NEG[:3]), (POS, NEG[:, 0])])
-def test_shapes_that_do_not_fit_are_refused(pos, neg):
+def test_mismatched_shapes_are_refused(pos, neg):
     with pytest.raises(ValueError, match=r"pos must be \[B\]"):
         info_nce(pos, neg)
 
@@ -76,54 +76,50 @@ def test_shapes_that_do_not_fit_are_refused(pos, neg):
 
 
 def slow_terms(x, y):
-    """Sum by sum, in plain numbers."""
+    """The definition as plain Python sums."""
     b, d = x.shape
     invariance = sum((x[i, j] - y[i, j]) ** 2 for i in range(b) for j in range(d)) / (b * d)
     variance, covariance = 0.0, 0.0
     for z in (x, y):
         mean = [sum(z[i, j] for i in range(b)) / b for j in range(d)]
-        c = [
-            [
-                sum((z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(b)) / (b - 1)
-                for k in range(d)
-            ]
-            for j in range(d)
-        ]
-        variance += sum(max(0.0, 1 - math.sqrt(c[j][j] + 1e-4)) for j in range(d)) / d / 2
-        covariance += sum(c[j][k] ** 2 for j in range(d) for k in range(d) if j != k) / d
+
+        def c(j, k, z=z, mean=mean):
+            return sum((z[i, j] - mean[j]) * (z[i, k] - mean[k]) for i in range(b)) / (b - 1)
+
+        variance += sum(max(0.0, 1 - math.sqrt(c(j, j) + 1e-4)) for j in range(d)) / d / 2
+        covariance += sum(c(j, k) ** 2 for j in range(d) for k in range(d) if j != k) / d
     return {"invariance": invariance, "variance": variance, "covariance": covariance}
 
 
-def test_vicreg_terms_are_those_of_the_definition():
+def test_vicreg_terms_equal_their_definition():
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(5, 4, generator=rng, dtype=torch.double) * 0.7 for _ in range(2))
-    found, wanted = vicreg_terms(x, y), slow_terms(x.numpy(), y.numpy())
-    for name, value in wanted.items():
-        assert found[name].item() == pytest.approx(value, rel=1e-9), name
+    terms = {name: value.item() for name, value in vicreg_terms(x, y).items()}
+    assert terms == pytest.approx(slow_terms(x.numpy(), y.numpy()), rel=1e-9)
 
 
-def test_collapsed_embeddings_are_invariant_and_the_variance_term_minds():
+def test_collapsed_embeddings_are_invariant_but_penalised_by_the_variance_term():
     x = torch.ones(8, 4)
-    found = vicreg_terms(x, x)
-    assert found["invariance"] == 0 and found["covariance"] == 0
-    assert found["variance"].item() == pytest.approx(1 - 0.01)  # sqrt(eps) is left
+    terms = vicreg_terms(x, x)
+    assert terms["invariance"] == 0 and terms["covariance"] == 0
+    assert terms["variance"].item() == pytest.approx(1 - 0.01)  # sqrt(eps) remains
 
 
-def test_a_dimension_said_twice_is_what_covariance_counts():
+def test_covariance_penalises_a_duplicated_dimension():
     z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
     twice = torch.stack([z[:, 0], z[:, 0]], dim=1)
     assert vicreg_terms(z, z)["covariance"] < 0.01
     assert vicreg_terms(twice, twice)["covariance"].item() == pytest.approx(2, rel=0.1)
 
 
-def test_huber_is_the_square_for_small_differences_and_straight_for_large_ones():
+def test_huber_is_quadratic_for_small_differences_and_linear_for_large_ones():
     x = torch.zeros(2, 1)
-    for gap, wanted in ((0.5, 0.25), (3.0, 2 * 3 - 1)):
-        found = vicreg_terms(x, x + gap, huber_delta=1.0)["invariance"]
-        assert found.item() == pytest.approx(wanted)
+    for gap, expected in ((0.5, 0.25), (3.0, 2 * 3 - 1)):
+        term = vicreg_terms(x, x + gap, huber_delta=1.0)["invariance"]
+        assert term.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shapes", [((4, 2), (4, 3)), ((4,), (4,)), ((1, 2), (1, 2))])
-def test_vicreg_of_shapes_that_do_not_fit_is_refused(shapes):
+def test_vicreg_refuses_mismatched_shapes(shapes):
     with pytest.raises(ValueError, match="must both be"):
         vicreg_terms(*(torch.zeros(s) for s in shapes))

@@ -3,7 +3,7 @@ import torch
 from avnb.models.memory_bank import MemoryBank, draw_negatives
 
 
-def test_rows_begin_and_stay_on_the_sphere():
+def test_rows_start_and_remain_unit_vectors():
     bank = MemoryBank(10, 8, momentum=0.5, seed=3)
     bank.update(torch.tensor([1, 4]), torch.randn(2, 8))
     torch.testing.assert_close(bank.rows.norm(dim=1), torch.ones(10))
@@ -18,7 +18,7 @@ def test_the_update_is_a_momentum_step():
     torch.testing.assert_close(bank.rows[[0, 1, 3]], before[[0, 1, 3]])
 
 
-def test_a_video_that_appears_twice_moves_towards_the_mean_in_any_order():
+def test_a_video_that_occurs_twice_moves_towards_the_mean_in_any_order():
     z, banks = torch.eye(3)[:2], []
     for order in ([0, 1], [1, 0]):
         bank = MemoryBank(2, 3, momentum=0.5, seed=0)
@@ -37,6 +37,5 @@ def test_negatives_are_all_other_videos_equally_often():
         counts = torch.bincount(row, minlength=5).double()
         assert counts[own] == 0
         others = counts[torch.arange(5) != own]
-        torch.testing.assert_close(
-            others / 40_000, torch.full((4,), 0.25).double(), atol=0.01, rtol=0
-        )
+        quarter = torch.full((4,), 0.25).double()
+        torch.testing.assert_close(others / 40_000, quarter, atol=0.01, rtol=0)

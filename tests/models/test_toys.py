@@ -1,4 +1,4 @@
-"""Toy pairs are what they say, and show what the chapter on methods says they show."""
+"""Toy pairs are drawn as documented, and show what the chapter on methods claims."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from avnb.models import toys
 from avnb.models.losses import info_nce, rince
 
 
-def test_wrong_pairs_are_the_share_asked_for_and_nothing_is_lost():
+def test_the_given_share_of_pairs_is_mismatched_and_no_view_is_lost():
     pairs = toys.draw(10, [0, 1])
     wrong = pairs.mismatched(0.4)
     assert (wrong.second != pairs.second).any(dim=2).sum(dim=1).tolist() == [4, 4]
@@ -24,14 +24,16 @@ def test_wrong_pairs_are_the_share_asked_for_and_nothing_is_lost():
             pairs.mismatched(share)
 
 
-def test_a_repetition_is_the_same_whichever_others_run_beside_it():
+def test_a_repetition_does_not_depend_on_the_others():
     alone, beside = toys.draw(6, [3]), toys.draw(6, [2, 3])
     assert torch.equal(alone.first[0], beside.first[1])
-    one, two = (toys.Paths(seeds)(pairs) for seeds, pairs in (([3], alone), ([2, 3], beside)))
+    one, two = (
+        toys.ViewNetworks(seeds)(pairs) for seeds, pairs in (([3], alone), ([2, 3], beside))
+    )
     torch.testing.assert_close(one[:, 0], two[:, 1])
 
 
-def test_views_of_a_pair_have_their_causes_in_common_and_no_others():
+def test_views_of_a_pair_share_their_causes_and_nothing_else():
     pairs = toys.draw(4000, [0], noise=0.0)
     both = torch.cat([pairs.first[0], pairs.second[0]], dim=1)
     both = both[(both.abs() < 0.999).all(dim=1)].atanh()
@@ -39,7 +41,7 @@ def test_views_of_a_pair_have_their_causes_in_common_and_no_others():
     assert torch.linalg.matrix_rank(both, rtol=1e-2) == toys.CAUSES
 
 
-def test_the_share_told_apart_is_counted_over_all_comparisons():
+def test_told_apart_counts_all_comparisons():
     class Given(torch.nn.Module):
         def forward(self, pairs):
             return torch.stack([pairs.first, pairs.second])
@@ -51,20 +53,24 @@ def test_the_share_told_apart_is_counted_over_all_comparisons():
     assert toys.told_apart(Given(), right, wrong[:0]).isnan().all()
 
 
-def test_without_variance_it_shrinks_and_without_covariance_the_rank_falls():
+def test_without_variance_embeddings_shrink_and_without_covariance_their_rank_falls():
     pairs = toys.draw(256, [0])
-    hows = {
-        "all": VICReg(), "no variance": VICReg(variance_weight=0.0),
-        "no covariance": VICReg(covariance_weight=0.0),
-    }  # fmt: skip
-    runs = {k: toys.learn_vicreg(pairs, config, steps=150, seed=0) for k, config in hows.items()}
+    weights = {
+        "all": {},
+        "no variance": {"variance_weight": 0.0},
+        "no covariance": {"covariance_weight": 0.0},
+    }
+    runs = {
+        name: toys.learn_vicreg(pairs, VICReg(**changes), steps=150, seed=0)
+        for name, changes in weights.items()
+    }
     logs = {k: log for k, (log, _) in runs.items()}
     last = pd.DataFrame({k: log.iloc[-1] for k, log in logs.items()})
     assert last.loc["first_std"].idxmin() == "no variance" == last.loc["invariance"].idxmin()
     assert last.loc["first_std", ["all", "no covariance"]].between(0.9, 1.1).all()
     assert last.loc["first_rank", "no covariance"] < last.loc["first_rank", "all"] - 1
-    said = report.describe_toys(logs, toys.DIM).splitlines()
-    assert ["collapse" in line for line in said] == [False, True, False]
+    lines = report.describe_toys(logs, toys.DIM).splitlines()
+    assert ["collapse" in line for line in lines] == [False, True, False]
     report.plot_side_by_side(logs, {"first_std": "size", "first_rank": "rank"})
     report.plot_correlations({k: z for k, (_, z) in runs.items()})
     plt.close("all")
@@ -74,29 +80,31 @@ def test_rince_finds_more_than_info_nce_where_two_pairs_of_five_are_wrong():
     contrasts = {"InfoNCE": info_nce, "RINCE": partial(rince, q=0.4, lam=0.01)}
     rows = toys.under_noise(contrasts, [0.0, 0.4], steps=100, seeds=[0, 1, 2])
     assert len(rows) == 12 and rows.loc[rows["share"] == 0, "told_apart"].isna().all()
-    some = rows[rows["share"] == 0.4].pivot(index="seed", columns="loss", values="retrieved")
-    assert (some["RINCE"] > some["InfoNCE"]).all()
-    assert (some > 2 * 100 / 200).all(axis=None)  # chance, twice
+    noisy = rows[rows["share"] == 0.4].pivot(index="seed", columns="loss", values="retrieved")
+    assert (noisy["RINCE"] > noisy["InfoNCE"]).all()
+    assert (noisy > 2 * 100 / 200).all(axis=None)  # twice the chance level
     report.plot_under_noise(rows, {"retrieved": "found", "told_apart": "told apart"})
     plt.close("all")
 
 
-def test_a_lead_is_said_where_every_seed_agrees():
+def test_a_loss_leads_only_where_every_seed_agrees():
+    values = {0.0: [("A", 1, 2), ("B", 2, 3)], 0.2: [("A", 1, 2), ("B", 0, 1)]}
+    values[0.4] = [("A", 1, 2), ("B", 0, 3)]
     rows = pd.DataFrame(
-        [(loss, share, seed, value)
-         for loss, share, values in (
-             ("A", 0.0, (1, 2)), ("B", 0.0, (2, 3)), ("A", 0.2, (1, 2)), ("B", 0.2, (0, 1)),
-             ("A", 0.4, (1, 2)), ("B", 0.4, (0, 3)),
-         ) for seed, value in enumerate(values)],
-        columns=["loss", "share", "seed", "retrieved"],
-    )  # fmt: skip
-    said = report.describe_noise(rows, "A")
-    assert "- leads: B at 0 %." in said and "- trails: B at 20 %." in said
-    assert "- cannot be told apart: B at 40 %." in said
-    assert "**0 % wrong**: A 1.5 %, B 2.5 % (2 of 2)." in said
+        (
+            {"loss": loss, "share": share, "seed": seed, "retrieved": value}
+            for share, losses in values.items()
+            for loss, *by_seed in losses
+            for seed, value in enumerate(by_seed)
+        )
+    )
+    text = report.describe_noise(rows, "A")
+    assert "- leads: B at 0 %." in text and "- trails: B at 20 %." in text
+    assert "- cannot be told apart: B at 40 %." in text
+    assert "**0 % wrong**: A 1.5 %, B 2.5 % (2 of 2)." in text
 
 
-def test_the_invariance_pulls_twice_the_distance_and_hubers_at_most_twice_delta():
+def test_the_invariance_pulls_twice_the_distance_and_with_huber_at_most_twice_delta():
     d = torch.tensor([0.0, 0.25, 1.0, 6.0])
     assert toys.invariance_pull(d).tolist() == pytest.approx([0, 0.5, 2, 12])
     assert toys.invariance_pull(d, 0.5).tolist() == pytest.approx([0, 0.5, 1, 1])

@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 from tests.conftest import ROOT
 from tests.training.test_torchrun import alive, wait_for
 
+pytestmark = pytest.mark.slow
 NO_ARTICLE = ("genindex.html", "search.html")
 COMMAND = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
 
@@ -64,8 +65,8 @@ def test_an_interruption_is_taken_calmly_and_leaves_nobody(build, interrupted):
 
 @pytest.mark.timeout(600)
 def test_the_second_attempt_keeps_what_the_first_one_finished(made, build):
-    assert "running 01_clips.ipynb" not in made.stdout + made.stderr
-    assert "running 03_pretrain.ipynb" in made.stdout + made.stderr
+    assert "running 02_clips.ipynb" not in made.stdout + made.stderr
+    assert "running 06_pretraining.ipynb" in made.stdout + made.stderr
     assert made.stdout.strip().endswith(str(build / "smoke/book/_build/html/index.html"))
 
 
@@ -156,7 +157,7 @@ def test_every_figure_is_visible_and_described_by_its_size(shown):
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
 def test_picture_and_sound_can_be_played(shown, kind):
-    (clips,) = (one for one in shown if one.stem == "01_clips")
+    (clips,) = (one for one in shown if one.stem == "02_clips")
     clips.page.bring_to_front()
     media = clips.article.locator(kind).first
     media.evaluate("m => { m.muted = true; return m.play(); }")
@@ -166,7 +167,7 @@ def test_picture_and_sound_can_be_played(shown, kind):
 
 def test_a_page_says_at_which_size_it_was_made(shown):
     # Losses, toys, names, and encoders at every width: nothing is trained, none has a size.
-    sizeless = ("02_rince", "06_encoders", "07_concepts", "08_methods")
+    sizeless = ("04_rince", "03_encoders", "11_concepts", "05_methods")
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()

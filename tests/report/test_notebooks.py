@@ -8,6 +8,7 @@ import nbformat
 import papermill
 import pytest
 
+from avnb.__main__ import main
 from avnb.report import book, notebook_parameters
 from tests.conftest import ROOT
 
@@ -45,7 +46,13 @@ def test_it_has_one_parameters_cell_of_plain_values_that_papermill_reads_whole(p
         ast.literal_eval(node.value)
         assert line.count("=") == 1, f"{line}: papermill cannot read a line with two '='"
     seen = papermill.inspect_notebook(str(path))
-    assert set(seen) == set(notebook_parameters.declared(cell.source))
+    assert set(seen) == set(notebook_parameters.declared_parameters(cell.source))
+
+
+def test_it_has_at_most_twelve_parameters_and_each_is_described(cells):
+    (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    lines = cell.source.splitlines()
+    assert len(lines) <= 12 and all("  # " in line for line in lines)
 
 
 def test_its_first_code_checks_the_parameters(cells):
@@ -67,42 +74,82 @@ def test_it_is_in_the_book(path):
     assert f"chapters/{path.stem}" in (ROOT / "book/_toc.yml").read_text()
 
 
-def press(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "avnb", "run", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
-
-
-def test_a_misspelt_parameter_is_an_error_before_anything_runs(tmp_path):
+@pytest.mark.slow
+def test_a_misspelt_parameter_is_an_error_before_anything_runs(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.ipynb"
-    done = press("notebooks/02_rince.ipynb", str(out), "-p", "negative", "4")
+    arguments = ["run", "notebooks/04_rince.ipynb", str(out), "-p"]
+    command = [sys.executable, "-m", "avnb", *arguments, "negative", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and not out.exists()
     assert "'negative' is unknown; did you mean 'negatives'?" in done.stderr
     assert "Traceback" not in done.stderr
-    done = press("notebooks/02_rince.ipynb", str(out), "-p", "negatives", "many")
-    assert done.returncode == 1 and "must be int, got 'many'" in done.stderr
-    done = press("notebooks/02_rinse.ipynb", str(out))
-    assert done.returncode == 1 and "02_rince.ipynb" in done.stderr
+    monkeypatch.chdir(ROOT)
+    assert main([*arguments, "negatives", "many"]) == 1
+    assert "must be int, got 'many'" in capsys.readouterr().err
+    assert main(["run", "notebooks/04_rinse.ipynb", str(out)]) == 1
+    assert "04_rince.ipynb" in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.slow
 def test_plain_papermill_stops_at_a_misspelt_parameter(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'negatives'"):
         papermill.execute_notebook(
-            str(ROOT / "notebooks/02_rince.ipynb"), str(tmp_path / "out.ipynb"),
+            str(ROOT / "notebooks/04_rince.ipynb"), str(tmp_path / "out.ipynb"),
             parameters={"negative": 4}, cwd=str(ROOT), progress_bar=False,
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_jupyter_from_the_notebooks_folder_finds_package_and_data(tmp_path):
     """As in JupyterLab: the kernel's folder is the notebook's own."""
     papermill.execute_notebook(
-        str(ROOT / "notebooks/02_rince.ipynb"), str(tmp_path / "out.ipynb"),
+        str(ROOT / "notebooks/04_rince.ipynb"), str(tmp_path / "out.ipynb"),
         cwd=str(ROOT / "notebooks"), progress_bar=False,
     )  # fmt: skip
 
 
 def test_staging_shows_the_values_that_were_used():
     source = 'profile: str = "smoke"  # a size\nq: float = 0.4  # in (0, 1]'
-    assert book.merged(source, {"profile": "demo"}) == (
+    assert book.with_values(source, {"profile": "demo"}) == (
         "profile: str = 'demo'  # a size\nq: float = 0.4  # in (0, 1]"
     )
+
+
+def test_staging_folds_plumbing_and_leaves_only_what_a_reader_needs():
+    cell = nbformat.v4.new_code_cell
+    shown = nbformat.v4.new_output("stream", name="stdout", text="done")
+    bar = nbformat.v4.new_output("stream", name="stderr", text="50 %")
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# Title"),
+            cell('profile: str = "smoke"', metadata={"tags": ["parameters"]}),
+            cell('# Parameters\nprofile = "demo"', metadata={"tags": ["injected-parameters"]}),
+            cell("open()", metadata={"tags": ["plumbing"], "papermill": {}}, outputs=[bar, shown]),
+            cell("plot()"),
+        ]
+    )
+    page = book.staged(notebook, "demo")
+    assert ["demo" in c.source for c in page.cells] == [False, True, True, False, False]
+    _, _, parameters, plumbing, plot = page.cells
+    assert parameters.source == "profile: str = 'demo'"
+    assert plumbing.metadata == {"tags": ["plumbing", "hide-input"]}
+    assert plumbing.outputs == [shown] and plot.metadata == {"tags": []}
+
+
+def test_a_misspelt_parameter_is_told_without_importing_what_runs_notebooks(tmp_path):
+    code = """
+import sys
+from avnb.__main__ import main
+assert main(["run", "notebooks/04_rince.ipynb", sys.argv[1], "-p", "negative", "4"]) == 1
+print(*{"torch", "papermill", "nbformat", "matplotlib"} & sys.modules.keys())
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out.ipynb")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "did you mean 'negatives'?" in done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_what_is_not_a_notebook_is_named(tmp_path):
+    (tmp_path / "a.ipynb").write_text("{}")
+    with pytest.raises(ValueError, match=r"a.ipynb is not a notebook"):
+        notebook_parameters.notebook_parameters(str(tmp_path / "a.ipynb"))

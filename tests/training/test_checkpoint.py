@@ -14,17 +14,29 @@ import torchvision
 from torch import nn
 
 from avnb.config import Clip, Pretrain, Spectrogram
+from avnb.data.batch import Batch
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
+from avnb.data.mel_statistics import mel_statistics
 from avnb.data.transforms import AudioTransform
-from avnb.evaluation.encoder_source import given, untrained
-from avnb.evaluation.features import Frozen, extract
+from avnb.evaluation.encoder_source import source_of_file, untrained_source
+from avnb.evaluation.features import FrozenEncoders, extract
+from avnb.models import backbones
 from avnb.models.encoders import AudioEncoder, VideoEncoder
-from avnb.models.methods import build
-from avnb.training import checkpoint, released
-from avnb.training.checkpoint import CheckpointError
-from avnb.training.pretraining import describe, mel_statistics
-from avnb.training.released import load_released, released_key
+from avnb.models.methods import build_method
+from avnb.protocols import Finetune
+from avnb.training import checkpoint
+from avnb.training.checkpoint import (
+    CheckpointError,
+    load_encoders,
+    load_released,
+    read_metadata,
+    released_metadata,
+)
+from avnb.training.classifier import Classifier, load_classifier
+from avnb.training.pretraining import describe
+from avnb.training.released import released_encoders, released_key
+from tests.conftest import with_values
 
 CHANNELS = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
 
@@ -146,6 +158,10 @@ def xid_file(content, tmp_path_factory):
     return path
 
 
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
 @torch.no_grad()
 def same_outputs(networks, video, waveform):
     g = torch.Generator().manual_seed(2)
@@ -169,19 +185,27 @@ def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, c
         assert not any(part.training for part in net.modules())
         assert not any(p.requires_grad for p in net.parameters())
     same_outputs(networks, video, audio)
-    *encoders, metadata = released.encoders(path)
+    *encoders, metadata = load_encoders(path)
     for net, same in zip((video, audio), encoders, strict=True):
-        assert all(map(torch.equal, net.state_dict().values(), same.state_dict().values()))
-    assert Pretrain.from_flat(**metadata["run"]) == Pretrain.from_flat(method=variant, peak=0.95)
-    assert metadata["mel_statistics"] is None
+        assert same_weights(net.state_dict(), same.state_dict())
+    assert metadata == read_metadata(path) == released_metadata(variant)
+    assert metadata.pretrain == Pretrain.from_flat(method=variant, peak=0.95)
+    assert metadata.mel_statistics is None and metadata.data is None
 
 
 def test_one_trained_without_a_parallel_wrapper_has_no_prefix(networks, content, tmp_path):
     found = content("xid")
     found["model"] = {k.removeprefix("module."): v for k, v in found["model"].items()}
-    video, audio, method = released.released(tmp_path / "xID", found)
-    same_outputs(networks, video, audio)
-    assert method == "xid"
+    path = tmp_path / "xID"
+    torch.save(found, path)
+    same_outputs(networks, *released_encoders(path, found))
+    assert read_metadata(path).pretrain.method == "xid"
+
+
+def test_the_path_of_a_released_checkpoint_may_be_a_text(xid_file):
+    for net, same in zip(load_released(str(xid_file)), load_released(xid_file), strict=True):
+        assert same_weights(net.state_dict(), same.state_dict())
+    assert read_metadata(str(xid_file)) == load_encoders(str(xid_file))[2]
 
 
 def test_every_tensor_has_a_released_name_of_its_own(networks):
@@ -212,6 +236,13 @@ def test_released_names_by_hand(ours, theirs):
 # ---- sound without the author's statistics ------------------------------------------------------
 
 
+def one_clip():
+    """A raw clip of 32 x 32 pixels with a second of silence."""
+    row = torch.zeros(1, dtype=torch.long)
+    frames = torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)
+    return Batch(frames=frames, audio=torch.zeros(1, 16_000), video_index=row, label=row)
+
+
 @pytest.fixture
 def few(manifests, tmp_path):
     """Four training and two test videos of UCF-101 that can be heard, as a data set."""
@@ -228,10 +259,10 @@ def test_a_released_checkpoint_hears_with_the_statistics_of_the_training_videos(
     clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=1.0, max_offset_seconds=0.0)
     config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
     test = few.split("test")
-    (features,) = extract([xid_file], test, config, tmp_path, seed=0)
+    (features,) = extract([source_of_file(xid_file)], test, config, tmp_path, seed=0)
     said = "holds no mel band statistics: taken from 4 videos of ucf101"
     assert capsys.readouterr().out.count(said) == 1
-    (again,) = extract([xid_file], test, config, tmp_path, seed=0)
+    (again,) = extract([source_of_file(xid_file)], test, config, tmp_path, seed=0)
     assert said not in capsys.readouterr().out and torch.equal(features.audio, again.audio)
 
     run = Pretrain.from_flat(method="xid", peak=0.95)
@@ -251,28 +282,29 @@ def test_other_training_videos_give_other_sounds_and_pictures_need_none(
 ):
     clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=1.0, max_offset_seconds=0.0)
     config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
-    both = extract([xid_file], few.split("test"), config, tmp_path, seed=0)
+    both = extract([source_of_file(xid_file)], few.split("test"), config, tmp_path, seed=0)
     few.only((*few.videos[:1], *few.split("test").videos)).save()
-    both += extract([xid_file], few.split("test"), config, tmp_path, seed=0)
+    both += extract([source_of_file(xid_file)], few.split("test"), config, tmp_path, seed=0)
     assert torch.equal(both[0].video, both[1].video)
     assert not torch.allclose(both[0].audio, both[1].audio, atol=1e-3)
     capsys.readouterr()
     silent = dataclasses.replace(config, audio=False)
-    (unheard,) = extract([xid_file], few.split("test"), silent, tmp_path, seed=0)
+    (unheard,) = extract([source_of_file(xid_file)], few.split("test"), silent, tmp_path, seed=0)
     assert unheard.audio.numel() == 0
     assert "statistics" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="name the videos to take them from"):
-        Frozen(xid_file).hear(torch.zeros(1, 16_000))
+        FrozenEncoders(source_of_file(xid_file)).encode(one_clip(), audio=True, at_once=1)
 
 
 def test_a_released_checkpoint_is_evaluated_under_a_name_made_of_its_content(xid_file, tmp_path):
-    one, moved = given(xid_file), tmp_path / "renamed"
+    one, moved = source_of_file(xid_file), tmp_path / "renamed"
     moved.write_bytes(xid_file.read_bytes())
-    assert re.fullmatch(r"xid-released-[0-9a-f]{8}", one.name) and given(moved).name == one.name
-    beside = untrained(one.run, tmp_path)
-    assert beside.run == dataclasses.replace(one.run, method="random")
-    assert released.encoders(beside.checkpoint)[2]["mel_statistics"] is None
-    assert given(beside.checkpoint).name == beside.name
+    assert re.fullmatch(r"xid-released-[0-9a-f]{8}", one.name) and one.method == "xid"
+    assert source_of_file(moved).name == one.name
+    beside = untrained_source(one.config, tmp_path)
+    assert beside.config == with_values(one.config, method="random")
+    assert beside.load()[2].mel_statistics is None
+    assert source_of_file(beside.checkpoint).name == beside.name
 
 
 # ---- wrong files --------------------------------------------------------------------------------
@@ -313,7 +345,7 @@ def test_a_run_without_sound_or_without_heads_is_refused(content, tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("read", [load_released, released.encoders])
+@pytest.mark.parametrize("read", [load_released, load_encoders, read_metadata])
 def test_files_of_other_kinds_are_named(read, content, tmp_path):
     path = tmp_path / "x"
     resnet = torchvision.models.resnet18().state_dict()
@@ -325,20 +357,188 @@ def test_files_of_other_kinds_are_named(read, content, tmp_path):
     refused({**content("xid"), "model": {}}, path, "missing", read)
 
 
-def test_our_own_checkpoint_is_read_by_encoders_and_named_by_load_released(
+def test_our_own_checkpoint_is_read_by_load_encoders_and_named_by_load_released(
     smoke, vggsound, tmp_path
 ):
-    path, run = tmp_path / "last.pt", smoke
-    flat = ([0.0] * run.spectrogram.mels, [1.0] * run.spectrogram.mels)
-    metadata = describe(run, vggsound, flat)
-    checkpoint.save(path, metadata, build(run, len(vggsound), len(vggsound.classes)))
+    path = tmp_path / "last.pt"
+    metadata = described(smoke, vggsound)
+    model = build_method(smoke, len(vggsound), len(vggsound.classes))
+    checkpoint.save(path, metadata, model)
     with pytest.raises(CheckpointError, match="is a checkpoint of avnb, not one released"):
         load_released(path)
-    video, _, same = released.encoders(path)
-    assert same == metadata and not video.training
-    assert Frozen(path).hear(torch.zeros(1, 16_000)).shape == (1, 8 * run.width)
-    found = checkpoint.load(path)
-    refused({**found, "format": 99}, path, "not written by avnb", released.encoders)
+    video, audio, same = load_encoders(path)
+    assert same == metadata == read_metadata(path) and not video.training
+    for net, own in ((video, model.video_encoder), (audio, model.audio_encoder)):
+        assert same_weights(net.state_dict(), own.state_dict())
+    found = FrozenEncoders(source_of_file(path)).encode(one_clip(), audio=True, at_once=1)
+    assert found["audio"].shape == (1, 8 * smoke.width)
+    _, content = checkpoint.load(path)
+    for read in (load_encoders, read_metadata, checkpoint.load):
+        refused({**content, "format": 99}, path, "not written by avnb", read)
+        refused({"format": 2, "model": {}}, path, "not written by avnb", read)
+
+
+def described(config, manifest):
+    """Metadata with mel statistics that change nothing."""
+    mels = config.spectrogram.mels
+    return describe(config, manifest, ([0.0] * mels, [1.0] * mels))
+
+
+# ---- files of the former format -----------------------------------------------------------------
+
+
+FORMER_PRETRAINING = {
+    "method": "vicreg_av", "seed": 3, "width": 4, "clips_per_video": 2, "missing_sound": "drop",
+    "window_steps": 10, "picture_seconds": 0.75, "picture_fps": 8.0, "frame_px": 16,
+    "sound_seconds": 0.5, "sound_hz": 8000, "max_offset_seconds": 0.25, "crop_area_min": 0.5,
+    "crop_aspect_max": 1.5, "flip_share": 0.25, "brightness": 0.1, "contrast": 0.2,
+    "saturation": 0.3, "hue": 0.05, "gain_min": 0.6, "mask_share": 0.15, "window_samples": 256,
+    "fft_samples": 512, "hop_samples": 128, "mels": 16, "floor": 1e-4, "peak": 0.9, "epochs": 2,
+    "lr": 0.002, "lr_decay": 0.8, "lr_decay_every_epochs": 3, "weight_decay": 1e-4, "batch": 8,
+    "shards": 2, "xid_loss": "info_nce", "embedding_dim": 32, "negatives": 16,
+    "temperature": 0.1, "bank_momentum": 0.4, "q_first": 0.01, "q_last": 0.2, "lam": 0.02,
+    "expander_dim": 24, "invariance_weight": 20.0, "variance_weight": 21.0,
+    "covariance_weight": 2.0, "apart_seconds_min": 1.0, "apart_seconds_max": 3.0,
+    "huber_delta": 0.5, "audio_rest_share": 0.125, "subset_videos": 30, "validation_videos": 5,
+    "subset_seed": 1, "patience_epochs": 4, "precision": "bf16", "compile_encoders": False,
+    "sync_batch_norm": "vicreg", "micro_batch": 0, "save_every_steps": 7,
+}  # fmt: skip
+FORMER_FINETUNING = {
+    "seed": 2, "clips_per_video": 3, "dropout": 0.25, "window_steps": 10, "picture_seconds": 0.25,
+    "picture_fps": 8.0, "frame_px": 16, "sound_seconds": 2.0, "sound_hz": 16_000,
+    "max_offset_seconds": 0.5, "crop_area_min": 0.5, "crop_aspect_max": 1.5, "flip_share": 0.25,
+    "brightness": 0.1, "contrast": 0.2, "saturation": 0.3, "hue": 0.05, "gain_min": 0.6,
+    "mask_share": 0.15, "warmup_epochs": 1, "tuned_epochs": 2, "lr": 0.002, "lr_factor": 0.5,
+    "first_fall": 0.1, "second_fall": 0.2, "third_fall": 0.3, "batch": 6, "shards": 2,
+    "precision": "fp32", "compile_encoders": False, "sync_batch_norm": "all", "micro_batch": 3,
+    "save_every_steps": 9,
+}  # fmt: skip
+
+
+@pytest.fixture(params=["first names", "last names"])
+def former(request, tmp_path):
+    """A checkpoint of pre-training as the former code wrote it, and its method.
+
+    The names of values and of metadata changed once before the format did.
+    """
+    values = {checkpoint.FORMER_NAMES.get(k, k): v for k, v in FORMER_PRETRAINING.items()}
+    model = build_method(Pretrain.from_flat(**values | {"sync_batch_norm": "method"}), 30, 2)
+    about = {"data": "0a1b2c3d", "data_set": "vggsound", "videos": 30, "classes": ["a", "b"]}
+    statistics = [[-2.5] * 16, [1.5] * 16]
+    if request.param == "first names":
+        about |= {"run": FORMER_PRETRAINING, "without_sound": 4, "bands": statistics}
+    else:
+        about |= {"run": values, "without_audio": 4, "mel_statistics": statistics}
+    path = tmp_path / "former.pt"
+    content = {"format": 2, "about": about, "method": model.state_dict(), "log": [{"loss": 1.0}]}
+    torch.save(content, path)
+    return path, model
+
+
+def test_a_checkpoint_of_format_2_gives_its_values_and_its_encoders(former):
+    path, model = former
+    metadata = read_metadata(path)
+    assert (metadata.kind, metadata.data_set, metadata.data) == (
+        "pretraining",
+        "vggsound",
+        "0a1b2c3d",
+    )
+    assert (metadata.videos, metadata.without_audio) == (30, 4)
+    assert metadata.classes == ["a", "b"] and metadata.code == "" and metadata.encoder is None
+    assert metadata.mel_statistics == [[-2.5] * 16, [1.5] * 16]
+    c = metadata.pretrain
+    assert (c.method, c.backbone, c.missing_audio) == ("vicreg_av", "r2plus1d_18", "drop")
+    assert c.clip == Clip(
+        video_seconds=0.75, video_fps=8.0, frame_px=16, audio_seconds=0.5, audio_hz=8000,
+        max_offset_seconds=0.25,
+    )  # fmt: skip
+    assert (c.augment.flip_prob, c.augment.mask_max_fraction) == (0.25, 0.15)
+    v = c.vicreg
+    assert (v.second_view_min_seconds, v.second_view_max_seconds) == (1.0, 3.0)
+    assert v.audio_rest_prob == 0.125 and c.compute.sync_batch_norm == "method"
+    same = FORMER_PRETRAINING.keys() & c.flat().keys() - {"sync_batch_norm"}
+    assert {name: c.flat()[name] for name in same} == {n: FORMER_PRETRAINING[n] for n in same}
+    assert c.flat().keys() - {"backbone"} == metadata.config.keys()  # no value is lost
+    video, audio, again = load_encoders(path)
+    assert again == metadata
+    for net, own in ((video, model.video_encoder), (audio, model.audio_encoder)):
+        assert same_weights(net.state_dict(), own.state_dict())
+        assert not net.training and not any(p.requires_grad for p in net.parameters())
+    loaded, content = checkpoint.load(path)
+    assert loaded == metadata and content["log"] == [{"loss": 1.0}]
+    assert same_weights(content["model"], model.state_dict())
+    with pytest.raises(CheckpointError, match="is a checkpoint of avnb, not one released"):
+        load_released(path)
+
+
+def test_a_classifier_of_format_2_is_read(tmp_path):
+    values = {checkpoint.FORMER_NAMES.get(k, k): v for k, v in FORMER_FINETUNING.items()}
+    config = Finetune.from_flat(**values)
+    model = Classifier(VideoEncoder(4), 3, config)
+    about = {
+        "finetune": FORMER_FINETUNING,
+        "start": {"method": "xid", "width": 4, "weights": "0123456789abcdef"},
+        "data": "0a1b2c3d", "data_set": "ucf101", "videos": 9, "classes": ["a", "b", "c"],
+    }  # fmt: skip
+    path = tmp_path / "former.pt"
+    torch.save({"format": 2, "about": about, "method": model.state_dict(), "log": []}, path)
+    found = load_classifier(path)
+    assert same_weights(found.state_dict(), model.state_dict()) and not found.training
+    assert found.config == config and config.optim.lr_decay_factor == 0.5
+    tuning = config.optim
+    assert (tuning.first_decay, tuning.second_decay, tuning.third_decay) == (0.1, 0.2, 0.3)
+    assert config.clip.video_seconds == 0.25
+    with pytest.raises(CheckpointError, match="is a classifier, fine-tuned on ucf101"):
+        read_metadata(path)
+
+
+# ---- what a checkpoint says is read without building or running anything ------------------------
+
+
+def test_metadata_is_read_without_building_a_network(
+    smoke, vggsound, xid_file, former, tmp_path, monkeypatch
+):
+    path = tmp_path / "last.pt"
+    metadata = described(smoke, vggsound)
+    checkpoint.save(path, metadata, build_method(smoke, len(vggsound), len(vggsound.classes)))
+
+    def build(*_, **__):
+        raise AssertionError("a network was built")
+
+    for module in (backbones, checkpoint):
+        monkeypatch.setattr(module, "build_video_encoder", build)
+    assert read_metadata(xid_file) == released_metadata("xid")
+    with pytest.MonkeyPatch.context() as patch:  # released files are compared with shapes
+        patch.setattr(torch.nn.Module, "__init__", build)
+        assert read_metadata(path) == metadata
+        assert read_metadata(former[0]).data == "0a1b2c3d"
+        assert source_of_file(path).config == smoke
+    with pytest.raises(AssertionError, match="a network was built"):
+        load_encoders(path)
+
+
+def test_a_video_encoder_that_only_the_file_names_is_not_run(smoke, vggsound, tmp_path):
+    """`os.abort` would end this process."""
+    path = tmp_path / "last.pt"
+    model = build_method(smoke, len(vggsound), len(vggsound.classes))
+    metadata = described(with_values(smoke, backbone="os:abort"), vggsound)
+    checkpoint.save(path, metadata, model)
+    said = r"video encoder of its own, 'os:abort', whose code is not run on a file's word"
+    with pytest.raises(CheckpointError, match=said):
+        load_encoders(path)
+    with pytest.raises(CheckpointError, match=said):
+        load_encoders(path, backbone="os:getcwd")
+    assert read_metadata(path).pretrain.backbone == "os:abort"
+    encoder = {"method": "xid", "backbone": "os:abort", "width": 8, "weights": ""}
+    tuned = dataclasses.replace(
+        metadata, kind="finetuning", config=Finetune().flat(), encoder=encoder
+    )
+    checkpoint.save(path, tuned, model)
+    with pytest.raises(CheckpointError, match=said):
+        load_classifier(path)
+
+
+# ---- files that are no checkpoints --------------------------------------------------------------
 
 
 NO_CHECKPOINTS = {
@@ -348,7 +548,7 @@ NO_CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("kind", NO_CHECKPOINTS)
-@pytest.mark.parametrize("read", [load_released, released.encoders, checkpoint.load])
+@pytest.mark.parametrize("read", [load_released, load_encoders, read_metadata, checkpoint.load])
 def test_what_is_no_checkpoint_at_all_is_named(kind, read, tmp_path):
     path = tmp_path / "x"
     path.write_bytes(NO_CHECKPOINTS[kind])

@@ -1,4 +1,4 @@
-"""Pre-training through the front door, in processes of its own."""
+"""Pre-training by `runs.train`, in processes of its own."""
 
 import dataclasses
 import json
@@ -13,23 +13,28 @@ import torch
 from avnb.config import Pretrain
 from avnb.data import subsets
 from avnb.data.batch_plan import steps_per_epoch
+from avnb.data.batch_transform import BatchTransform
 from avnb.data.manifest import Manifest
-from avnb.models.methods import METHODS, build
+from avnb.models.methods import build_method
 from avnb.profiles import PROFILES
-from avnb.training import checkpoint, cost, pretraining, released
-from avnb.training.pretraining import Pretrained, describe, run_folder
-from avnb.training.torchrun import LaunchError, launch
-from avnb.training.trainer import Views, validation
+from avnb.progress import ProgressReporter
+from avnb.training import checkpoint, cost, runs
+from avnb.training.job_output import LaunchError
+from avnb.training.pretraining import describe, pretraining_run, run_name
+from avnb.training.resources import Resources
+from avnb.training.torchrun import launch
 from tests.conftest import ROOT, with_values
-from tests.training.test_trainer import same_tensors
+from tests.training.test_trainer import TRAINED, same_tensors, validation_of
+
+ALONE, TWO = Resources(processes=1), Resources(processes=2)
 
 
-def gradients_on(tmp_path, manifests, tiny, processes):
+def gradients_on(tmp_path, manifests, config, processes):
     out = tmp_path / str(processes)
     out.mkdir()
-    mels = tiny.spectrogram.mels
+    mels = config.spectrogram.mels
     job = {
-        "run": tiny.flat(), "mel_statistics": [[-2.5] * mels, [1.0] * mels],
+        "config": config.flat(), "mel_statistics": [[-2.5] * mels, [1.0] * mels],
         "manifest": str(manifests / "vggsound"),
     }  # fmt: skip
     (out / "job.json").write_text(json.dumps(job))
@@ -40,12 +45,12 @@ def gradients_on(tmp_path, manifests, tiny, processes):
     return torch.load(out / "gradient.pt", weights_only=True)
 
 
-def test_the_gradient_of_every_method_on_two_processes_is_that_on_one(tmp_path, manifests, tiny):
-    """With statistics of BatchNorm, banks and negatives of the whole batch."""
+def test_gradients_of_every_method_are_the_same_on_one_and_two_processes(tmp_path, manifests, tiny):
+    """With BatchNorm statistics, banks and negatives of the whole batch."""
     found = [gradients_on(tmp_path, manifests, tiny, n) for n in (1, 2)]
     one, two = (each["double"] for each in found)
     assert one.keys() == two.keys()
-    assert {name.split(".")[0] for name in one} == METHODS.keys() - {"random"}
+    assert {name.split(".")[0] for name in one} == set(TRAINED)
     for name in one:
         assert one[name].dtype == torch.double
         torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-9, msg=name)
@@ -53,45 +58,52 @@ def test_the_gradient_of_every_method_on_two_processes_is_that_on_one(tmp_path, 
         torch.testing.assert_close(found[1]["half"][name], loss, rtol=0.15, atol=0.1, msg=name)
 
 
+def trained_run(config, manifest, folder, resources=TWO):
+    """The run, trained now."""
+    run = pretraining_run(config, manifest, folder)
+    runs.train([run], resources)
+    return run
+
+
 @pytest.fixture(scope="module")
 def trained(manifests, tmp_path_factory):
-    """A smoke run on two processes, through the front door."""
-    run = Pretrain.from_flat(**PROFILES["smoke"]["pretrain"])
-    runs = tmp_path_factory.mktemp("runs")
+    """A smoke run, trained on two processes."""
+    config = Pretrain.from_flat(**PROFILES["smoke"]["pretrain"])
     manifest = Manifest.load(manifests / "vggsound")
-    folder = pretraining.pretrain(run, manifest, runs, processes=2)
-    return run, manifest, runs, folder
+    return trained_run(config, manifest, tmp_path_factory.mktemp("runs"))
 
 
-def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, manifests):
-    run, manifest, runs, folder = trained
-    found = Pretrained(run=run, folder=folder)
-    assert found.finished and len(found.log) == run.optim.epochs
-    assert folder == run_folder(runs, run, subsets.training(manifest, run)[0])
+def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained):
+    config, folder = trained.config, trained.folder
+    assert trained.finished and len(trained.log) == config.optim.epochs
+    assert folder.name == run_name(
+        config, subsets.training_and_validation(trained.manifest, config)[0].digest
+    )
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    pretraining.pretrain(run, manifest, runs, processes=2)
+    again = trained_run(config, trained.manifest, folder.parent)
+    assert again.folder == folder
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def test_fewer_validation_videos_than_processes_are_enough(tiny, manifests, tmp_path):
-    run = with_values(tiny, method="supervised", epochs=1, validation_videos=1)
-    manifest = Manifest.load(manifests / "vggsound")
-    folder = pretraining.pretrain(run, manifest, tmp_path, processes=2)
-    ((row),) = Pretrained(run=run, folder=folder).log
+    config = with_values(tiny, method="supervised", epochs=1, validation_videos=1)
+    run = trained_run(config, Manifest.load(manifests / "vggsound"), tmp_path)
+    (row,) = run.log
     assert row["validation_accuracy"] in (0, 1) and row["validation_loss"] > 0
 
 
-def test_what_validation_says_is_true_of_the_weights_that_are_saved(tiny, manifests, tmp_path):
-    run = with_values(tiny, method="supervised", epochs=1, validation_videos=6)
+def test_validation_metrics_are_those_of_the_saved_weights(tiny, manifests, tmp_path):
+    config = with_values(tiny, method="supervised", epochs=1, validation_videos=6)
     manifest = Manifest.load(manifests / "vggsound")
-    folder = pretraining.pretrain(run, manifest, tmp_path, processes=2)
-    found = checkpoint.load(folder / "last.pt")
-    method = build(run, found["about"]["videos"], len(manifest.classes))
-    method.load_state_dict(found["method"])
-    _, videos = subsets.training(manifest, run)
-    views = Views(run, found["about"]["mel_statistics"])
-    again = validation(method, views, videos, run, torch.device("cpu"), 0)(lambda word: None)
-    ((row),) = found["log"]
+    run = trained_run(config, manifest, tmp_path)
+    metadata, content = checkpoint.load(run.checkpoint)
+    model = build_method(config, metadata.videos, len(manifest.classes))
+    model.load_state_dict(content["model"])
+    _, videos = subsets.training_and_validation(manifest, config)
+    transform = BatchTransform(config, metadata.mel_statistics)
+    bar = ProgressReporter(0, silent=True)
+    again = validation_of(config, videos).measure(model, transform, torch.device("cpu"), bar)
+    (row,) = content["log"]
     assert {name: row[name] for name in again} == pytest.approx(again, rel=1e-5)
 
 
@@ -101,86 +113,89 @@ def test_compiled_encoders_learn_the_same(tiny, manifests, tmp_path, monkeypatch
     manifest = Manifest.load(manifests / "vggsound")
     logs = {}
     for compiled in (False, True):
-        run = with_values(tiny, epochs=1, batch=32, compile_encoders=compiled)
-        folder = pretraining.pretrain(run, manifest, tmp_path, processes=1)
-        ((logs[compiled]),) = Pretrained(run=run, folder=folder).log
-        released.encoders(folder / "last.pt")  # under the names of those that are not compiled
+        config = with_values(tiny, epochs=1, batch=32, compile_encoders=compiled)
+        run = trained_run(config, manifest, tmp_path, ALONE)
+        (logs[compiled],) = run.log
+        checkpoint.load_encoders(run.checkpoint)  # tensors have the names of uncompiled encoders
     for term in ("loss", "video_to_audio", "audio_to_video"):
         assert logs[True][term] == pytest.approx(logs[False][term], rel=1e-3), term
 
 
-def test_a_workers_traceback_is_in_the_exception(trained, manifests, tmp_path):
-    run, manifest, _, _ = trained
-    broken = dataclasses.replace(manifest, folder=tmp_path / "gone", where=tmp_path / "manifest")
-    broken.save()
-    with pytest.raises(LaunchError, match=r"DecodeError.*gone.*No such file") as caught:
-        folder = tmp_path / "run"
-        folder.mkdir()
-        flat = ([0.0] * 64, [1.0] * 64)
-        train_ids, validation_ids = subsets.files(broken, run.subset)
-        job = {"about": describe(run, subsets.chosen(broken, train_ids), flat), "workers": 0,
-               "manifest": str(tmp_path / "manifest"), "train_ids": str(train_ids),
-               "validation_ids": str(validation_ids)}  # fmt: skip
-        (folder / "job.json").write_text(json.dumps(job))
-        launch(["train", str(folder)], processes=2, folder=folder, title="pre-training xid")
-    assert "Traceback" in str(caught.value) and "decode.py" in str(caught.value)
-
-
-def test_processes_that_do_not_divide_the_shards_are_refused_in_words(trained):
-    run, manifest, runs, _ = trained
-    with pytest.raises(
-        ValueError, match=r"3 processes cannot share 2 shards.*take one of \[1, 2\]"
-    ):
-        pretraining.pretrain(run, manifest, runs, processes=3)
-
-
-def test_parts_that_do_not_fit_are_refused_in_words(trained):
-    run, manifest, runs, _ = trained
-    with pytest.raises(ValueError, match="8 clips a process cannot be taken 3 at a time"):
-        pretraining.pretrain(with_values(run, micro_batch=3, seed=1), manifest, runs, processes=2)
-    whole = with_values(run, method="vicreg_v", micro_batch=4)
-    with pytest.raises(ValueError, match="takes variances and covariances of the whole batch"):
-        pretraining.pretrain(whole, manifest, runs, processes=2)
-
-
-def test_what_a_run_would_cost_is_measured_and_leaves_nothing(trained, tmp_path, capsys):
-    run, manifest, _, folder = trained
-    epoch = steps_per_epoch(run.subset.subset_videos, run)
-    found = cost.measure(run, manifest, tmp_path, processes=1, steps=epoch + 2)
-    assert 0 < found.step_seconds < 60 and found.clips == run.optim.batch
-    assert found.steps == run.optim.epochs * steps_per_epoch(run.subset.subset_videos, run)
-    assert found.hours == pytest.approx(found.step_seconds * found.steps / 3600)
-    assert found.checkpoint_bytes == pytest.approx((folder / "last.pt").stat().st_size, rel=0.05)
-    assert list(tmp_path.iterdir()) == [] and "clips/s on 1 processes" in str(found)
-    other = with_values(run, seed=1)
-    assert pretraining.outstanding([run, other], manifest, folder.parent) == [other]
-
-
-def test_videos_without_sound_are_silent_dropped_or_an_error(trained):
-    run, manifest, _, folder = trained
-    train = subsets.training(manifest, run)[0]
-    silent = len(train) - len(train.with_audio())
-    assert (
-        silent > 0
-        and json.loads((folder / "job.json").read_text())["about"]["without_audio"] == silent
+def test_the_error_contains_the_traceback_of_a_worker(trained, tmp_path):
+    broken = dataclasses.replace(
+        trained.manifest, folder=tmp_path / "gone", where=tmp_path / "manifest"
     )
-    values = run.flat()
-    drop = Pretrain.from_flat(**{**values, "missing_audio": "drop"})
-    assert subsets.training(manifest, drop)[0] == train.with_audio()
-    metadata = pretraining.job_of(drop, manifest, 1, 0)["about"]
-    assert (metadata["videos"], metadata["without_audio"]) == (len(train) - silent, silent)
-    error = Pretrain.from_flat(**{**values, "missing_audio": "error"})
+    broken.save()
+    folder, mels = tmp_path / "run", trained.config.spectrogram.mels
+    train_ids, validation_ids = subsets.subset_files(broken, trained.config.subset)
+    statistics = ([0.0] * mels, [1.0] * mels)
+    job = {
+        "metadata": describe(trained.config, subsets.load_subset(broken, train_ids), statistics),
+        "manifest": str(tmp_path / "manifest"), "train_ids": str(train_ids),
+        "validation_ids": str(validation_ids), "workers": 0,
+    }  # fmt: skip
+    runs.write_job(folder, job)
+    with pytest.raises(LaunchError, match=r"DecodeError.*gone.*No such file") as caught:
+        launch(["train", str(folder)], processes=2, folder=folder, title="pre-training xid")
+    assert "Traceback" in str(caught.value) and "decoding.py" in str(caught.value)
+
+
+def test_processes_that_do_not_divide_the_shards_are_refused(trained):
+    with pytest.raises(
+        ValueError, match=r"3 processes .*cannot share 2 shards.*take one of \[1, 2\]"
+    ):
+        runs.train([trained], Resources(processes=3))
+
+
+def test_micro_batches_that_do_not_fit_are_refused(trained):
+    def train(config):
+        trained_run(config, trained.manifest, trained.folder.parent)
+
+    with pytest.raises(ValueError, match="8 clips per process cannot be taken 3 at a time"):
+        train(with_values(trained.config, micro_batch=3, seed=1))
+    with pytest.raises(ValueError, match="takes variances and covariances of the whole batch"):
+        train(with_values(trained.config, method="vicreg_v", micro_batch=4))
+
+
+def test_the_cost_of_a_run_is_measured_and_nothing_is_left_behind(trained, tmp_path):
+    config, manifest = trained.config, trained.manifest
+    epoch = steps_per_epoch(config.subset.subset_videos, config)
+    run = pretraining_run(config, manifest, tmp_path)
+    measured = cost.measure(run, ALONE, steps=epoch + 2)
+    assert 0 < measured.step_seconds < 60 and measured.clips == config.optim.batch
+    assert measured.steps == config.optim.epochs * epoch
+    assert measured.hours == pytest.approx(measured.step_seconds * measured.steps / 3600)
+    size = trained.checkpoint.stat().st_size
+    assert measured.checkpoint_bytes == pytest.approx(size, rel=0.05)
+    assert list(tmp_path.iterdir()) == [] and "clips/s on 1 processes" in str(measured)
+
+
+def test_only_unfinished_runs_are_pending(trained):
+    other = pretraining_run(
+        with_values(trained.config, seed=2), trained.manifest, trained.folder.parent
+    )
+    assert [run for run in (trained, other) if run.is_pending] == [other]
+
+
+def test_videos_without_audio_are_silent_dropped_or_an_error(trained):
+    config, manifest, folder = trained.config, trained.manifest, trained.folder
+    train = subsets.training_and_validation(manifest, config)[0]
+    silent = len(train) - len(train.with_audio())
+    job = json.loads((folder / "job.json").read_text())
+    assert silent > 0 and runs.read_metadata(job).without_audio == silent
+    drop = with_values(config, missing_audio="drop")
+    assert subsets.training_and_validation(manifest, drop)[0] == train.with_audio()
+    metadata = pretraining_run(drop, manifest, folder.parent).job(ALONE)["metadata"]
+    assert (metadata.videos, metadata.without_audio) == (len(train) - silent, silent)
+    error = with_values(config, missing_audio="error")
     with pytest.raises(ValueError, match=f"{silent} of {len(train)} training videos"):
-        subsets.training(manifest, error)
+        subsets.training_and_validation(manifest, error)
 
 
-def test_torchrun_killed_with_sigkill_goes_on_and_ends_as_if_nothing_had_been(
-    trained, manifests, tmp_path
-):
-    *_, folder = trained
+def test_a_job_resumes_after_sigkill_of_torchrun_to_the_same_end(trained, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
-    (out / "job.json").write_bytes((folder / "job.json").read_bytes())
+    (out / "job.json").write_bytes((trained.folder / "job.json").read_bytes())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
                "--nproc-per-node=2", "-m", "avnb", "train", str(out)]  # fmt: skip
     with subprocess.Popen(
@@ -191,4 +206,4 @@ def test_torchrun_killed_with_sigkill_goes_on_and_ends_as_if_nothing_had_been(
             assert job.poll() is None
         job.send_signal(signal.SIGKILL)
     launch(["train", str(out)], processes=2, folder=out, title="xid")
-    assert same_tensors(checkpoint.load(out / "last.pt"), checkpoint.load(folder / "last.pt"))
+    assert same_tensors(checkpoint.load(out / "last.pt"), checkpoint.load(trained.checkpoint))

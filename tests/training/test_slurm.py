@@ -1,5 +1,6 @@
 """Two nodes of a real SLURM train what two processes on this machine train."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,26 +10,16 @@ import threading
 import time
 
 import pytest
-from tqdm import tqdm
 
 from avnb.config import Pretrain
-from avnb.data import subsets
 from avnb.data.manifest import Manifest
 from avnb.profiles import PROFILES
 from avnb.progress import MARK
-from avnb.training import checkpoint, cost, slurm
-from avnb.training.pretraining import (
-    Pretrained,
-    job_of,
-    located,
-    pretrain,
-    pretrain_all,
-    processes_of,
-    run_folder,
-)
-from avnb.training.slurm import Resources, Slurm
-from avnb.training.torchrun import LaunchError
-from avnb.training.trainer import Trained
+from avnb.training import checkpoint, cost, runs, slurm
+from avnb.training.job_output import JobOutput, LaunchError
+from avnb.training.pretraining import pretraining_run
+from avnb.training.resources import Resources, Slurm
+from avnb.training.slurm_task import Task
 from tests.conftest import ROOT, with_values
 from tests.slurm import ask, free_ports, installed, two_nodes
 from tests.training.test_torchrun import alive, wait_for
@@ -37,6 +28,7 @@ from tests.training.test_trainer import same_tensors
 # Long enough to be met while it runs.
 RUN = Pretrain.from_flat(**{**PROFILES["smoke"]["pretrain"], "epochs": 4})
 HELD = Slurm(minutes=30, options={"hold": ""})
+TWO_NODES = Resources(processes=2, launcher="slurm", nodes=2, slurm=HELD)
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +54,29 @@ def local(manifest, tmp_path_factory):
     """The last checkpoint of two processes on this machine, one thread each as on the nodes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "cpu_count", lambda: 2)
-        folder = pretrain(RUN, manifest, tmp_path_factory.mktemp("local"), processes=2)
-    return checkpoint.load(folder / "last.pt")
+        run = pretraining_run(RUN, manifest, tmp_path_factory.mktemp("local"))
+        runs.train([run], Resources(processes=2))
+    return checkpoint.load(run.checkpoint)
 
 
 LAUNCHER = """
 import sys
 from pathlib import Path
-from avnb.training.pretraining import pretrain
 from avnb.data.manifest import Manifest
-from tests.training.test_slurm import HELD, RUN
-manifest = Manifest.load(Path(sys.argv[1]))
-pretrain(RUN, manifest, Path(sys.argv[2]), processes=2, launcher="slurm", nodes=2, slurm=HELD)
+from avnb.training import runs
+from avnb.training.pretraining import pretraining_run
+from tests.training.test_slurm import RUN, TWO_NODES
+run = pretraining_run(RUN, Manifest.load(Path(sys.argv[1])), Path(sys.argv[2]))
+runs.train([run], TWO_NODES)
 """
 
 
+@pytest.mark.slow
 def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     nodes, manifest, local, tmp_path, capfd
 ):
-    folder = run_folder(tmp_path, RUN, subsets.training(manifest, RUN)[0])
+    run = pretraining_run(RUN, manifest, tmp_path)
+    folder = run.folder
     said = tmp_path / "said.txt"
     with said.open("w") as file, subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(manifest.where), str(tmp_path)], cwd=ROOT, stderr=file,
@@ -92,22 +88,25 @@ def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     message = f"job {job} goes on; the same call returns to it, `scancel {job}` ends it"
     assert message in said.read_text()
     assert slurm.state(job) == ("PENDING", "JobHeldUser")
-    for other in ({"launcher": "local"}, {"launcher": "slurm", "slurm": HELD, "nodes": 1}):
+    assert not run.finished and not run.is_pending
+    for other in (Resources(processes=2), dataclasses.replace(TWO_NODES, nodes=1)):
         with pytest.raises(LaunchError, match=f"job {job} of SLURM is training this run"):
-            pretrain(RUN, manifest, tmp_path, processes=2, **other)
+            runs.train([run], other)
     ask("scontrol", "release", job)
-    pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm", nodes=2, slurm=HELD)
-    assert Pretrained(run=RUN, folder=folder).finished and not (folder / "slurm.json").exists()
+    runs.train([run], TWO_NODES)
+    assert run.finished and not (folder / "slurm.json").exists()
     assert [p.name for p in (folder / "slurm").glob("*_submitted.pkl")] == [f"{job}_submitted.pkl"]
     assert "NodeList=n[1-2]" in ask("scontrol", "show", "job", job)
     seen = capfd.readouterr()
     assert f"job {job} of SLURM" in seen.out and "loss" in seen.err
-    assert same_tensors(checkpoint.load(folder / "last.pt"), local)
+    assert same_tensors(checkpoint.load(run.checkpoint), local)
 
 
+@pytest.mark.slow
 def test_all_runs_are_submitted_before_the_first_has_ended(nodes, manifest, tmp_path):
-    runs = [with_values(RUN, epochs=1, seed=seed) for seed in (0, 1)]
-    notes = [located(run, manifest, tmp_path).folder / "slurm.json" for run in runs]
+    configs = [with_values(RUN, epochs=1, seed=seed) for seed in (0, 1)]
+    both = [pretraining_run(config, manifest, tmp_path) for config in configs]
+    notes = [run.folder / "slurm.json" for run in both]
     waited = []
 
     def release():
@@ -119,83 +118,90 @@ def test_all_runs_are_submitted_before_the_first_has_ended(nodes, manifest, tmp_
 
     thread = threading.Thread(target=release)
     thread.start()
-    done = pretrain_all(runs, manifest, tmp_path, processes=1, launcher="slurm", slurm=HELD)
+    runs.train(both, Resources(processes=1, launcher="slurm", slurm=HELD))
     thread.join()
     assert waited == [("PENDING", "JobHeldUser")] * 2
-    assert all(one.finished for one in done) and not any(note.exists() for note in notes)
+    assert all(run.finished for run in both) and not any(note.exists() for note in notes)
 
 
-def once_an_epoch_is_done(folder, act):
-    """Calls `act(job)` in a thread when the job of the run in `folder` has done an epoch."""
+def once_an_epoch_is_done(run, act):
+    """Calls `act(job)` in a thread when the job of a run has done an epoch."""
 
     def wait_and_act():
-        wait_for((folder / "last.pt").exists, 120)
-        act(json.loads((folder / "slurm.json").read_text())["job"])
+        wait_for(run.checkpoint.exists, 120)
+        act(json.loads((run.folder / "slurm.json").read_text())["job"])
 
     thread = threading.Thread(target=wait_and_act)
     thread.start()
     return thread
 
 
+@pytest.mark.slow
 def test_preempted_the_job_is_requeued_under_its_id_and_ends_as_if_nothing_had_been(
     nodes, manifest, local, tmp_path
 ):
-    folder = run_folder(tmp_path, RUN, subsets.training(manifest, RUN)[0])
+    run = pretraining_run(RUN, manifest, tmp_path)
 
     def preempt(job):
         ask("scancel", "--signal=USR2", job)
         wait_for(lambda: slurm.state(job)[0] == "PENDING", 60)
-        preempted.append((job, len(Trained(folder=folder).log)))
+        preempted.append((job, len(run.log)))
         ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # else it waits two minutes
 
     preempted = []
-    thread = once_an_epoch_is_done(folder, preempt)
-    slurm = Slurm(minutes=30)
-    pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm", nodes=2, slurm=slurm)
+    thread = once_an_epoch_is_done(run, preempt)
+    runs.train([run], dataclasses.replace(TWO_NODES, slurm=Slurm(minutes=30)))
     thread.join()
     ((job, epochs),) = preempted
     assert 0 < epochs < RUN.optim.epochs
     assert "Restarts=1 " in ask("scontrol", "show", "job", job)
-    assert same_tensors(checkpoint.load(folder / "last.pt"), local)
+    assert same_tensors(checkpoint.load(run.checkpoint), local)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_is_an_error_and_leaves_the_run_free(nodes, manifest, tmp_path):
-    long = Pretrain.from_flat(**{**RUN.flat(), "epochs": 100})
-    folder = run_folder(tmp_path, long, subsets.training(manifest, long)[0])
-    thread = once_an_epoch_is_done(folder, lambda job: ask("scancel", "--signal=KILL", f"{job}.0"))
+    run = pretraining_run(with_values(RUN, epochs=100), manifest, tmp_path)
+    thread = once_an_epoch_is_done(run, lambda job: ask("scancel", "--signal=KILL", f"{job}.0"))
     with pytest.raises(LaunchError, match=r"(?s)ended as (FAILED|CANCELLED).*(srun|stepd): error"):
-        pretrain(long, manifest, tmp_path, processes=1, launcher="slurm")
+        runs.train([run], Resources(processes=1, launcher="slurm"))
     thread.join()
-    killed = Pretrained(run=long, folder=folder)
-    assert killed.log and not killed.finished
-    slurm.check(folder, None)  # no job is in the way
+    assert run.log and not run.finished and run.is_pending
+    slurm.check(run.folder, Resources())  # no job is in the way
 
 
+@pytest.mark.slow
 def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_path):
-    job = job_of(RUN, manifest, processes=2, workers=0)
-    job["about"]["data"] = "another digest"
-    (tmp_path / "job.json").write_text(json.dumps(job))
+    job = pretraining_run(RUN, manifest, tmp_path).job(Resources(processes=2))
+    job["metadata"] = dataclasses.replace(job["metadata"], data="another digest")
+    runs.write_job(tmp_path, job)
     with pytest.raises(LaunchError, match=r"ended as FAILED") as caught:
-        slurm.launch([tmp_path], Resources(processes=2, nodes=2), title="job")
+        slurm.launch([tmp_path], dataclasses.replace(TWO_NODES, slurm=Slurm()), title="job")
     message = str(caught.value)
-    assert "Traceback" in message and "train.py" in message and "submitit" not in message[-200:]
+    assert (
+        "Traceback" in message and "pretraining.py" in message and "submitit" not in message[-200:]
+    )
     assert message.rstrip().endswith("job.json was written")
 
 
+@pytest.mark.slow
 def test_what_sbatch_refuses_is_said_in_its_words(nodes, tmp_path):
-    cast = Resources(processes=1, slurm=Slurm(partition="nowhere"))
+    nowhere = Resources(processes=1, launcher="slurm", slurm=Slurm(partition="nowhere"))
     with pytest.raises(LaunchError, match=r"sbatch refused the job: .*invalid partition"):
-        slurm.launch([tmp_path], cast, title="job")
+        slurm.launch([tmp_path], nowhere, title="job")
 
 
+@pytest.mark.slow
 def test_what_a_run_would_cost_there_is_measured_there(nodes, manifest, tmp_path):
-    found = cost.measure(RUN, manifest, tmp_path, launcher="slurm", steps=4)
+    run = pretraining_run(RUN, manifest, tmp_path)
+    found = cost.measure(run, Resources(launcher="slurm"), steps=4)
     assert 0 < found.step_seconds < 60 and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_job_that_nobody_can_return_to_is_cancelled(nodes, manifest, tmp_path):
-    (tmp_path / "job.json").write_text(json.dumps(job_of(RUN, manifest, 1, 0)))
-    job = slurm.submit(tmp_path, Resources(processes=1, slurm=HELD))
+    resources = Resources(processes=1, launcher="slurm", slurm=HELD)
+    runs.write_job(tmp_path, pretraining_run(RUN, manifest, tmp_path).job(resources))
+    job = slurm.submit(tmp_path, resources)
     assert slurm.state(job) == ("PENDING", "JobHeldUser")
     slurm.cancel(tmp_path)
     assert slurm.state(job)[0] == "CANCELLED" and not (tmp_path / "slurm.json").exists()
@@ -205,10 +211,10 @@ def test_a_job_that_nobody_can_return_to_is_cancelled(nodes, manifest, tmp_path)
 # ---- without a cluster --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_torchrun_a_node_started_by_hand_trains_the_same(manifest, local, tmp_path):
     """Two of them on this machine; `is_host` stands for what they would know by their names."""
-    job = job_of(RUN, manifest, processes=2, workers=0)
-    (tmp_path / "job.json").write_text(json.dumps(job))
+    runs.write_job(tmp_path, pretraining_run(RUN, manifest, tmp_path).job(Resources(processes=2)))
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_ports(1)[0]}"]
     agents = [
         subprocess.Popen(
@@ -231,21 +237,28 @@ def test_one_torchrun_a_node_started_by_hand_trains_the_same(manifest, local, tm
 def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LaunchError, match=r"`sbatch`, which is not on.*login node.*'local'"):
-        pretrain(RUN, manifest, tmp_path, processes=2, launcher="slurm")
+        runs.train(
+            [pretraining_run(RUN, manifest, tmp_path)], Resources(processes=2, launcher="slurm")
+        )
 
 
 def test_where_nobody_can_ask_for_the_runs_job_it_is_not_trained_over(tmp_path, monkeypatch):
     (tmp_path / "slurm.json").write_text(json.dumps({"job": "7", "values": {}}))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LaunchError, match=r"`squeue` is not here.*delete that file"):
-        slurm.check(tmp_path, None)
+        slurm.check(tmp_path, Resources())
 
 
 def test_what_a_job_says_is_shown_even_if_its_bar_moves_on(capsys):
     lines = [MARK + '{"said": "collapse"}', "a line", MARK + '{"done": 3, "total": 9, "note": "x"}']
-    with tqdm(total=0) as bar:
-        assert slurm.listen(None, iter([lines]), bar, 0) > 0
-        assert (bar.n, bar.total) == (3, 9)
+    output = "".join(line + "\n" for line in lines).encode()
+    with JobOutput("job") as heard:
+        heard.heard = 0
+        for at in range(0, len(output), 7):  # a chunk may end anywhere
+            heard.feed(output[at : at + 7])
+        assert heard.heard > 0 and not heard.stalled(60)
+        assert (heard.bar.n, heard.bar.total) == (3, 9)
+        assert list(heard.tail) == ["a line"]
     assert "collapse" in capsys.readouterr().out
 
 
@@ -255,13 +268,14 @@ def test_what_a_job_says_is_shown_even_if_its_bar_moves_on(capsys):
 )
 def test_processes_are_spread_evenly(asked, nodes, gpus, found):
     slurm = Slurm(gpus_per_node=gpus)
-    assert processes_of(asked, 8, "slurm", nodes, slurm) == found
+    resources = Resources(processes=asked, launcher="slurm", nodes=nodes, slurm=slurm)
+    assert resources.resolved(8) == dataclasses.replace(resources, processes=found)
 
 
 @pytest.mark.parametrize(
     ("asked", "launcher", "nodes", "gpus", "message"),
     [
-        (3, "slurm", 2, 2, r"3 processes on 2 nodes with 2 GPUs each.*one of \[2, 4\]"),
+        (3, "slurm", 2, 2, r"3 processes on 2 nodes with 4 GPUs.*one of \[2, 4\]"),
         (8, "slurm", 2, 2, r"one of \[2, 4\]"),
         (0, "slurm", 3, 2, "8 shards cannot be shared evenly by 3 nodes"),
         (0, "slurm", 0, 0, "nodes = 0"),
@@ -271,17 +285,20 @@ def test_processes_are_spread_evenly(asked, nodes, gpus, found):
 )
 def test_what_cannot_be_spread_is_refused_in_words(asked, launcher, nodes, gpus, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        processes_of(asked, 8, launcher, nodes, Slurm(gpus_per_node=gpus))
+        Resources(
+            processes=asked, launcher=launcher, nodes=nodes, slurm=Slurm(gpus_per_node=gpus)
+        ).resolved(8)
 
 
 def test_values_are_read_from_one_line():
     line = "partition=gpu minutes=90 memory_gb=1.5 setup='module load cuda' --qos=long --exclusive"
-    slurm = Slurm.from_text(line)
-    assert slurm == Slurm(
+    values = Slurm.from_text(line)
+    assert values == Slurm(
         partition="gpu", minutes=90, memory_gb=1.5, setup="module load cuda",
         options={"qos": "long", "exclusive": ""},
     )  # fmt: skip
-    asked = Resources(processes=8, nodes=2, workers=3, slurm=slurm).parameters("x")
+    resources = Resources(processes=8, launcher="slurm", nodes=2, workers=3, slurm=values)
+    asked = slurm.executor_parameters(resources, "x")
     assert asked["ntasks_per_node"] == 4 and asked["cpus_per_task"] == 4
     assert asked["mem"] == "1536MB" and asked["time"] == 90 and asked["account"] is None
     assert asked["additional_parameters"] == {"requeue": True, "qos": "long", "exclusive": True}
@@ -293,17 +310,25 @@ def test_values_are_read_from_one_line():
 
 def test_a_growing_file_is_read_from_its_last_lines_on(tmp_path):
     file = tmp_path / "log"
-    news = slurm.gained(file)
-    assert next(news) == []
-    file.write_bytes(b"x" * 10**6 + b"\nlast\nhal")
-    assert next(news)[1:] == ["last"]
-    with file.open("a") as out:
-        out.write("f\nmore\n")
-    assert next(news) == ["half", "more"] and next(news) == []
+    growing = slurm.GrowingFile(file)
+    with JobOutput("job") as heard:
+
+        def new_lines():
+            heard.tail.clear()
+            heard.feed(growing.read())
+            return list(heard.tail)
+
+        assert growing.read() == b"" and new_lines() == []
+        file.write_bytes(b"x" * 10**6 + b"\nlast\nhal")
+        first, *others = new_lines()
+        assert others == ["last"] and set(first) == {"x"} and len(first) < 10**5
+        with file.open("a") as out:
+            out.write("f\nmore\n")
+        assert new_lines() == ["half", "more"] and new_lines() == []
 
 
 def test_a_turn_too_short_for_one_checkpoint_is_not_repeated(tmp_path):
-    task = slurm.Task(tmp_path, minutes=10, gpus_per_node=0)
+    task = Task(tmp_path, minutes=10, gpus_per_node=0)
     task.began, task.first = time.monotonic() - 9 * 60, 0
     with pytest.raises(RuntimeError, match="10 minutes were too short for one checkpoint"):
         task.checkpoint()

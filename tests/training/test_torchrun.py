@@ -1,4 +1,4 @@
-"""Nothing is left behind, whatever ends the launcher. Real torchrun, real signals."""
+"""No process is left behind, whatever ends the launcher. Real torchrun, real signals."""
 
 import os
 import signal
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from avnb.training.torchrun import LaunchError, launch
+from avnb.training.job_output import LaunchError
+from avnb.training.torchrun import launch
 from tests.conftest import ROOT
 
 
 def alive(folder):
-    """Processes of the job in `folder`: their environment names it. Zombies are not alive."""
+    """Processes of the job in `folder`, by their environment; zombies are not alive."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -63,11 +64,11 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name
+    "sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name
 )
-def test_a_signal_to_the_launcher_leaves_nobody(job, config):
+def test_a_signal_to_the_launcher_leaves_no_process(job, sent):
     process, folder = job
-    process.send_signal(config)
+    process.send_signal(sent)
     process.wait(timeout=30)
     wait_for(lambda: not alive(folder))
 
@@ -88,7 +89,7 @@ def test_a_killed_worker_ends_the_job(job):
     wait_for(lambda: not alive(folder))
 
 
-def test_a_cell_that_runs_out_of_time_leaves_nobody(tmp_path):
+def test_a_notebook_cell_that_times_out_leaves_no_process(tmp_path):
     """As nbclient does it: the kernel is interrupted, then shut down."""
     import nbformat
     from nbclient import NotebookClient
@@ -104,7 +105,7 @@ def test_a_cell_that_runs_out_of_time_leaves_nobody(tmp_path):
     wait_for(lambda: not alive(tmp_path))
 
 
-def test_a_failing_worker_is_quoted_and_the_log_is_kept(tmp_path):
+def test_the_error_quotes_a_failing_worker_and_the_log_is_kept(tmp_path):
     with pytest.raises(LaunchError) as caught:
         launch(
             ["fail", str(tmp_path)], processes=2, folder=tmp_path, title="job",
@@ -115,7 +116,7 @@ def test_a_failing_worker_is_quoted_and_the_log_is_kept(tmp_path):
     assert "told before failing" in (tmp_path / "output.txt").read_text()
 
 
-def test_silence_is_noticed(tmp_path):
+def test_a_stalled_job_is_given_up(tmp_path):
     start = time.monotonic()
     with pytest.raises(LaunchError, match="no sign of life for 8 s"):
         launch(
@@ -137,6 +138,6 @@ def test_progress_lines_move_the_bar_and_do_not_reach_the_log(tmp_path, capfd):
     assert "an ordinary line" in log and "almost there" not in log
 
 
-def test_no_process_is_refused(tmp_path):
+def test_less_than_one_process_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 1"):
         launch([], processes=0, folder=tmp_path, title="job")

@@ -1,4 +1,4 @@
-"""One loop, any number of processes, interrupted or not: the same numbers."""
+"""The training loop: the same numbers on any number of processes, interrupted or not."""
 
 import dataclasses
 import json
@@ -11,74 +11,89 @@ import sys
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from avnb.config import Pretrain
 from avnb.data.batch_plan import steps_per_epoch
-from avnb.data.clips import VideoClips
+from avnb.data.batch_transform import BatchTransform
+from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest
 from avnb.models import collapse
-from avnb.models.methods import METHODS, build
-from avnb.progress import MARK
-from avnb.training import checkpoint, pretraining
+from avnb.models.methods import METHODS, build_method, find_method
+from avnb.progress import MARK, ProgressReporter
+from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import CheckpointError
 from avnb.training.entrypoint import main
-from avnb.training.pretraining import describe
-from avnb.training.trainer import (
-    RunningMeans,
-    State,
-    Views,
-    ended,
-    fit,
-    gradients,
-    sampling_of,
-    validation,
-)
+from avnb.training.pretraining import describe, pretraining_run, training_sampling
+from avnb.training.resources import Resources
+from avnb.training.state import TrainingState
+from avnb.training.trainer import Validation, accumulate_gradients, fit
 from tests.conftest import with_values
 from tests.training.test_torchrun import wait_for
 
 CPU = torch.device("cpu")
-
-
-def silent(done, note):
-    pass
+ALONE = Resources(processes=1)
+TRAINED = sorted(name for name, method in METHODS.items() if method.is_trained)
 
 
 @pytest.fixture
 def metadata(tiny, vggsound):
-    flat = ([-2.5] * tiny.spectrogram.mels, [1.0] * tiny.spectrogram.mels)
-    return describe(tiny, vggsound, flat)
+    statistics = ([-2.5] * tiny.spectrogram.mels, [1.0] * tiny.spectrogram.mels)
+    return describe(tiny, vggsound, statistics)
 
 
-def train(run: Pretrain, manifest, metadata, out, *, stop_after=None, report=silent):
-    """Train in this process; `stop_after` steps raises KeyboardInterrupt, as Ctrl-C would."""
+def train(config: Pretrain, manifest, metadata, out):
+    """Train in this process, without validation."""
     out.mkdir(exist_ok=True)
-    clips = VideoClips(manifest, sampling_of(run), seed=run.seed)
+    model = build_method(config, len(manifest), len(manifest.classes))
+    transform = BatchTransform(config, metadata.mel_statistics)
+    clips = VideoClips(manifest, training_sampling(config), seed=config.seed)
+    return fit(model, transform, clips, metadata, out, CPU)
 
-    def epochs(first):
-        return training_epochs(clips, run, first, rank=0, processes=1, workers=0)
 
-    def reporting(done, note):
-        if stop_after is not None and done > stop_after:
+def interrupt_after(monkeypatch, clips):
+    """Raise KeyboardInterrupt, as Ctrl-C would, after the step that exceeds so many clips."""
+
+    def report(self, done, note):
+        if done > clips:
             raise KeyboardInterrupt
 
-    views = Views(run, metadata["mel_statistics"])
-    method = build(run, len(manifest), len(manifest.classes))
-    return fit(method, views, epochs, run.optim, run.compute, out, metadata, CPU, reporting)
+    monkeypatch.setattr(ProgressReporter, "report", report)
+
+
+def first_batch(config, manifest):
+    """The first training batch of a run."""
+    clips = VideoClips(manifest, training_sampling(config), seed=0)
+    _, batches = next(training_epochs(clips, config, 0, rank=0, processes=1, workers=0))
+    return next(batches)
+
+
+def validation_of(config, manifest):
+    """Validation on all videos of a manifest."""
+    px = config.clip.resized_px
+    sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
+    return Validation(clips=VideoClips(manifest, sampling, seed=config.seed), workers=0)
 
 
 def same_tensors(a, b):
+    """Whether two contents of checkpoints are equal, bit for bit."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same_tensors(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_tensors, a, b))
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_an_interrupted_run_ends_as_one_left_alone_bit_for_bit(tiny, vggsound, metadata, tmp_path):
+def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    tiny, vggsound, metadata, tmp_path, monkeypatch
+):
     whole = checkpoint.load(train(tiny, vggsound, metadata, tmp_path / "a"))
     steps = steps_per_epoch(len(vggsound), tiny)
     for stop in (1, steps + 2):  # in the first epoch, and in the second
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny, vggsound, metadata, tmp_path / "b", stop_after=stop)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_after(patch, stop * tiny.optim.batch)
+            train(tiny, vggsound, metadata, tmp_path / "b")
     resumed = checkpoint.load(train(tiny, vggsound, metadata, tmp_path / "b"))
     assert same_tensors(whole, resumed)
     logs = [(tmp_path / x / "log.jsonl").read_text() for x in "ab"]
@@ -88,26 +103,26 @@ def test_an_interrupted_run_ends_as_one_left_alone_bit_for_bit(tiny, vggsound, m
 def test_training_changes_encoders_and_banks_and_logs_every_term(
     tiny, vggsound, metadata, tmp_path
 ):
-    found = checkpoint.load(train(tiny, vggsound, metadata, tmp_path))
-    before = build(tiny, len(vggsound), 12).state_dict()
+    _, content = checkpoint.load(train(tiny, vggsound, metadata, tmp_path))
+    before = build_method(tiny, len(vggsound), 12).state_dict()
     moved = {
-        name for name, value in found["method"].items() if not torch.equal(value, before[name])
+        name for name, value in content["model"].items() if not torch.equal(value, before[name])
     }
     for part in ("video_encoder", "audio_encoder", "video_projector", "video_bank", "audio_bank"):
         assert any(name.startswith(part) for name in moved)
     terms = {"loss", "video_to_audio", "audio_to_video", "cosine_own", "cosine_other"}
-    assert terms < found["log"][0].keys()
-    norms = found["method"]["video_bank.rows"].norm(dim=1)
+    assert terms < content["log"][0].keys()
+    norms = content["model"]["video_bank.rows"].norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
 @pytest.mark.parametrize("name", ["vicreg_av", "vicreg_v", "supervised"])
-def test_every_other_method_trains_and_says_how_its_embeddings_are(
+def test_other_methods_train_and_log_statistics_of_their_embeddings(
     tiny, vggsound, metadata, tmp_path, name
 ):
-    run = with_values(tiny, method=name, epochs=1)
-    found = checkpoint.load(train(run, vggsound, metadata, tmp_path))
-    row = found["log"][0]
+    config = with_values(tiny, method=name, epochs=1)
+    _, content = checkpoint.load(train(config, vggsound, metadata, tmp_path))
+    row = content["log"][0]
     terms = {
         "vicreg_av": {"invariance", "variance", "covariance", "video_rank", "audio_spread"},
         "vicreg_v": {"invariance", "variance", "covariance", "first_rank", "second_std"},
@@ -116,7 +131,7 @@ def test_every_other_method_trains_and_says_how_its_embeddings_are(
     assert terms[name] < row.keys() and all(row[k] >= 0 for k in terms[name])
     if name == "supervised":
         return
-    v = run.vicreg
+    v = config.vicreg
     weighted = (
         v.invariance_weight * row["invariance"] + v.variance_weight * row["variance"]
         + v.covariance_weight * row["covariance"]
@@ -124,18 +139,17 @@ def test_every_other_method_trains_and_says_how_its_embeddings_are(
     assert row["loss"] == pytest.approx(weighted, rel=1e-5)
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient(tiny, vggsound, metadata):
-    """BatchNorm at rest: its statistics are a part's own."""
-    clips = VideoClips(vggsound, sampling_of(tiny), seed=0)
-    _, batches = next(training_epochs(clips, tiny, 0, rank=0, processes=1, workers=0))
-    batch, views = next(batches), Views(tiny, metadata["mel_statistics"])
+def test_micro_batches_accumulate_to_the_gradient_of_the_batch(tiny, vggsound, metadata):
+    """BatchNorm in evaluation mode: in training its statistics are those of a part."""
+    batch = first_batch(tiny, vggsound)
+    transform = BatchTransform(tiny, metadata.mel_statistics)
     found = {}
     for micro in (0, 2):
-        method = build(tiny, len(vggsound), len(vggsound.classes)).train()
+        method = build_method(tiny, len(vggsound), len(vggsound.classes)).train()
         for part in method.modules():
-            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            if isinstance(part, _BatchNorm):
                 part.eval()
-        terms = gradients(method, views, batch, 0.5, micro, CPU)
+        terms = accumulate_gradients(method, transform, batch, 0.5, micro, CPU)
         method.after_step()
         found[micro] = terms, method
     for name, value in found[0][0].items():
@@ -147,38 +161,38 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tiny, vggsound, metadata):
     torch.testing.assert_close(found[2][1].video_bank.rows, found[0][1].video_bank.rows)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"random"}))
-def test_half_precision_changes_the_loss_by_its_rounding_alone(tiny, vggsound, metadata, name):
+@pytest.mark.parametrize("name", TRAINED)
+def test_half_precision_changes_the_loss_only_by_rounding(tiny, vggsound, metadata, name):
     losses = []
     for precision in ("fp32", "bf16"):
-        run = with_values(tiny, method=name, precision=precision)
-        clips = VideoClips(vggsound, sampling_of(run), seed=0)
-        _, batches = next(training_epochs(clips, run, 0, rank=0, processes=1, workers=0))
-        method = build(run, len(vggsound), len(vggsound.classes)).train()
-        terms = method(Views(run, metadata["mel_statistics"])(next(batches)), 0.5)
+        config = with_values(tiny, method=name, precision=precision)
+        method = build_method(config, len(vggsound), len(vggsound.classes)).train()
+        transform = BatchTransform(config, metadata.mel_statistics)
+        terms = method(transform(first_batch(config, vggsound)), 0.5)
         assert all(term.dtype == torch.float for term in terms.values())
         losses.append(terms["loss"].item())
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.15, abs=0.1)
 
 
-def test_a_resting_audio_path_does_not_move(tiny, vggsound, metadata, tmp_path):
-    run = with_values(tiny, method="vicreg_av", epochs=1, audio_rest_prob=1.0)
-    found = checkpoint.load(train(run, vggsound, metadata, tmp_path))["method"]
-    before = dict(build(run, len(vggsound), len(vggsound.classes)).named_parameters())
-    moved = {name for name, p in before.items() if not torch.equal(found[name], p)}
+def test_skipped_updates_leave_the_audio_path_unchanged(tiny, vggsound, metadata, tmp_path):
+    config = with_values(tiny, method="vicreg_av", epochs=1, audio_rest_prob=1.0)
+    _, content = checkpoint.load(train(config, vggsound, metadata, tmp_path))
+    before = build_method(config, len(vggsound), len(vggsound.classes)).named_parameters()
+    moved = {name for name, p in before if not torch.equal(content["model"][name], p)}
     assert moved and not any(name.startswith("audio") for name in moved)
 
 
-def test_supervised_ends_when_validation_accuracy_stagnates(tiny):
-    run = with_values(tiny, method="supervised", epochs=9)
+def test_supervised_stops_when_validation_accuracy_stagnates(tiny):
+    config = with_values(tiny, method="supervised", epochs=9)
+    is_finished = find_method("supervised").is_finished
     logs = [[{"validation_accuracy": x} for x in xs] for xs in (
         [0.1, 0.2, 0.2], [0.1, 0.2, 0.2, 0.2], [0.3, 0.2, 0.25], [0.1, 0.2, 0.3],
     )]  # fmt: skip
-    assert [ended(run, log) for log in logs] == [False, True, True, False]
-    assert ended(run, [{"validation_accuracy": float(i)} for i in range(9)])
+    assert [is_finished(config, log) for log in logs] == [False, True, True, False]
+    assert is_finished(config, [{"validation_accuracy": float(i)} for i in range(9)])
 
 
-def test_a_collapse_is_said(tiny):
+def test_collapse_warnings_name_the_embeddings(tiny):
     row = {"epoch": 2, "video_spread": 0.001, "video_rank": 1.0, "audio_spread": 0.9,
            "audio_rank": 9.0}  # fmt: skip
     assert collapse.collapse_warning(row).startswith("collapse after epoch 3: video embeddings")
@@ -187,67 +201,81 @@ def test_a_collapse_is_said(tiny):
     assert "embeddings have shrunk" in collapse.collapse_warning({**well, "variance": 0.97})
 
 
-def test_a_collapse_is_announced_while_it_trains(
+def test_a_collapse_is_announced_during_training(
     tiny, vggsound, metadata, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(collapse, "SPREAD_LEAST", 9.0)  # as if directions this different were one
+    monkeypatch.setattr(collapse, "SPREAD_LEAST", 9.0)  # above any spread
     train(with_values(tiny, epochs=1), vggsound, metadata, tmp_path)
     assert f'{MARK}{{"said": "collapse after epoch 1' in capfd.readouterr().out
 
 
-def test_health_is_that_of_the_whole_batch_however_it_is_divided(
-    tiny, vggsound, metadata, tmp_path
+def test_progress_shows_clips_and_the_loss_of_the_last_epoch(
+    tiny, vggsound, metadata, tmp_path, capfd
 ):
-    run = with_values(tiny, epochs=1, micro_batch=2)
-    (row,) = checkpoint.load(train(run, vggsound, metadata, tmp_path))["log"]
+    train(tiny, vggsound, metadata, tmp_path / "xid-0")
+    lines = [line for line in capfd.readouterr().out.split("\n") if line.startswith(MARK)]
+    first, last = (json.loads(lines[i].removeprefix(MARK)) for i in (0, -1))
+    total = steps_per_epoch(len(vggsound), tiny) * tiny.optim.epochs * tiny.optim.batch
+    assert first["note"] == "xid, first epoch"
+    assert (last["done"], last["total"]) == (total, total)
+    assert last["note"].startswith("xid, loss ") and "validation" not in last["note"]
+
+
+def test_embedding_statistics_are_those_of_the_whole_batch(tiny, vggsound, metadata, tmp_path):
+    """However it is divided: no part of two clips has a rank above 2."""
+    config = with_values(tiny, epochs=1, micro_batch=2)
+    _, content = checkpoint.load(train(config, vggsound, metadata, tmp_path))
+    (row,) = content["log"]
     assert row["video_rank"] > 2 and row["audio_std"] > 0 and not collapse.collapse_warning(row)
 
 
-def test_weights_that_are_not_finite_are_not_saved_over_good_ones(
+def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     tiny, vggsound, metadata, tmp_path
 ):
     last = train(tiny, vggsound, metadata, tmp_path)
     before = last.read_bytes()
-    found = checkpoint.load(last)
-    method = build(tiny, len(vggsound), len(vggsound.classes))
-    method.load_state_dict(found["method"])
-    method.video_projector[0].weight.data[0, 0] = float("inf")
-    adam = torch.optim.Adam(method.parameters())
-    state = State(method=method, adam=adam, log=found["log"], tally=RunningMeans(), steps=9)
+    _, content = checkpoint.load(last)
+    model = build_method(tiny, len(vggsound), len(vggsound.classes))
+    model.load_state_dict(content["model"])
+    model.video_projector[0].weight.data[0, 0] = float("inf")
+    state = TrainingState(model, torch.optim.Adam(model.parameters()), last, metadata)
+    state.log, state.steps = content["log"], 9
     with pytest.raises(FloatingPointError, match=r"weights.*not finite.*last good weights are in"):
-        state.save(last, metadata)
+        state.save()
     assert last.read_bytes() == before
 
 
-def test_validation_is_a_sign_of_life(tiny, vggsound, metadata):
-    run = with_values(tiny, method="supervised")
-    method = build(run, len(vggsound), len(vggsound.classes))
-    words = []
-    found = validation(method, Views(run, metadata["mel_statistics"]), vggsound, run, CPU, 0)(
-        words.append
-    )
-    assert words[-1] == f"validation, {len(vggsound)} of {len(vggsound)} videos"
-    assert found.keys() == {"validation_loss", "validation_accuracy"}
+def test_validation_reports_progress(tiny, vggsound, metadata, capfd):
+    config = with_values(tiny, method="supervised")
+    model = build_method(config, len(vggsound), len(vggsound.classes))
+    transform = BatchTransform(config, metadata.mel_statistics)
+    bar = ProgressReporter(0, "supervised")  # nothing is left to do, so every call is reported
+    metrics = validation_of(config, vggsound).measure(model, transform, CPU, bar)
+    lines = [line.removeprefix(MARK) for line in capfd.readouterr().out.splitlines()]
+    videos = len(vggsound)
+    assert json.loads(lines[-1])["note"] == f"supervised, validation, {videos} of {videos} videos"
+    assert metrics.keys() == {"validation_loss", "validation_accuracy"}
 
 
-def test_a_silent_collection_serves_the_method_that_only_sees(tiny, vggsound, manifests, tmp_path):
+def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp_path):
     manifest = Manifest.load(manifests / "vggsound")
     silent = [dataclasses.replace(v, audio_hz=0) for v in manifest.videos]
     manifest = dataclasses.replace(manifest, videos=tuple(silent), where=tmp_path / "silent")
     manifest.save()
-    job = pretraining.job_of(with_values(tiny, method="vicreg_v"), manifest, 1, 0)
-    assert job["about"]["mel_statistics"] is None
-    run = Pretrain.from_flat(**job["about"]["run"])
-    assert train(with_values(run, epochs=1), manifest.split("train"), job["about"], tmp_path / "r")
+    config = with_values(tiny, method="vicreg_v")
+    metadata = pretraining_run(config, manifest, tmp_path).job(ALONE)["metadata"]
+    assert metadata.mel_statistics is None
+    config = with_values(metadata.pretrain, epochs=1)
+    assert train(config, manifest.split("train"), metadata, tmp_path / "r").exists()
     with pytest.raises(ValueError, match=r"no video of vggsound .* has an audio stream"):
-        pretraining.job_of(tiny, manifest, 1, 0)
+        pretraining_run(tiny, manifest, tmp_path).job(ALONE)
 
 
-def test_supervised_without_validation_videos_is_refused_before_anything_trains(tiny, manifests):
+def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
     manifest = Manifest.load(manifests / "vggsound")
-    run = with_values(tiny, method="supervised", subset_videos=10**5)
+    config = with_values(tiny, method="supervised", subset_videos=10**5)
     with pytest.raises(ValueError, match=r"usable training videos none is left.*\(100000\)"):
-        pretraining.job_of(run, manifest, 1, 0)
+        pretraining_run(config, manifest, tmp_path).job(ALONE)
 
 
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
@@ -255,111 +283,107 @@ def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
 ):
     last = train(tiny, vggsound, metadata, tmp_path)
     before = last.read_bytes()
-    said = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-c", FILL, str(last)], capture_output=True, text=True, check=False
     )
-    assert f"CheckpointError: {last} could not be written" in said.stderr
-    assert "the one before it is kept" in said.stderr
+    assert f"CheckpointError: {last} could not be written" in answer.stderr
+    assert "the previous one is kept" in answer.stderr
     assert last.read_bytes() == before and not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 FILL = """
 import resource, sys
 from pathlib import Path
 from avnb.training import checkpoint
-found = checkpoint.load(Path(sys.argv[1]))
+metadata, content = checkpoint.load(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # a disk with room for one page
 class Same:
     def state_dict(self):
-        return found["method"]
-checkpoint.save(Path(sys.argv[1]), found["about"], Same())
+        return content["model"]
+checkpoint.save(Path(sys.argv[1]), metadata, Same())
 """
 
 
 def run_alone(out):
     """The job in `out` as one process; `begun` appears when it is about to train."""
     torch.set_num_threads(1)
-    (out / "submit_or_attach").write_text("")
+    (out / "begun").write_text("")
     main(out)
 
 
-def written(out):
+def saved_at(out):
     """When the last checkpoint was written; 0 before the first."""
     return (out / "last.pt").stat().st_mtime_ns if (out / "last.pt").exists() else 0
 
 
-def live(out, kill_after=None):
-    """One life of the job, from a server that has imported torch already; its exit status.
+def exit_status(out, kill_after=None):
+    """Start the job in a server that has imported torch, perhaps kill it; its exit status.
 
-    `kill_after` is how many checkpoints it may write, and for how many seconds more it may live.
+    `kill_after` is how many checkpoints it may write, and for how many seconds more it may run.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["avnb.worker"])
-    (out / "submit_or_attach").unlink(missing_ok=True)
+    context.set_forkserver_preload(["avnb.training.entrypoint", "avnb.training.pretraining"])
+    (out / "begun").unlink(missing_ok=True)
     job = context.Process(target=run_alone, args=(out,))
     job.start()
     if kill_after is not None:
-        wait_for((out / "submit_or_attach").exists)
+        wait_for((out / "begun").exists)
         saves, seconds = kill_after
         for _ in range(saves):
-            before = written(out)
-            wait_for(lambda before=before: written(out) != before, pause=0.005)
+            before = saved_at(out)
+            wait_for(lambda before=before: saved_at(out) != before, pause=0.005)
         job.join(seconds)
         job.kill()
     job.join()
     return job.exitcode
 
 
-def test_killed_at_any_moment_it_ends_as_if_nothing_had_been(tiny, vggsound, metadata, tmp_path):
+def test_a_run_killed_at_any_moment_resumes_to_the_same_end(tiny, vggsound, tmp_path):
     """Bit for bit: weights, banks, optimiser, log."""
-    run = with_values(tiny, save_every_steps=1, epochs=5)
-    manifest = Manifest.load(vggsound.where)
+    config = with_values(tiny, save_every_steps=1, epochs=5)
+    job = pretraining_run(config, Manifest.load(vggsound.where), tmp_path).job(ALONE)
     folders = tmp_path / "whole", tmp_path / "killed"
-    job = {**pretraining.job_of(run, manifest, processes=1, workers=0), "title": "test"}
     for folder in folders:
-        folder.mkdir()
-        (folder / "job.json").write_text(json.dumps(job))
-    assert live(folders[0]) == 0
-    rng, met = random.Random(0), []
+        runs.write_job(folder, job)
+    assert exit_status(folders[0]) == 0
+    rng, seen = random.Random(0), []
     for saves in (0, 1, 2, 0, 1, 2, 0, 1, 2, 1):
         moment = saves, rng.uniform(0, 0.15)  # a step takes about as long
-        assert live(folders[1], kill_after=moment) == -signal.SIGKILL
-        met.append(written(folders[1]) and checkpoint.load(folders[1] / "last.pt")["steps"])
-    assert len(set(met)) > 4 and max(met) < steps_per_epoch(len(vggsound), run) * 5
-    assert live(folders[1]) == 0
+        assert exit_status(folders[1], kill_after=moment) == -signal.SIGKILL
+        steps = saved_at(folders[1]) and checkpoint.load(folders[1] / "last.pt")[1]["steps"]
+        seen.append(steps)
+    assert len(set(seen)) > 4 and max(seen) < steps_per_epoch(len(vggsound), config) * 5
+    assert exit_status(folders[1]) == 0
     a, b = (checkpoint.load(folder / "last.pt") for folder in folders)
     assert same_tensors(a, b)
     assert (folders[0] / "log.jsonl").read_text() == (folders[1] / "log.jsonl").read_text()
 
 
-def test_saving_and_reading_ahead_may_change_while_a_run_lasts(tiny, vggsound, tmp_path):
-    run = with_values(tiny, save_every_steps=1, epochs=2)
-    other = with_values(run, save_every_steps=1000, window_steps=2)
+def test_values_outside_the_identity_may_change_during_a_run(tiny, vggsound, tmp_path):
+    """How often checkpoints are written, and how far ahead clips are read."""
+    config = with_values(tiny, save_every_steps=1, epochs=2)
+    other = with_values(config, save_every_steps=1000, window_steps=2)
     manifest = Manifest.load(vggsound.where)
-    assert pretraining.located(run, manifest, tmp_path).folder.name == (
-        pretraining.located(other, manifest, tmp_path).folder.name
-    )
-    jobs = [
-        {**pretraining.job_of(one, manifest, processes=1, workers=0), "title": "test"}
-        for one in (run, other)
-    ]
+    same = [pretraining_run(one, manifest, tmp_path) for one in (config, other)]
+    assert same[0].name == same[1].name
+    jobs = [run.job(ALONE) for run in same]
     folders = tmp_path / "whole", tmp_path / "changed"
     for folder in folders:
-        folder.mkdir()
-        (folder / "job.json").write_text(json.dumps(jobs[0]))
-    assert live(folders[0]) == 0
-    assert live(folders[1], kill_after=(2, 0)) == -signal.SIGKILL
-    (folders[1] / "job.json").write_text(json.dumps(jobs[1]))
-    assert live(folders[1]) == 0
-    a, b = (checkpoint.load(folder / "last.pt") for folder in folders)
-    assert b["about"]["run"]["window_steps"] == 2
-    assert same_tensors(a, {**b, "about": a["about"]})
+        runs.write_job(folder, jobs[0])
+    assert exit_status(folders[0]) == 0
+    assert exit_status(folders[1], kill_after=(2, 0)) == -signal.SIGKILL
+    runs.write_job(folders[1], jobs[1])
+    assert exit_status(folders[1]) == 0
+    (_, a), (metadata, b) = (checkpoint.load(folder / "last.pt") for folder in folders)
+    assert metadata.config["window_steps"] == 2
+    assert same_tensors(a, {**b, "metadata": a["metadata"]})
 
 
 def test_another_runs_checkpoint_is_refused_with_the_difference(tiny, vggsound, metadata, tmp_path):
     train(tiny, vggsound, metadata, tmp_path)
-    other = {**metadata, "run": {**metadata["run"], "lr": 0.5}}
-    with pytest.raises(CheckpointError, match=r"run\.lr: it has 0\.0025, this run has 0\.5"):
+    other = dataclasses.replace(metadata, config={**metadata.config, "lr": 0.5})
+    with pytest.raises(CheckpointError, match=r"config\.lr: it has 0\.0025, this run has 0\.5"):
         train(tiny, vggsound, other, tmp_path)
 
 
@@ -367,11 +391,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tiny, vggsound, metadata, tmp_path
 ):
     last = train(tiny, vggsound, metadata, tmp_path)
-    longer = Pretrain.from_flat(**{**tiny.flat(), "epochs": 3, "lr": 9.0, "temperature": 1e-4})
-    found = checkpoint.load(last)
-    found["method"]["video_encoder.stem.0.weight"].fill_(float("nan"))
-    wants = describe(longer, vggsound, metadata["mel_statistics"])
-    torch.save({**found, "about": wants}, last)
+    longer = with_values(tiny, epochs=3, lr=9.0, temperature=1e-4)
+    _, content = checkpoint.load(last)
+    content["model"]["video_encoder.stem.0.weight"].fill_(float("nan"))
+    wants = describe(longer, vggsound, metadata.mel_statistics)
+    torch.save({**content, "metadata": dataclasses.asdict(wants)}, last)
     before = last.read_bytes()
     with pytest.raises(FloatingPointError, match=r"epoch 2\) gave"):
         train(longer, vggsound, wants, tmp_path)
@@ -381,7 +405,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 @pytest.mark.parametrize(
     "content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated zip"], ids=["empty", "text", "zip"]
 )
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+def test_a_file_that_is_no_checkpoint_is_named_in_the_error(tmp_path, content):
     path = tmp_path / "x.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"x\.pt is not a checkpoint"):

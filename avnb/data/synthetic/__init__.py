@@ -1,5 +1,5 @@
 """The synthetic world.
 
-scenes  what is seen and heard: objects, motions, sounds
+scenes  the frames and the audio of a scene: objects, motions, noises
 world   three data sets of real video files in the official layouts
 """

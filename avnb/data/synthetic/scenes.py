@@ -1,26 +1,25 @@
-"""What a synthetic video shows and sounds like: a thing that moves in one way.
+"""The frames and the audio of a synthetic video: an object that moves in one way.
 
-The thing decides shape, pattern and timbre, the motion decides path and rhythm, and every event
-of the motion (an impact, a turning point) is heard when it is seen. All else varies freely:
+The object decides shape, pattern and timbre, the motion decides path and rhythm, and every event
+of the motion (an impact, a turning point) is audible when it is visible. All else varies freely:
 colours, background, size, place, camera shake, pitch, tempo and loudness.
 
-Arrays: a frame is [H, W, 3] uint8; sound is [samples] float32 at `AUDIO_HZ`, mono.
+Arrays: a frame is [H, W, 3] uint8; audio is [samples] float32 at `AUDIO_HZ`, mono.
 """
 
 import colorsys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-AUDIO_HZ = 22_050  # unlike the 16 kHz the models hear, so that resampling is always exercised
+AUDIO_HZ = 22_050  # unlike the 16 kHz of the models, so that resampling is always exercised
 Flaw = Literal["", "silent", "dubbed", "broken"]
-THINGS = ("ball", "bell", "box", "cross", "star", "wheel")
 MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Scene:
     """One video to be made; `path` is relative to the world's folder."""
 
@@ -33,166 +32,159 @@ class Scene:
     flaw: Flaw = ""
 
 
-# ---- what is seen -----------------------------------------------------------------------------
+# ---- frames -----------------------------------------------------------------------------------
+
+Field = Callable[[np.ndarray, np.ndarray], np.ndarray]  # x, y in the object's own frame, y down
+
+# Distance-like, negative inside.
+SHAPES: dict[str, Field] = {
+    "ball": lambda x, y: np.hypot(x, y) - 0.95,
+    "bell": lambda x, y: np.maximum(abs(x) - 0.7 - 0.42 * y, abs(y) - 0.95),
+    "box": lambda x, y: np.maximum(abs(x), abs(y)) - 0.85,
+    "cross": lambda x, y: np.minimum(bar(x, y), bar(y, x)) - 1.0,
+    "star": lambda x, y: np.hypot(x, y) - 0.85 - 0.35 * np.cos(5 * np.arctan2(y, x) + np.pi / 2),
+    "wheel": lambda x, y: np.minimum(abs(np.hypot(x, y) - 0.85) - 0.2, spokes(x, y)),
+}
+THINGS = tuple(SHAPES)
+
+# Where a thing has its second colour, bool.
+PATTERNS: dict[str, Field] = {
+    "ball": lambda x, y: np.hypot(x, y) % 0.5 < 0.25,  # rings
+    "bell": lambda x, y: np.sin(9 * y) > 0,  # bands
+    "box": lambda x, y: np.sin(6 * x) * np.sin(6 * y) > 0,  # a chessboard
+    "cross": lambda x, y: np.hypot(x, y) < 0.35,  # a knob
+    "star": lambda x, y: np.cos(5 * np.arctan2(y, x) + np.pi / 2) > 0.3,  # rays
+    "wheel": lambda x, y: np.hypot(x, y) > 0.8,  # a tyre
+}
 
 
-def shape(thing: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed distance-like field of a thing, negative inside; x, y in its own frame, y down."""
-    if thing == "ball":
-        return np.hypot(x, y) - 0.95
-    if thing == "box":
-        return np.maximum(abs(x), abs(y)) - 0.85
-    if thing == "bell":
-        return np.maximum(abs(x) - 0.7 - 0.42 * y, abs(y) - 0.95)
-    if thing == "star":
-        return np.hypot(x, y) - 0.85 - 0.35 * np.cos(5 * np.arctan2(y, x) + np.pi / 2)
-    if thing == "wheel":
-        spokes = np.maximum(np.minimum(abs(x), abs(y)) - 0.13, np.hypot(x, y) - 0.9)
-        return np.minimum(abs(np.hypot(x, y) - 0.85) - 0.2, spokes)
-    if thing == "cross":
-        arms = np.minimum(np.maximum(abs(x) / 0.36, abs(y)), np.maximum(abs(x), abs(y) / 0.36))
-        return arms - 1.0
-    raise ValueError(f"no thing is called {thing!r}")
+def bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """One bar of the cross."""
+    return np.maximum(abs(x) / 0.36, abs(y))
 
 
-def pattern(thing: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where a thing bears its second colour, bool; it turns with the thing."""
-    if thing == "ball":  # rings
-        return np.hypot(x, y) % 0.5 < 0.25
-    if thing == "box":  # a chessboard
-        return np.sin(6 * x) * np.sin(6 * y) > 0
-    if thing == "bell":  # bands
-        return np.sin(9 * y) > 0
-    if thing == "star":  # rays
-        return np.cos(5 * np.arctan2(y, x) + np.pi / 2) > 0.3
-    if thing == "wheel":  # a tyre
-        return np.hypot(x, y) > 0.8
-    return np.hypot(x, y) < 0.35  # cross: a knob
+def spokes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Four spokes of the wheel."""
+    return np.maximum(np.minimum(abs(x), abs(y)) - 0.13, np.hypot(x, y) - 0.9)
 
 
 @dataclass(frozen=True)
 class Path2d:
-    """Where a thing is at each frame: place in [-1, 1], turn in radians, relative size."""
+    """A motion, frame by frame: place in [-1, 1], rotation in radians, relative size."""
 
     x: np.ndarray
     y: np.ndarray
     turn: np.ndarray
     size: np.ndarray
-    events: np.ndarray  # seconds at which something is heard
+    events: np.ndarray  # seconds of the audible events
     force: np.ndarray  # of each event, in (0, 1]
 
 
 def move(motion: str, t: np.ndarray, rng: np.random.Generator) -> Path2d:
-    """Follow a motion over the times `t` [frames] in seconds; tempo, reach and start vary."""
+    """The path of a motion over the times `t` [frames] in seconds; tempo, reach, start vary."""
     still = np.zeros_like(t)
     x, y = still + rng.uniform(-0.35, 0.35), still + rng.uniform(-0.2, 0.2)
     turn, size = still + rng.uniform(-0.25, 0.25), still + 1.0
     period, start, end = rng.uniform(0.5, 0.9), rng.uniform(-0.5, 0.0), t[-1] + 0.5
     if motion == "bouncing":
-        return bounce(t, x, turn, size, rng)
-    count = int((end - start) / period) + 2
-    events = start + period * np.arange(count)
+        y, events, force = bounce(t, rng)
+        return Path2d(x, y, turn, size, events, force)
+    events = start + period * np.arange(int((end - start) / period) + 2)
     phase = (t - start) / period  # whole at every event
     reach = rng.uniform(0.45, 0.65)
-    if motion == "rolling":  # side to side, heard at both ends
+    if motion == "rolling":  # side to side, audible at both ends
         place = np.abs((phase % 2) - 1) * 2 - 1
         x, turn = reach * place, turn + 2.5 * place
-    elif motion == "swinging":  # from a pivot above, heard at both ends
+    elif motion == "swinging":  # from a pivot above, audible at both ends
         angle = rng.uniform(0.6, 0.9) * np.cos(np.pi * phase)
         x, y, turn = x + reach * np.sin(angle), y - 0.4 + reach * np.cos(angle), turn - angle
-    elif motion == "spinning":  # on the spot, heard twice a turn
+    elif motion == "spinning":  # on the spot, audible twice a turn
         turn = turn + np.pi * phase * rng.choice([-1, 1])
-    elif motion == "pulsing":  # grows and shrinks, heard when largest
+    elif motion == "pulsing":  # grows and shrinks, audible when largest
         size = 1 + 0.45 * np.cos(2 * np.pi * phase)
-    elif motion == "shaking":  # bursts of quick jerks, each heard
+    else:  # shaking: bursts of quick jerks, each audible
         quick = period / 6
         events = (events[:, None] + quick * np.arange(4)).ravel()
-        busy = (phase % 1) < 4 / 6
-        x = x + 0.16 * busy * np.cos(np.pi * (t - start) / quick)
-        turn = turn + 0.35 * busy * np.cos(np.pi * (t - start) / quick)
-    else:
-        raise ValueError(f"no motion is called {motion!r}")
+        jerk = ((phase % 1) < 4 / 6) * np.cos(np.pi * (t - start) / quick)
+        x, turn = x + 0.16 * jerk, turn + 0.35 * jerk
     return Path2d(x, y, turn, size, events, rng.uniform(0.7, 1.0, len(events)))
 
 
-def bounce(
-    t: np.ndarray, x: np.ndarray, turn: np.ndarray, size: np.ndarray, rng: np.random.Generator
-) -> Path2d:
-    """Fall, hit the ground at each event, rise less high every time, and be dropped anew."""
+def bounce(t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Height of an object that is dropped again after five bounces; impacts and their force."""
     ground, height = rng.uniform(0.35, 0.6), rng.uniform(0.8, 1.1)
     full, events, force = rng.uniform(0.55, 0.8), [], []
-    y, now = np.full_like(t, ground), rng.uniform(-0.6, 0.0)
-    while now < t[-1] + 0.5:
+    y, time = np.full_like(t, ground), rng.uniform(-0.6, 0.0)
+    while time < t[-1] + 0.5:
         flight = full
-        for _ in range(5):  # bounces before it is dropped anew
-            inside = (t >= now) & (t < now + flight)
-            along = (t[inside] - now) / flight
+        for _ in range(5):
+            inside = (t >= time) & (t < time + flight)
+            along = (t[inside] - time) / flight
             y[inside] = ground - height * (flight / full) ** 2 * 4 * along * (1 - along)
-            now += flight
-            events.append(now)
+            time += flight
+            events.append(time)
             force.append(flight / full)
             flight *= 0.78
-    return Path2d(x, y, turn, size, np.array(events), np.array(force))
+    return y, np.array(events), np.array(force)
 
 
-def colour(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
-    """Any hue, muted or strong, its value in the given range; [3] in [0, 255]."""
+def random_colour(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
+    """Any hue, muted or strong, with a value in the given range; [3] in [0, 255]."""
     hsv = rng.uniform(0, 1), rng.uniform(0.1, 0.7), rng.uniform(low, high)
     return 255 * np.array(colorsys.hsv_to_rgb(*hsv))
 
 
 def backdrop(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A sloping colour with faint blotches, [H, W, 3] float."""
+    """A colour gradient with faint blotches, [H, W, 3] float."""
     yy, xx = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(angle) * xx + np.sin(angle) * yy) * rng.uniform(0, 40)
-    picture = colour(rng, 0.35, 0.75) + slope[..., None]
+    image = random_colour(rng, 0.35, 0.75) + slope[..., None]
     for _ in range(3):
         fx, fy, shift = rng.uniform(2, 9), rng.uniform(2, 9), rng.uniform(0, 6)
-        picture = picture + rng.uniform(1, 6) * np.sin(fx * xx + fy * yy + shift)[..., None]
-    return picture
+        image = image + rng.uniform(1, 6) * np.sin(fx * xx + fy * yy + shift)[..., None]
+    return image
 
 
 def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.ndarray]:
     """Draw the scene, frame by frame, [H, W, 3] uint8."""
     look, rng = np.random.default_rng(scene.look_seed), np.random.default_rng([scene.seed, 1])
     margin = 6
-    behind = backdrop(height + 2 * margin, width + 2 * margin, look)
-    pale, dark = colour(look, 0.9, 1.0), colour(look, 0.0, 0.25)
+    background = backdrop(height + 2 * margin, width + 2 * margin, look)
+    pale, dark = random_colour(look, 0.9, 1.0), random_colour(look, 0.0, 0.25)
     body, mark = (pale, dark) if look.random() < 0.5 else (dark, pale)
     radius = rng.uniform(0.48, 0.68)
     half_h, half_w = height / 2, width / 2
-    px = min(half_h, half_w)
     yy, xx = np.mgrid[0:height, 0:width]
     shake = np.cumsum(rng.normal(0, 0.5, (len(path.x), 2)), axis=0)
     shake = np.clip(shake - shake.mean(axis=0), -margin, margin)
     shade = rng.uniform(-25, 25)
     for i in range(len(path.x)):
         dy, dx = (round(s) for s in shake[i])
-        frame = behind[margin + dy :, margin + dx :][:height, :width].copy()
-        size = radius * path.size[i] * px
+        frame = background[margin + dy :, margin + dx :][:height, :width].copy()
+        size = radius * path.size[i] * min(half_h, half_w)
         x0 = (xx - half_w - path.x[i] * half_w * 0.8 + dx) / size
         y0 = (yy - half_h - path.y[i] * half_h * 0.8 + dy) / size
         near = np.maximum(abs(x0), abs(y0)) < 1.5
         x0, y0 = x0[near], y0[near]
         cos, sin = np.cos(path.turn[i]), np.sin(path.turn[i])
         x, y = cos * x0 + sin * y0, cos * y0 - sin * x0
-        cover = np.clip(0.5 - shape(scene.thing, x, y) * size, 0, 1)[:, None]
-        paint = np.where(pattern(scene.thing, x, y)[:, None], mark, body) + shade * y[:, None]
+        cover = np.clip(0.5 - SHAPES[scene.thing](x, y) * size, 0, 1)[:, None]
+        paint = np.where(PATTERNS[scene.thing](x, y)[:, None], mark, body) + shade * y[:, None]
         frame[near] += cover * (paint - frame[near])
         frame += rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
-# ---- what is heard ----------------------------------------------------------------------------
+# ---- audio ------------------------------------------------------------------------------------
 
 
 def grain(thing: str, rng: np.random.Generator, pitch: float) -> np.ndarray:
-    """The sound of one event, [samples] float; `pitch` is a factor near 1."""
+    """The audio of one event, [samples] float; `pitch` is a factor near 1."""
     t = np.arange(int(0.35 * AUDIO_HZ)) / AUDIO_HZ
 
-    def tone(hz: float, fall: float) -> np.ndarray:
-        return np.sin(2 * np.pi * hz * pitch * t) * np.exp(-fall * t)
+    def tone(hz: float, decay: float) -> np.ndarray:
+        return np.sin(2 * np.pi * hz * pitch * t) * np.exp(-decay * t)
 
     if thing == "ball":  # a thud
         return np.sin(2 * np.pi * 140 * pitch * (t - 0.02 * np.exp(-40 * t))) * np.exp(-16 * t)
@@ -205,13 +197,11 @@ def grain(thing: str, rng: np.random.Generator, pitch: float) -> np.ndarray:
     if thing == "wheel":  # a squeak
         wobble = 2600 * t + 3 * np.sin(2 * np.pi * 35 * t)
         return np.sin(2 * np.pi * pitch * wobble) * np.sin(np.pi * np.minimum(t / 0.22, 1)) ** 2
-    if thing == "cross":  # a hiss
-        return np.diff(rng.normal(0, 0.7, len(t) + 1)) * np.exp(-22 * t)
-    raise ValueError(f"no thing is called {thing!r}")
+    return np.diff(rng.normal(0, 0.7, len(t) + 1)) * np.exp(-22 * t)  # cross: a hiss
 
 
 def music(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """A tune that has nothing to do with the picture, [samples] float."""
+    """A tune that is unrelated to the frames, [samples] float."""
     t, beat = np.arange(samples) / AUDIO_HZ, rng.uniform(0.2, 0.4)
     steps = rng.choice([0, 2, 4, 7, 9, 12], size=samples)[(t / beat).astype(int)]
     hz = rng.uniform(180, 400) * 2 ** (steps / 12)
@@ -219,28 +209,28 @@ def music(samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
-    """All that is heard, [samples] float32 in [-1, 1]; its loudness is free of the class."""
+    """The audio of a scene, [samples] float32 in [-1, 1]; its loudness is free of the class."""
     rng = np.random.default_rng([scene.seed, 2])
     samples = int(seconds * AUDIO_HZ)
     thing, events, force = scene.thing, path.events, path.force
     if scene.flaw == "dubbed" and rng.random() < 0.5:
-        heard = music(samples, rng)
+        audio = music(samples, rng)
     else:
         if scene.flaw == "dubbed":  # another thing's, at other times
             thing = str(rng.choice([t for t in THINGS if t != thing]))
             events, force = np.sort(rng.uniform(0, seconds, len(events))), force[::-1]
-        heard, pitch = np.zeros(samples + AUDIO_HZ), 2 ** rng.uniform(-0.3, 0.3)
+        audio, pitch = np.zeros(samples + AUDIO_HZ), 2 ** rng.uniform(-0.3, 0.3)
         for at, strength in zip(events, force, strict=True):
             if 0 <= at < seconds:
                 piece = strength * grain(thing, rng, pitch * 2 ** rng.uniform(-0.03, 0.03))
                 begin = int(at * AUDIO_HZ)
-                heard[begin : begin + len(piece)] += piece
-        heard = heard[:samples]
+                audio[begin : begin + len(piece)] += piece
+        audio = audio[:samples]
     hum = np.cumsum(rng.normal(0, 1, samples))
     hum = rng.normal(0, 1, samples) + 0.05 * (hum - hum.mean())
-    heard = heard / max(rms(heard), 1e-3) + 10 ** rng.uniform(-1.4, -0.6) * hum / rms(hum)
-    loud = heard / rms(heard) * 10 ** rng.uniform(-1.7, -0.9)
-    return np.tanh(loud).astype(np.float32)
+    audio = audio / max(rms(audio), 1e-3) + 10 ** rng.uniform(-1.4, -0.6) * hum / rms(hum)
+    scaled = audio / rms(audio) * 10 ** rng.uniform(-1.7, -0.9)
+    return np.tanh(scaled).astype(np.float32)
 
 
 def rms(audio: np.ndarray) -> float:

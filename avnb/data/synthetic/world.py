@@ -1,78 +1,67 @@
 """A synthetic world: three data sets of short videos, in the official folders and lists.
 
-A class is a thing that moves in one way (`scenes`): `ball bouncing`. What is written is real:
-H.264 with AAC in mp4 for VGGSound, MPEG-4 with MP3 in avi for UCF-101 and HMDB-51, as in the
-originals. Length, resolution and frame rate vary; some videos are silent, dubbed or broken.
+A class is a thing that moves in one way (`scenes`): `ball bouncing`. The files are real: H.264
+with AAC in mp4 for VGGSound, MPEG-4 with MP3 in avi for UCF-101 and HMDB-51, as in the originals.
+Length, resolution and frame rate vary; some videos are silent, dubbed or broken.
 """
 
 import csv
 import io
 import json
+import re
+import typing
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Scene, frames, move, soundtrack
-from avnb.files import in_parallel, locked, write_aside
+from avnb.files import in_parallel, locked, write_text
 from avnb.protocols import World
 from avnb.values import digest
 
 MPEG4: dict[str, object] = {"qscale": "3"}
 H264: dict[str, object] = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
-FORMAT = 2  # raised when the same World would give other videos than before
+FORMAT = 2  # raised whenever the same World gives other videos
 
-# thing and motion; half of the UCF- and HMDB-like classes are also VGGSound-like classes
-VGGSOUND = {
-    "ball bouncing": ("ball", "bouncing"),
-    "ball rolling": ("ball", "rolling"),
-    "bell swinging, ringing": ("bell", "swinging"),
-    "bell shaking": ("bell", "shaking"),
-    "box falling, bouncing": ("box", "bouncing"),
-    "box spinning": ("box", "spinning"),
-    "star spinning": ("star", "spinning"),
-    "star pulsing": ("star", "pulsing"),
-    "wheel rolling": ("wheel", "rolling"),
-    "wheel swinging": ("wheel", "swinging"),
-    "cross shaking": ("cross", "shaking"),
-    "cross pulsing": ("cross", "pulsing"),
-}
-UCF101 = {
-    "BallBouncing": ("ball", "bouncing"),
-    "BallShaking": ("ball", "shaking"),
-    "BellRinging": ("bell", "swinging"),
-    "BellPulsing": ("bell", "pulsing"),
-    "BoxSpinning": ("box", "spinning"),
-    "BoxSwinging": ("box", "swinging"),
-    "CrossBouncing": ("cross", "bouncing"),
-    "CrossShaking": ("cross", "shaking"),
-    "StarPulsing": ("star", "pulsing"),
-    "StarRolling": ("star", "rolling"),
-    "WheelRolling": ("wheel", "rolling"),
-    "WheelSpinning": ("wheel", "spinning"),
-}
+
+def classes(text: str) -> dict[str, tuple[str, str]]:
+    """Each class's thing and motion, from `<class>: <thing> <motion>; ...`."""
+    rows = (re.fullmatch(r"(.+): (\w+) (\w+)", row) for row in text.split("; "))
+    return {row[1]: (row[2], row[3]) for row in rows if row}
+
+
+# Half of the UCF- and HMDB-like classes are VGGSound-like classes as well.
+VGGSOUND = classes(
+    "ball bouncing: ball bouncing; ball rolling: ball rolling; "
+    "bell swinging, ringing: bell swinging; bell shaking: bell shaking; "
+    "box falling, bouncing: box bouncing; box spinning: box spinning; "
+    "star spinning: star spinning; star pulsing: star pulsing; wheel rolling: wheel rolling; "
+    "wheel swinging: wheel swinging; cross shaking: cross shaking; cross pulsing: cross pulsing"
+)
+UCF101 = classes(
+    "BallBouncing: ball bouncing; BallShaking: ball shaking; BellRinging: bell swinging; "
+    "BellPulsing: bell pulsing; BoxSpinning: box spinning; BoxSwinging: box swinging; "
+    "CrossBouncing: cross bouncing; CrossShaking: cross shaking; StarPulsing: star pulsing; "
+    "StarRolling: star rolling; WheelRolling: wheel rolling; WheelSpinning: wheel spinning"
+)
 UCF101_SILENT = ("BoxSwinging", "CrossBouncing", "StarRolling", "WheelSpinning")
-HMDB51 = {
-    "bounce_box": ("box", "bouncing"),
-    "pulse_ball": ("ball", "pulsing"),
-    "roll_ball": ("ball", "rolling"),
-    "roll_bell": ("bell", "rolling"),
-    "shake_cross": ("cross", "shaking"),
-    "shake_wheel": ("wheel", "shaking"),
-    "spin_star": ("star", "spinning"),
-    "swing_star": ("star", "swinging"),
-}
+HMDB51 = classes(
+    "bounce_box: box bouncing; pulse_ball: ball pulsing; roll_ball: ball rolling; "
+    "roll_bell: bell rolling; shake_cross: cross shaking; shake_wheel: wheel shaking; "
+    "spin_star: star spinning; swing_star: star swinging"
+)
 
 
 # ---- files ------------------------------------------------------------------------------------
 
 
-def film(root: Path, scene: Scene) -> None:
+def render(root: Path, scene: Scene) -> None:
     """Make one video file; written aside and renamed, so that what exists is whole."""
     out = root / scene.path
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -89,24 +78,18 @@ def film(root: Path, scene: Scene) -> None:
     if scene.audio and scene.flaw != "silent":
         audio = soundtrack(scene, path, len(path.x) / fps)
     aside = out.with_name(f".{out.stem}.partial{out.suffix}")
-    encode(aside, frames(scene, path, height, width), (width, height), fps, audio)
+    encode(aside, list(frames(scene, path, height, width)), fps, audio)
     if scene.flaw == "broken":
         damage(aside, rng)
     aside.replace(out)
 
 
-def encode(
-    path: Path,
-    pictures: Iterator[np.ndarray],
-    size: tuple[int, int],
-    fps: int,
-    audio: np.ndarray | None,
-) -> None:
+def encode(path: Path, images: list[np.ndarray], fps: int, audio: np.ndarray | None) -> None:
     """Write H.264 + AAC for .mp4, MPEG-4 + MP3 for .avi, as each data set has them."""
     avi = path.suffix == ".avi"
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4" if avi else "libx264", rate=fps)
-        video.width, video.height = size
+        video.height, video.width, _ = images[0].shape
         video.pix_fmt, video.time_base = "yuv420p", Fraction(1, fps)
         # The same bytes every time: one thread, and no mb-tree, whose look-ahead races.
         video.codec_context.thread_count = 1
@@ -115,8 +98,8 @@ def encode(
         if audio is not None:
             audio_stream = container.add_stream("libmp3lame" if avi else "aac", rate=AUDIO_HZ)
             audio_stream.layout, audio_stream.bit_rate = "mono", 64_000
-        for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, fps)
             container.mux(video.encode(frame))
         container.mux(video.encode())
@@ -128,7 +111,7 @@ def encode(
 
 
 def damage(path: Path, rng: np.random.Generator) -> None:
-    """Leave an empty file, the first half of one, or a web page that says it is gone."""
+    """Replace a file by an empty one, by its first half, or by a web page that says it is gone."""
     whole = path.read_bytes()
     page = b"<html><body>This video is no longer available.</body></html>\n"
     path.write_bytes([b"", whole[: len(whole) // 2], page][rng.integers(3)])
@@ -139,27 +122,27 @@ def derive_seed(*parts: object) -> int:
     return zlib.crc32("/".join(map(str, parts)).encode())
 
 
-def vggsound(world: World) -> tuple[list[Scene], dict[str, str]]:
-    """Scenes and lists in the form of VGGSound: `vggsound.csv`, `train/`, `test/`."""
+# ---- data sets: scenes, and the lists by their paths -------------------------------------------
+
+Contents = tuple[list[Scene], dict[str, str]]
+
+
+def vggsound(world: World) -> Contents:
+    """VGGSound's form: `vggsound.csv`, `train/`, `test/`; flaws in the training videos."""
     scenes, rows = [], []
-    for label, (thing, motion) in VGGSOUND.items():
+    for label, pair in VGGSOUND.items():
         for i in range(world.vggsound_per_class):
             seed = derive_seed(world.seed, "vggsound", label, i)
             name, start = f"{'-_'[seed % 2]}{seed:08x}{i % 100:02d}", seed % 300
             split = "test" if i % 13 == 12 else "train"
             rows.append([name, start, label, split])
-            path = f"vggsound/{split}/{name}_{start:06d}.mp4"
-            scenes.append(Scene(path=path, thing=thing, motion=motion, seed=seed, look_seed=seed))
+            scenes.append(Scene(f"vggsound/{split}/{name}_{start:06d}.mp4", *pair, seed, seed))
     order = np.random.default_rng(world.seed).permutation(len(scenes))
     scenes, rows = [scenes[i] for i in order], [rows[i] for i in order]
     training = [i for i, row in enumerate(rows) if row[3] == "train"]
-    flaws: list[Flaw] = []
-    for flaw, share in (
-        ("silent", world.silent_fraction),
-        ("dubbed", world.dubbed_fraction),
-        ("broken", world.broken_fraction),
-    ):
-        flaws += [flaw] * round(share * len(training))  # type: ignore[list-item]
+    flaws = list[Flaw]()
+    for flaw in typing.get_args(Flaw)[1:]:
+        flaws += [flaw] * round(getattr(world, f"{flaw}_fraction") * len(training))
     for i, flaw in zip(training, flaws, strict=False):
         scenes[i] = replace(scenes[i], flaw=flaw)
     table = io.StringIO()
@@ -167,113 +150,86 @@ def vggsound(world: World) -> tuple[list[Scene], dict[str, str]]:
     return scenes, {"vggsound/vggsound.csv": table.getvalue()}
 
 
-def ucf101(world: World) -> tuple[list[Scene], dict[str, str]]:
-    """Scenes and lists in the form of UCF-101; three folds, groups of four, CRLF in one list."""
+def ucf101(world: World) -> Contents:
+    """UCF-101's form: three folds, groups of four, CRLF in one list."""
     scenes, base = [], "ucf101/ucfTrainTestlist"
     total = world.ucf101_train_per_class + world.ucf101_test_per_class
     size = 4 if total >= 16 else 1  # videos a group
     groups, test_groups = -(-total // size), -(-world.ucf101_test_per_class // size)
-    lists: dict[str, list[str]] = {}
-    for number, (name, (thing, motion)) in enumerate(UCF101.items(), 1):
+    lists = {"classInd.txt": [f"{i} {name}" for i, name in enumerate(UCF101, 1)]}
+    for number, (name, pair) in enumerate(UCF101.items(), 1):
         for i in range(total):
             group, clip = i // size + 1, i % size + 1
             file = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
-            seed = derive_seed(world.seed, "ucf101", file)
-            scenes.append(
-                Scene(
-                    path=f"ucf101/UCF-101/{file}",
-                    thing=thing,
-                    motion=motion,
-                    seed=seed,
-                    look_seed=derive_seed(world.seed, name, group),
-                    audio=name not in UCF101_SILENT,
-                )
-            )
+            seeds = derive_seed(world.seed, "ucf101", file), derive_seed(world.seed, name, group)
+            path, audio = f"ucf101/UCF-101/{file}", name not in UCF101_SILENT
+            scenes.append(Scene(path, *pair, *seeds, audio=audio))
             for fold in (1, 2, 3):
                 test = (group - 1 + (fold - 1) * test_groups) % groups < test_groups
                 line = file if test else f"{file} {number}"
                 lists.setdefault(f"{'test' if test else 'train'}list0{fold}.txt", []).append(line)
-    lists["classInd.txt"] = [f"{i} {name}" for i, name in enumerate(UCF101, 1)]
     ends = {"trainlist01.txt": "\r\n"}
     texts = {f"{base}/{k}": ends.get(k, "\n").join([*v, ""]) for k, v in lists.items()}
     return scenes, texts
 
 
-def hmdb51(world: World) -> tuple[list[Scene], dict[str, str]]:
-    """Scenes and lists in the form of HMDB-51: three split files a class, odd file names."""
+def hmdb51(world: World) -> Contents:
+    """HMDB-51's form: three split files a class, odd file names."""
     scenes, texts = [], {}
     train, test = world.hmdb51_train_per_class, world.hmdb51_test_per_class
-    for name, (thing, motion) in HMDB51.items():
+    for name, pair in HMDB51.items():
         files = [f"#{i}_({name})[x]&;+@!_{i % 4}.avi" for i in range(train + test + 1)]
         for fold in (1, 2, 3):
             roles = np.roll([0] + [2] * test + [1] * train, (fold - 1) * (test + 1))
-            lines = [f"{file} {role} " for file, role in zip(files, roles, strict=True)]
-            texts[f"hmdb51/testTrainMulti_7030_splits/{name}_test_split{fold}.txt"] = "\n".join(
-                [*lines, ""]
-            )
+            lines = [f"{file} {role} \n" for file, role in zip(files, roles, strict=True)]
+            table = f"hmdb51/testTrainMulti_7030_splits/{name}_test_split{fold}.txt"
+            texts[table] = "".join(lines)
         for file in files:
             seed = derive_seed(world.seed, "hmdb51", file)
-            scenes.append(
-                Scene(
-                    path=f"hmdb51/{name}/{file}",
-                    thing=thing,
-                    motion=motion,
-                    seed=seed,
-                    look_seed=seed,
-                    audio=seed % 2 == 0,
-                )
-            )
+            path, audio = f"hmdb51/{name}/{file}", seed % 2 == 0
+            scenes.append(Scene(path, *pair, seed, seed, audio=audio))
     return scenes, texts
 
 
-WRITERS: dict[str, Callable[[World], tuple[list[Scene], dict[str, str]]]] = {
-    "vggsound": vggsound,
-    "ucf101": ucf101,
-    "hmdb51": hmdb51,
-}
+def make(world: World, root: str | Path, *, workers: int = 2) -> Path:
+    """Write the three data sets below `root`; what exists is kept, so an interruption resumes.
 
-
-def make(world: World, root: Path, *, workers: int = 2) -> Path:
-    """Write the three data sets below `root`; what is there already is kept, so it can go on.
-
-    Deterministic by `world.seed` on one machine. `root/scenes.json` says how each video came to
-    be (its thing, motion, seeds and flaw) and `root/world.json` is written last.
+    Deterministic by `world.seed` on one machine. `root/scenes.json` describes each video (its
+    thing, motion, seeds and flaw) and `root/world.json` is written last.
 
     Raises:
         ValueError: when `root` holds a world made from other values.
     """
-    values = {"format": FORMAT, **world.flat()}
-    stamp = root / "world.json"
-    scenes: list[Scene] = []
-    texts: dict[str, str] = {}
+    root = Path(root)
+    values, stamp = {"format": FORMAT, **world.flat()}, root / "world.json"
     with locked(root):
-        if stamp.exists() and (found := json.loads(stamp.read_text())) != values:
-            changed = {k: (found.get(k), v) for k, v in values.items() if found.get(k) != v}
-            raise ValueError(
-                f"{root} holds a world made from other values (it has, this has): {changed}\n"
-                "Give this world its own folder, or delete that one."
-            )
         if stamp.exists():
+            check_values(root, json.loads(stamp.read_text()), values)
             return root
-        for writer in WRITERS.values():
-            some, lists = writer(world)
-            scenes, texts = scenes + some, texts | lists
+        scenes, texts = list[Scene](), dict[str, str]()
+        for write in (vggsound, ucf101, hmdb51):
+            more, lists = write(world)
+            scenes, texts = scenes + more, texts | lists
         for name, text in texts.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(text.encode())
-        write_aside(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
-        todo = [s for s in scenes if not (root / s.path).exists()]
-        made = in_parallel(
-            partial(film, root),
-            todo,
-            workers=workers,
-            title="synthetic videos",
-            done=len(scenes) - len(todo),
-        )
-        for _ in made:
+        write_text(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
+        todo, title = [s for s in scenes if not (root / s.path).exists()], "synthetic videos"
+        done = len(scenes) - len(todo)
+        for _ in in_parallel(partial(render, root), todo, workers=workers, title=title, done=done):
             pass
-        write_aside(stamp, json.dumps(values, indent=1))
+        write_text(stamp, json.dumps(values, indent=1))
     return root
+
+
+def check_values(root: Path, stored: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise ValueError when a world is stored that was made from other values."""
+    if stored != values:
+        changed = {k: (stored.get(k), v) for k, v in values.items() if stored.get(k) != v}
+        raise ValueError(
+            f"{root} holds a world made from other values (stored, now): {changed}\n"
+            "Give this world its own folder, or delete that one."
+        )
 
 
 def world_id(world: World) -> str:

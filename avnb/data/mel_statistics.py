@@ -1,0 +1,46 @@
+"""Mean and standard deviation of each mel band, over the audio of a manifest."""
+
+import json
+
+import torch
+from tqdm import tqdm
+
+from avnb.config import Pretrain
+from avnb.data.batch_transform import MelStatistics
+from avnb.data.clips import Sampling, VideoClips
+from avnb.data.loader import ClipLoader, worth_starting
+from avnb.data.manifest import Manifest
+from avnb.data.transforms import AudioTransform
+from avnb.files import write_text
+from avnb.values import digest
+
+
+def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int) -> MelStatistics:
+    """Mean and standard deviation of each mel band over the videos that have audio.
+
+    From one clip a video, not augmented; stored beside the manifest.
+
+    Raises:
+        ValueError: when no video has audio.
+    """
+    audible = manifest.with_audio()
+    if not audible.videos:
+        raise ValueError(f"no video of {manifest.name} in {manifest.folder} has an audio stream")
+    key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
+    file = manifest.where / f"bands-{digest(key)}.json"
+    if file.exists():
+        stored = json.loads(file.read_text())
+        return stored["mean"], stored["std"]
+    mels, n = run.spectrogram.mels, len(audible)
+    transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))
+    sampling = Sampling(clip=run.clip, count=1, place="random", augment=run.augment)
+    clips, items = VideoClips(audible, sampling, seed=run.seed), [(0, i, (0,)) for i in range(n)]
+    loader = ClipLoader(clips, items, workers=worth_starting(workers, n))
+    columns, total, squares = 0, torch.zeros(mels).double(), torch.zeros(mels).double()
+    for batch in tqdm(loader, total=n, desc="mel band statistics", unit="video"):
+        x = transform.log_mel(batch.audio).double()[0]  # [M, t]
+        columns, total, squares = columns + x.shape[1], total + x.sum(1), squares + (x**2).sum(1)
+    mean = total / columns
+    std = (squares / columns - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)  # of a constant band
+    write_text(file, json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
+    return mean.tolist(), std.tolist()

@@ -1,0 +1,92 @@
+"""What training asks of a module, and what all ways to pre-train have in common."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avnb.config import Pretrain
+from avnb.data.batch import Batch
+from avnb.models.backbones import build_video_encoder
+from avnb.models.encoders import AudioEncoder
+
+Terms = dict[str, Tensor]
+Log = list[dict[str, float]]
+
+
+def derive_seed(*parts: int) -> int:
+    """One seed out of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+class TrainableModule(nn.Module):
+    """A module whose forward(batch, progress) returns named scalar terms.
+
+    `loss` is minimised, the other terms are logged; `progress` runs from 0 in the first epoch to
+    1 in the last.
+
+    Args:
+        config: the values of the run, with `optim` and `compute`.
+    """
+
+    has_unused_parameters: ClassVar[bool] = False  # whether some steps leave weights untouched
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.embeddings: dict[str, list[Tensor]] = {}  # [B, D] each, of the parts of the step
+
+    def record(self, **embeddings: Tensor) -> None:
+        """Keep the embeddings [B, D] of a training batch, or a part of it, to monitor collapse."""
+        if self.training:
+            for name, z in embeddings.items():
+                self.embeddings.setdefault(name, []).append(z.detach())
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """The precision of the networks; losses are computed outside of it."""
+        lower = self.config.compute.precision == "bf16"
+        return torch.autocast(batch.label.device.type, torch.bfloat16, enabled=lower)
+
+    def before_step(self, step: int) -> None:
+        """Called after the backward pass, before the optimiser's step."""
+
+    def after_step(self) -> None:
+        """Called after the optimiser's step."""
+
+    @staticmethod
+    def is_finished(config: Any, log: Log) -> bool:
+        """Whether training with this log of epochs is complete."""
+        return len(log) >= config.optim.epochs
+
+
+class Method(TrainableModule):
+    """A way to pre-train: the two encoders, initialised alike, and whatever else it needs.
+
+    A method of your own is a subclass with a `forward`; the class attributes say what others need
+    to know of it. Only `video_encoder` and `audio_encoder` are used after pre-training.
+
+    Args:
+        config: the values of the run.
+        videos: rows of the training manifest.
+        classes: number of its classes.
+    """
+
+    title: ClassVar[str] = ""  # in tables and figures; '' for the class's name
+    colour: ClassVar[str] = ""  # in figures, as #rrggbb; '' to have one chosen
+    uses_audio: ClassVar[bool] = True
+    uses_second_view: ClassVar[bool] = False  # a second clip of each video in the batch
+    is_trained: ClassVar[bool] = True
+    supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
+    shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
+    validation_metrics: ClassVar[tuple[str, ...]] = ()  # of `validate`; () without validation
+
+    def __init__(self, config: Pretrain, videos: int, classes: int):
+        super().__init__(config)
+        self.video_encoder = build_video_encoder(config.backbone, config.width)
+        self.audio_encoder = AudioEncoder(config.width)
+
+    @torch.no_grad()
+    def validate(self, batch: Batch) -> Terms:
+        """[B] metrics of each clip of a validation batch, by the names in `validation_metrics`."""
+        raise NotImplementedError(f"{type(self).__name__} is not validated")

@@ -1,0 +1,93 @@
+"""`xid`: cross-modal instance discrimination."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avnb import distributed
+from avnb.config import Pretrain
+from avnb.data.batch import Batch
+from avnb.models.heads import Projector
+from avnb.models.losses import at_least_float, info_nce, rince
+from avnb.models.memory_bank import MemoryBank, draw_negatives
+from avnb.models.methods.base import Method, Terms, derive_seed
+
+
+class CrossModalDiscrimination(Method):
+    """xID: find the audio of a video clip among that of other videos, and the reverse.
+
+    Thesis 3.1, eq. 3.3; Morgado et al. 2021, arXiv:2004.12943, with RINCE for InfoNCE.
+    """
+
+    title = "xID"
+    colour = "#0b6e99"
+
+    def __init__(self, config: Pretrain, videos: int, classes: int):
+        super().__init__(config, videos, classes)
+        if videos < 2:
+            raise ValueError(f"xid needs two videos to tell apart, got {videos}")
+        self.videos, dim = videos, config.xid.embedding_dim
+        self.video_projector = Projector(self.video_encoder.features, dim)
+        self.audio_projector = Projector(self.audio_encoder.features, dim)
+        momentum = config.xid.bank_momentum
+        self.video_bank, self.audio_bank = (
+            MemoryBank(videos, dim, momentum=momentum, seed=derive_seed(config.seed, k))
+            for k in (1, 2)
+        )
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []  # embeddings for the banks
+
+    def negatives(self, batch: Batch) -> Tensor:
+        """[B, N] rows of either bank; drawn for the batch of all processes, then divided."""
+        rng = torch.Generator().manual_seed(derive_seed(self.config.seed, 3, batch.step))
+        count, whole = self.config.xid.negatives, self.config.optim.batch
+        return draw_negatives(
+            batch.video_index, self.videos, count, rng, first=batch.offset, whole=whole
+        )
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit embeddings of video and audio, both [B, D] float32."""
+        with self.autocast(batch):
+            v = self.video_projector(self.video_encoder(batch.frames))
+            a = self.audio_projector(self.audio_encoder(batch.audio))
+        v, a = at_least_float(v, a)
+        return F.normalize(v, dim=1), F.normalize(a, dim=1)
+
+    def contrast(self, pos: Tensor, neg: Tensor, progress: float) -> Tensor:
+        """The loss of the cosines pos [B] and neg [B, N]."""
+        c = self.config.xid
+        pos, neg = pos / c.temperature, neg / c.temperature
+        if c.xid_loss == "info_nce":
+            return info_nce(pos, neg)
+        return rince(pos, neg, q=c.q_at(progress), lam=c.lam)
+
+    def forward(self, batch: Batch, progress: float) -> Terms:
+        """The loss, its two directions, and cosines with the video's own and with other rows."""
+        v, a = self.embed(batch)
+        neg = self.negatives(batch)
+        pos_v, neg_v = similarities(v, self.audio_bank, batch.video_index, neg)
+        pos_a, neg_a = similarities(a, self.video_bank, batch.video_index, neg)
+        v_to_a = self.contrast(pos_v, neg_v, progress)
+        a_to_v = self.contrast(pos_a, neg_a, progress)
+        self.record(video=v, audio=a)
+        if self.training:
+            self.pending.append((batch.video_index, v.detach(), a.detach()))
+        return {
+            "loss": (v_to_a + a_to_v) / 2,
+            "video_to_audio": v_to_a,
+            "audio_to_video": a_to_v,
+            "cosine_own": (pos_v.mean() + pos_a.mean()) / 2,
+            "cosine_other": (neg_v.mean() + neg_a.mean()) / 2,
+        }
+
+    def after_step(self) -> None:
+        """Update the banks with the embeddings of all processes."""
+        columns = zip(*self.pending, strict=True)
+        video, v, a = (distributed.gather_rows(torch.cat(parts)) for parts in columns)
+        self.video_bank.update(video, v)
+        self.audio_bank.update(video, a)
+        self.pending.clear()
+
+
+def similarities(z: Tensor, bank: MemoryBank, video: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine of z [B, D] with its own row of the bank [B] and with the negatives' [B, N]."""
+    return (z * bank.rows[video]).sum(1), torch.einsum("bd,bnd->bn", z, bank.rows[neg])
