@@ -154,7 +154,7 @@ def fit_together(
     The same seed draws the same numbers as in `probe.fit`; sums are taken in another order.
 
     Args:
-        trainings: with features of one width, on one device.
+        trainings: with features on one device; those of one width are trained together.
         config: values of the probe; its seed is not used.
         together: layers trained at once.
 
@@ -168,11 +168,14 @@ def fit_together(
                 f"a layer of {classes} classes needs videos and a label in [0, {classes}) for "
                 f"each; got {videos} videos and {len(label)} labels"
             )
-    order = sorted(range(len(trainings)), key=lambda i: -len(trainings[i].videos))
+    width = [training.features.shape[2] for training in trainings]
+    order = sorted(range(len(width)), key=lambda i: (width[i], -len(trainings[i].videos)))
     fitted: dict[int, Fitted] = {}
     with one_thread(), tqdm(total=len(order), desc="linear layers", unit="layer") as bar:
-        for first in range(0, len(order), together):
-            block = order[first : first + together]
-            fitted |= zip(block, fit_stack([trainings[i] for i in block], config), strict=True)
-            bar.update(len(block))
+        for _, rows in itertools.groupby(order, key=width.__getitem__):
+            same_width = list(rows)
+            for first in range(0, len(same_width), together):
+                block = same_width[first : first + together]
+                fitted |= zip(block, fit_stack([trainings[i] for i in block], config), strict=True)
+                bar.update(len(block))
     return [fitted[i] for i in range(len(trainings))]

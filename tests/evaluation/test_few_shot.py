@@ -1,5 +1,6 @@
 """Few-shot probes: together as alone, on the right classes, with intervals that say enough."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -67,6 +68,15 @@ def test_a_layer_comes_out_of_a_batch_as_it_does_alone(some_trainings, together)
         torch.testing.assert_close(layer.weight, expected.weight, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(layer.bias, expected.bias, atol=2e-5, rtol=1e-4)
         assert losses == pytest.approx(curve, rel=1e-4, abs=1e-6)
+
+
+def test_encoders_of_different_widths_are_trained_in_one_call(some_trainings):
+    wide = replace(
+        some_trainings[0], features=some_trainings[0].features.repeat_interleave(2, dim=2)
+    )
+    mixed = [wide, *some_trainings[1:], wide]
+    for one, (layer, _) in zip(mixed, batched_probes.fit_together(mixed, HOW), strict=True):
+        torch.testing.assert_close(layer.weight, alone(one)[0].weight, atol=2e-5, rtol=1e-4)
 
 
 def test_another_seed_is_another_layer_and_what_is_beside_it_changes_nothing(some_trainings):
