@@ -253,6 +253,7 @@ def few(manifests, tmp_path):
     return manifest
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_hears_with_the_statistics_of_the_training_videos(
     xid_file, networks, few, tmp_path, capsys
 ):

@@ -26,6 +26,8 @@ from avnb.training.torchrun import launch
 from tests.conftest import ROOT, with_values
 from tests.training.test_trainer import TRAINED, same_tensors, validation_of
 
+pytestmark = pytest.mark.slow
+
 ALONE, TWO = Resources(processes=1), Resources(processes=2)
 
 

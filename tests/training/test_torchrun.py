@@ -43,6 +43,8 @@ import os, sys
 os.environ["AVNB_TEST_JOB"] = sys.argv[1]
 from pathlib import Path
 from avnb.training.torchrun import launch
+
+pytestmark = pytest.mark.slow
 folder = Path(sys.argv[1])
 launch([sys.argv[2], sys.argv[1]], processes=2, folder=folder, title="job",
        module="tests.job_sleep")

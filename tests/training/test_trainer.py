@@ -32,6 +32,8 @@ from avnb.training.trainer import Validation, accumulate_gradients, fit
 from tests.conftest import with_values
 from tests.training.test_torchrun import wait_for
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 ALONE = Resources(processes=1)
 TRAINED = sorted(name for name, method in METHODS.items() if method.is_trained)
