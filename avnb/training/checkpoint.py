@@ -50,7 +50,7 @@ def save(path: Path, metadata: Metadata, model: nn.Module, **state: Any) -> None
     torch_file.write(path, content | state)
 
 
-def load(path: str | Path, *, mapped: bool = False) -> tuple[Metadata, dict[str, Any]]:
+def load(path: str | Path) -> tuple[Metadata, dict[str, Any]]:
     """The metadata of a checkpoint of this package, and all of its content, on the CPU.
 
     Raises:
@@ -58,7 +58,7 @@ def load(path: str | Path, *, mapped: bool = False) -> tuple[Metadata, dict[str,
         CheckpointError: when it is not a checkpoint of this package.
     """
     path = Path(path)
-    return parsed(path, torch_file.read(path, mapped=mapped))
+    return parsed(path, torch_file.read(path))
 
 
 def parsed(path: Path, content: Any) -> tuple[Metadata, dict[str, Any]]:
@@ -151,7 +151,11 @@ def read_metadata(path: str | Path) -> Metadata:
         CheckpointError: when it is neither, or one of fine-tuning.
     """
     path = Path(path)
-    content = torch_file.read(path, mapped=True)
+    return pretraining_metadata(path, torch_file.read(path, mapped=True))
+
+
+def pretraining_metadata(path: Path, content: Any) -> Metadata:
+    """What a file's content says of its pre-training; CheckpointError as `read_metadata`."""
     if released.is_released(content):
         return released_metadata(released.released_method(path, content))
     metadata, _ = parsed(path, content)
@@ -197,7 +201,8 @@ def load_encoders(
         CheckpointError: when it is neither, or names other code.
     """
     path = Path(path)
-    metadata, content = read_metadata(path), torch_file.read(path)
+    content = torch_file.read(path)
+    metadata = pretraining_metadata(path, content)
     if released.is_released(content):
         return *released.released_encoders(path, content), metadata
     config, (_, content) = metadata.pretrain, parsed(path, content)

@@ -97,10 +97,9 @@ class PretrainingRun(TrainingRun):
 
     def prepare(self, resources: Resources) -> bool:
         """Write the job file, and the checkpoint of a method that is not trained."""
-        super().prepare(resources)
+        metadata = self.write_job(resources)
         if find_method(self.config.method).is_trained:
             return True
-        metadata = runs.read_metadata(json.loads((self.folder / "job.json").read_text()))
         untrained = build_method(self.config, metadata.videos, len(metadata.classes))
         checkpoint.save(self.checkpoint, metadata, untrained, log=[])
         write_text(self.folder / "log.jsonl", "")

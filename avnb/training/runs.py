@@ -68,10 +68,16 @@ class TrainingRun(ABC):
     def job(self, resources: Resources) -> dict[str, Any]:
         """What its processes read; ValueError when the data or the processes do not fit."""
 
+    def write_job(self, resources: Resources) -> Metadata:
+        """Write the job file; what it says the run is."""
+        slurm.check(self.folder, resources)  # asked now: another's job would read that file
+        job = self.job(resources)
+        write_job(self.folder, job)
+        return job["metadata"]
+
     def prepare(self, resources: Resources) -> bool:
         """Write the job file; whether there is anything to train."""
-        slurm.check(self.folder, resources)  # asked now: another's job would read that file
-        write_job(self.folder, self.job(resources))
+        self.write_job(resources)
         return True
 
 
