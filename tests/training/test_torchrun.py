@@ -14,6 +14,8 @@ from avnb.training.job_output import LaunchError
 from avnb.training.torchrun import launch
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def alive(folder):
     """Processes of the job in `folder`, by their environment; zombies are not alive."""
@@ -43,8 +45,6 @@ import os, sys
 os.environ["AVNB_TEST_JOB"] = sys.argv[1]
 from pathlib import Path
 from avnb.training.torchrun import launch
-
-pytestmark = pytest.mark.slow
 folder = Path(sys.argv[1])
 launch([sys.argv[2], sys.argv[1]], processes=2, folder=folder, title="job",
        module="tests.job_sleep")
