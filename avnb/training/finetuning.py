@@ -121,15 +121,13 @@ def train_process(folder: Path, job: dict[str, Any], device: torch.device) -> No
     metadata = runs.read_metadata(job)
     config = Finetune.from_flat(**metadata.config)
     train = Manifest.load(Path(job["manifest"])).split("train")
-    if train.digest != metadata.data:
-        raise ValueError(f"{job['manifest']} has changed since {folder / 'job.json'} was written")
+    runs.check_unchanged(job["manifest"], train.digest, metadata.data, folder)
     assert metadata.encoder is not None
     named = {k: v for k, v in metadata.encoder.items() if k != "weights"}
     file = Path(job["checkpoint"]) if job["checkpoint"] else None
     start = StartingPoint(checkpoint=file, **named)
     encoder = start.load()
-    if start.describe(encoder) != metadata.encoder:
-        raise ValueError(f"{file} has changed since {folder / 'job.json'} was written")
+    runs.check_unchanged(file, start.describe(encoder), metadata.encoder, folder)
     model = Classifier(encoder, len(train.classes), config)
     if config.compute.sync_batch_norm == "all":
         distributed.synchronise_batch_norm(model, device)

@@ -190,8 +190,7 @@ def train_process(folder: Path, job: dict[str, Any], device: torch.device) -> No
         subsets.apply_missing_audio(subsets.load_subset(manifest, Path(job[ids])), config)
         for ids in ("train_ids", "validation_ids")
     )
-    if train.digest != metadata.data:
-        raise ValueError(f"{job['manifest']} has changed since {folder / 'job.json'} was written")
+    runs.check_unchanged(job["manifest"], train.digest, metadata.data, folder)
     model = build_method(config, len(train), len(train.classes))
     sync = config.compute.sync_batch_norm
     if sync == "all" or (sync == "method" and model.shares_batch_norm):

@@ -92,6 +92,12 @@ def read_metadata(job: dict[str, Any]) -> Metadata:
     return Metadata(**job["metadata"])
 
 
+def check_unchanged(file: Any, found: Any, told: Any, folder: Path) -> None:
+    """Raise ValueError unless what is found in `file` is what the job in `folder` was told."""
+    if found != told:
+        raise ValueError(f"{file} has changed since {folder / 'job.json'} was written")
+
+
 def check_micro_batch(config: Any, processes: int) -> None:
     """Raise ValueError unless a process's share of the batch can be taken in parts as asked."""
     share, micro = config.optim.batch // processes, config.compute.micro_batch

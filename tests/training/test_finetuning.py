@@ -26,6 +26,7 @@ from avnb.training.finetuning import StartingPoint, finetuning_run, training_sam
 from avnb.training.resources import Resources
 from avnb.training.trainer import fit
 from avnb.workspace import Workspace
+from tests.models.test_own_code import ENCODER
 from tests.training.test_trainer import same_tensors
 
 CPU = torch.device("cpu")
@@ -33,19 +34,6 @@ TWO = Resources(processes=2)
 EVALUATION = Evaluation.from_flat(
     video_fps=8.0, resize_px=18, clip_level_clips=3, video_level_clips=2, bootstrap_resamples=50
 )
-
-
-OWN_ENCODER = """from torch import nn
-
-
-class Colours(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 6)
-
-    def forward(self, frames):
-        return self.layer(frames.mean(dim=(2, 3, 4)))
-"""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -340,7 +328,7 @@ def test_a_start_that_changes_after_the_job_was_written_is_refused(tuned, tmp_pa
 @pytest.mark.slow
 def test_an_encoder_of_ones_own_is_fine_tuned_and_tested(ucf101, tiny, tmp_path):
     file = tmp_path / "colours.py"
-    file.write_text(OWN_ENCODER)
+    file.write_text(ENCODER)
     start = source_of_code(f"{file}:Colours", tiny).starting_point
     run = finetuning_run(smallest(tuned_epochs=1), start, ucf101, tmp_path)
     assert run.name.startswith("finetune-ucf101-Colours-")
