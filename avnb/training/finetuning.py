@@ -127,7 +127,8 @@ def train_process(folder: Path, job: dict[str, Any], device: torch.device) -> No
     file = Path(job["checkpoint"]) if job["checkpoint"] else None
     start = StartingPoint(checkpoint=file, **named)
     encoder = start.load()
-    runs.check_unchanged(file, start.describe(encoder), metadata.encoder, folder)
+    where = file or start.backbone  # a file of weights, or code
+    runs.check_unchanged(where, start.describe(encoder), metadata.encoder, folder)
     model = Classifier(encoder, len(train.classes), config)
     if config.compute.sync_batch_norm == "all":
         distributed.synchronise_batch_norm(model, device)
