@@ -141,6 +141,7 @@ class Compute(Group):
     compile_encoders: bool = False
     sync_batch_norm: Literal["method", "all", "none"] = "method"  # method: as the method asks
     micro_batch: int = within(0, 10**6, 0)  # clips a process takes at once; 0: its whole share
+    read_ahead_gb: float = within(0, 10**4, 2.0)  # memory for decoded batches, of each process
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
 
 
@@ -186,7 +187,6 @@ class Pretrain(Config):
     width: int = within(1, 4096, 64)  # channels of the first stage; features have 8 * width
     clips_per_video: int = within(1, 4096, 5)  # per epoch
     missing_audio: Literal["silence", "drop", "error"] = "silence"  # of videos without a stream
-    window_steps: int = within(0, 10**6, 64)  # clips due within so many steps are read together
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
     spectrogram: Spectrogram = field(default_factory=Spectrogram)

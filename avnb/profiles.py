@@ -36,7 +36,6 @@ _SMALL: Values = dict(
     batch=32,
     shards=2,
     lr=2.5e-3,
-    window_steps=1000,
     expander_dim=256,
     # With lam (negatives + 1) above 1, RINCE is positive before anything is learnt, and the
     # quickest way down is to push everything apart. Short runs do not recover from that.
@@ -46,9 +45,7 @@ _SMALL: Values = dict(
     second_view_min_seconds=1.0,
     second_view_max_seconds=3.0,
 )
-_SMALL_FINETUNE: Values = dict(
-    video_fps=8.0, **_LIGHT_AUGMENT, shards=2, window_steps=1000, warmup_epochs=1, lr=2e-3
-)
+_SMALL_FINETUNE: Values = dict(video_fps=8.0, **_LIGHT_AUGMENT, shards=2, warmup_epochs=1, lr=2e-3)
 PROFILES: dict[str, dict[str, Values]] = {
     "thesis": dict(pretrain={}, supervised=dict(epochs=50), evaluation={}, finetune={}, world={}),
     "demo": dict(

@@ -94,7 +94,6 @@ class Finetune(Config):
     seed: int = 0
     clips_per_video: int = within(1, 4096, 10)  # per epoch
     dropout: float = within(0, 0.99, 0.5)  # of the features
-    window_steps: int = within(0, 10**6, 64)  # clips due within so many steps are read together
     clip: Clip = field(default_factory=lambda: Clip(video_seconds=0.5))
     augment: Augment = field(default_factory=Augment)
     optim: Tuning = field(default_factory=Tuning)

@@ -14,7 +14,7 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 # Values that fit a run to a machine. As with the number of processes, a run that has started
 # continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
 # 8 x 16.
-NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "window_steps"})
+NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb"})
 
 
 def within(low: float, high: float, default: Any) -> Any:

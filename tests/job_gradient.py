@@ -42,7 +42,7 @@ def second_step(config, manifest, transform, dtype, device):
     for _ in range(2):  # the banks of the second step were updated by the first one
         method.zero_grad()
         batch = next(batches)
-        terms = accumulate_gradients(network, transform.to(device), batch, 0.5, 0, device)
+        terms = accumulate_gradients(network, transform.to(device), batch.to(device), 0.5, 0)
         method.after_step()
     return method, terms
 

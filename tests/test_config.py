@@ -84,7 +84,7 @@ def test_a_value_of_another_type_is_an_error(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"window_steps": -1}]
+    "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"read_ahead_gb": -1}]
 )
 def test_a_value_out_of_range_is_an_error(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -1,7 +1,7 @@
 """Data sets, decoding, clips and batches. Each module imports only from those above it:
 
-audio_buffer     audio of a file as it is decoded: gaps, resampling, cutting
-video_frames     selection of frames by time, and their orientation
+audio_stretch    packets of an audio stream -> mono samples of a stretch of time
+video_frames     which frames are needed, how they are decoded, their orientation
 decoding         files and times in seconds -> frames and audio
 manifest         the usable videos of a data set
 listing          videos named by a data set's lists, checked against its folder
@@ -19,7 +19,8 @@ transforms       crops, augmentation, spectrograms: uint8 -> network input
 batch            a batch of clips
 clips            the clips of a video, read in one pass
 batch_plan       which clips make up each batch of an epoch
-loader           clips decoded in worker processes and collated as planned
+readers          processes that read clips into a batch in shared memory
+loader           batches of clips as planned, read ahead of their use
 batch_transform  from a decoded batch to the networks' input
 mel_statistics   mean and deviation of each mel band of the training audio
 """

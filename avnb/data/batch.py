@@ -13,7 +13,7 @@ from avnb.data.transforms import AugmentParams, map_tensors
 class Batch:
     """B clips: uint8 frames and raw waveforms, or the network input made of them."""
 
-    frames: Tensor  # [B, 3, T, S, S]
+    frames: Tensor  # [B, 3, T, S, S]; uint8 ones lie in memory as [B, T, S, S, 3]
     audio: Tensor  # [B, N] waveforms, or [B, 1, M, t] spectrograms; [B, 0] without audio
     params: AugmentParams | None = None
     second_view: Tensor | None = None  # [B, 3, T, S, S] of a second clip of each video
@@ -29,6 +29,14 @@ class Batch:
         if len(set(sizes.values())) != 1 or self.frames.ndim != 5 or self.frames.shape[1] != 3:
             raise ValueError(f"a batch of {sizes} with frames {tuple(self.frames.shape)}")
 
+    @property
+    def views(self) -> list[tuple[Tensor, AugmentParams | None]]:
+        """Frames and augmentation of each view."""
+        views = [(self.frames, self.params)]
+        if self.second_view is not None:
+            views.append((self.second_view, self.second_params))
+        return views
+
     def __len__(self) -> int:
         return len(self.video_index)
 
@@ -36,26 +44,20 @@ class Batch:
         """The same batch with every tensor replaced by the function of it."""
         return map_tensors(function, self)
 
+    def __getitem__(self, rows: slice) -> "Batch":
+        return self.apply(lambda x: x[rows])
+
     def split(self, size: int) -> list["Batch"]:
         """Parts of `size` clips, in order."""
-        parts = []
-        for begin in range(0, len(self), size):
-            rows = slice(begin, begin + size)
-            part = self.apply(lambda x, rows=rows: x[rows])  # type: ignore[misc]
-            parts.append(replace(part, offset=self.offset + begin))
-        return parts
+        begins = range(0, len(self), size)
+        return [replace(self[b : b + size], offset=self.offset + b) for b in begins]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; only the jitter's order, which steers the code, stays."""
         moved = self.apply(lambda x: x.to(device, non_blocking=True))
         for name in ("params", "second_params"):
             if (params := getattr(self, name)) is not None:
-                kept = replace(getattr(moved, name), order=params.order)
-                moved = replace(moved, **{name: kept})
+                # Copied, as the rest is: what a loader gives is overwritten later.
+                order = params.order if device.type == "cpu" else params.order.clone()
+                moved = replace(moved, **{name: replace(getattr(moved, name), order=order)})
         return moved
-
-    @classmethod
-    def stack(cls, rows: list[tuple["Batch", int]], **position: int) -> "Batch":
-        """One batch of single clips, each given as a batch and a row; at a `step` and `offset`."""
-        clips = [batch.apply(lambda x, i=i: x[i : i + 1]) for batch, i in rows]  # type: ignore[misc]
-        return replace(map_tensors(lambda *parts: torch.cat(parts), *clips), **position)  # type: ignore[arg-type]

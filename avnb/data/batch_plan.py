@@ -6,6 +6,7 @@ from avnb.config import Pretrain
 from avnb.protocols import Finetune
 
 BatchPlan = list[list[tuple[int, int]]]  # for each step and row: the video, and which of its clips
+Place = tuple[int, int, int]  # a clip of a video, its step, and its row in the batch
 Training = Pretrain | Finetune
 
 
@@ -39,22 +40,22 @@ def steps_per_epoch(videos: int, run: Training) -> int:
     return steps
 
 
-def read_groups(plan: BatchPlan, window: int) -> list[tuple[int, tuple[int, ...]]]:
-    """The videos in the order in which they are read, each with the clips read in that pass.
+def readings_by_step(plan: BatchPlan, window: int) -> list[list[tuple[int, list[Place]]]]:
+    """For each step the videos that are opened for it, each with the clips read in that pass.
 
     A video is opened when one of its clips is due; clips due within `window` steps after it are
     read in the same pass, later ones in another. The window trades memory for decoding and
     changes nothing else.
     """
-    due: dict[int, list[tuple[int, int]]] = {}
+    due: dict[int, list[Place]] = {}
     for step, rows in enumerate(plan):
-        for video, clip in rows:
-            due.setdefault(video, []).append((step, clip))
-    groups, read = [], set[tuple[int, int]]()
-    for step, rows in enumerate(plan):
-        for video, clip in rows:
-            if (video, clip) not in read:
-                clips = tuple(c for at, c in due[video] if step <= at <= step + window)
-                read.update((video, c) for c in clips)
-                groups.append((video, clips))
-    return groups
+        for row, (video, clip) in enumerate(rows):
+            due.setdefault(video, []).append((clip, step, row))
+    readings: list[list[tuple[int, list[Place]]]] = [[] for _ in plan]
+    for video, places in due.items():
+        while places:
+            first = places[0][1]
+            together = [place for place in places if place[1] <= first + window]
+            readings[first].append((video, together))
+            places = places[len(together) :]
+    return readings

@@ -1,12 +1,13 @@
 """Reading: a video file and times in seconds -> RGB frames and mono audio.
 
-A file is read forward once, whatever the number of clips. Only where all frames lie late are
-they sought, and the audio is read from its beginning then.
+The packets between the first and the last that is needed are read once, whatever the number of
+clips; decoded is only what the frames and spans of audio depend on.
 Frames are [H, W, 3] uint8; audio is [samples] float32, resampled by FFmpeg.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,25 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from avnb.data.audio_buffer import AudioBuffer
-from avnb.data.video_frames import NO_FRAME, DecodeError, FrameConverter, FrameSelector, OnFrame
+from avnb.data.audio_stretch import (
+    RUN_IN_SECONDS,
+    RUN_OUT_SECONDS,
+    decoded,
+    first_packet,
+    mono,
+    stretch,
+)
+from avnb.data.video_frames import (
+    EARLY_SECONDS,
+    NO_FRAME,
+    DecodeError,
+    FrameConverter,
+    FrameIndex,
+    FrameSelector,
+    OnFrame,
+)
 
-SEEK_AFTER_SECONDS = 3.0  # a shorter lead-in is decoded: seeking would save nothing
+SEEK_AFTER_SECONDS = 1.0  # a shorter lead-in is read: seeking would save nothing
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
 
 
@@ -96,6 +112,65 @@ def inspect(path: str | Path) -> StreamInfo:
     )
 
 
+Span = tuple[int, int]  # first sample and number of samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is read of a file: frames at times, and spans of audio; all count from `start`."""
+
+    times: np.ndarray
+    spans: Sequence[Span]
+    hz: int
+    start: float
+
+    @property
+    def stretches(self) -> dict[str, tuple[float, float]]:
+        """First and last second of the packets that are needed, for each type of stream."""
+        found = {}
+        if len(self.times):
+            found["video"] = float(self.times.min()), float(self.times.max())
+        if self.spans:
+            first, last = min(s[0] for s in self.spans), max(sum(s) for s in self.spans)
+            found["audio"] = first / self.hz - RUN_IN_SECONDS, last / self.hz + RUN_OUT_SECONDS
+        return found
+
+    @property
+    def seek(self) -> float:
+        """Where reading begins, in seconds; 0 when a jump would save nothing."""
+        begin = min((begin for begin, _ in self.stretches.values()), default=0.0)
+        return begin if begin > SEEK_AFTER_SECONDS else 0.0
+
+    def demux(self, container: Any, video: Any, *, seek: bool) -> dict[str, list[Any]]:
+        """The packets of each stream, from before the first that is needed to after the last."""
+        if seek and self.seek:
+            container.seek(math.floor((self.seek - EARLY_SECONDS + self.start) * av.time_base))
+        streams = {"video": video, **{s.type: s for s in container.streams.audio[:1]}}
+        streams = {kind: streams[kind] for kind in self.stretches}
+        found: dict[str, list[Any]] = {kind: [] for kind in streams}
+        packets = {stream.index: found[kind] for kind, stream in streams.items()}
+        until = {
+            stream.index: (self.stretches[kind][1] + self.start) / stream.time_base
+            for kind, stream in streams.items()
+        }
+        for packet in container.demux([*streams.values()]) if streams else ():
+            index, stamp = packet.stream_index, packet.dts
+            if packet.size:  # otherwise it marks the end
+                packets[index].append(packet)
+            if stamp is not None and stamp > until.get(index, math.inf):
+                del until[index]  # no frame is shown before it is decoded
+                if not until:
+                    break
+        return found
+
+    def reached_by(self, packets: Mapping[str, Sequence[Any]]) -> bool:
+        """Whether reading began early enough, after a jump, for all that is wanted."""
+        return not self.seek or all(
+            own and (own[0].pts or 0) * own[0].time_base - self.start <= begin + EARLY_SECONDS
+            for own, (begin, _) in zip(packets.values(), self.stretches.values(), strict=True)
+        )
+
+
 def read(
     path: str | Path,
     times: np.ndarray,
@@ -124,47 +199,87 @@ def read(
     Raises:
         DecodeError: when the file cannot be read.
     """
-    path, buffer = Path(path), None
+    path, length = Path(path), max(round(seconds * hz), 1)
+    firsts = [] if audio_starts is None else np.round(audio_starts * hz).astype(int).tolist()
+    firsts = [min(first, length - 1) for first in firsts]
+    # What reaches past the end is cut out of the whole.
+    spans = [(f, samples) if f + samples <= length else (0, length) for f in firsts]
+    with contextlib.ExitStack() as stack:
+        container, video = stack.enter_context(opened(path))
+        audible = spans if container.streams.audio else []
+        wanted = Wanted(times=times, spans=audible, hz=hz, start=start)
+        packets = wanted.demux(container, video, seek=True)
+        if not wanted.reached_by(packets):  # it has no index, or a wrong one
+            container, video = stack.enter_context(opened(path))
+            packets = wanted.demux(container, video, seek=False)
+        if len(times):
+            show(path, video, packets["video"], times, on_frame, start)
+        if audio_starts is None:
+            return None
+        out = np.zeros((len(spans), samples), np.float32)
+        if audible:
+            stream = container.streams.audio[0]
+            pieces = listen(path, stream, packets["audio"], {*spans}, hz, start)
+            for row, first, span in zip(out, firsts, spans, strict=True):
+                row[:] = pieces[span][(first - span[0] + np.arange(samples)) % span[1]]
+    return out
+
+
+def show(
+    path: Path,
+    video: Any,
+    packets: Sequence[Any],
+    times: np.ndarray,
+    on_frame: OnFrame,
+    start: float,
+) -> None:
+    """Call `on_frame` for every time; decodes no more than that needs where packets say enough."""
+    index, convert = FrameIndex(video, packets, start), FrameConverter(video)
+    left = {*range(len(times))}
+    if index.is_usable:
+        shown = index.at(times)
+        for number, frame in index.decode(np.unique(shown).tolist()):
+            image = convert(frame)
+            for i in np.flatnonzero(shown == number).tolist():
+                on_frame(i, image)
+                left.discard(i)
+    if left:  # packets without time stamps, or frames that do not keep theirs
+        rows = sorted(left)
+        show_in_order(path, times[rows], lambda i, image: on_frame(rows[i], image), start)
+
+
+def show_in_order(path: Path, times: np.ndarray, on_frame: OnFrame, start: float) -> None:
+    """The same, for any file: from its beginning, frame by frame."""
     with opened(path) as (container, video):
-        if audio_starts is not None and container.streams.audio:
-            ends = audio_starts + samples / hz
-            buffer = AudioBuffer(hz, seconds if (ends > seconds).any() else float(ends.max()))
         selector = FrameSelector(times, on_frame, FrameConverter(video))
-        earliest = float(times.min())
-        if earliest > SEEK_AFTER_SECONDS:
-            container.seek(round((earliest - 0.5 + start) * av.time_base))
-            decode(container, [(video, selector)], start)
-            if buffer is not None:  # its decoder and resampler depend on what came before
-                with opened(path) as (again, _):
-                    decode(again, [(again.streams.audio[0], buffer)], start)
-        else:
-            audio = [(container.streams.audio[0], buffer)] if buffer is not None else []
-            decode(container, [(video, selector), *audio], start)
+        for frame in container.decode(video):
+            if frame.time is not None:
+                selector.add(frame, frame.time - start)
+            if not selector.incomplete:
+                return
         if selector.last is None:
             raise DecodeError(path, NO_FRAME)
         selector.emit()
-        if buffer is not None and buffer.chunks:
-            buffer.resample(None)
-    if audio_starts is None:
-        return None
-    if buffer is None:
-        return np.zeros((len(audio_starts), samples), np.float32)
-    return buffer.cut(audio_starts, samples, seconds)
 
 
-Sink = FrameSelector | AudioBuffer
-
-
-def decode(container: Any, streams: Sequence[tuple[Any, Sink]], start: float) -> None:
-    """Decode streams, each for its sink, until every sink is complete or the file ends."""
-    sinks = {stream.index: sink for stream, sink in streams}
-    for packet in container.demux([stream for stream, _ in streams]):
-        sink = sinks[packet.stream.index]
-        for frame in packet.decode():
-            if frame.time is not None and sink.incomplete:
-                sink.add(frame, frame.time - start)
-            if not any(each.incomplete for each in sinks.values()):
-                return
+def listen(
+    path: Path, audio: Any, packets: Sequence[Any], spans: set[Span], hz: int, start: float
+) -> dict[Span, np.ndarray]:
+    """The samples of each span. Decoders remember: each span gets one of its own."""
+    pieces: dict[Span, np.ndarray] = {}
+    for span in sorted(spans):
+        with opened(path) if pieces else contextlib.nullcontext() as again:
+            stream = again[0].streams.audio[0] if again else audio
+            begin = first_packet(packets, span[0] / hz + start)
+            try:
+                pieces[span] = stretch(stream, packets[begin:], *span, hz, start)
+            except av.error.FFmpegError:
+                if begin == 0:
+                    raise
+                with opened(path) as (container, _):  # it cannot be entered in the middle
+                    stream = container.streams.audio[0]
+                    pieces[span] = stretch(stream, [*container.demux(stream)], *span, hz, start)
+    return pieces
 
 
 def read_frames(
@@ -178,10 +293,13 @@ def read_frames(
 
 def read_audio(path: str | Path, hz: int) -> np.ndarray:
     """All audio of a file, mono [samples] float32; empty when it has none."""
-    buffer = AudioBuffer(hz, float("inf"))
     with opened(Path(path)) as (container, _):
-        for frame in container.decode(audio=0) if container.streams.audio else ():
-            buffer.add(frame, 0.0)
-        if buffer.chunks:
-            buffer.resample(None)
-    return buffer.waveform
+        if not container.streams.audio:
+            return np.zeros(0, np.float32)
+        stream = container.streams.audio[0]
+        pieces = dict(mono(decoded(stream, container.demux(stream), math.inf), hz, 0.0))
+    whole = np.zeros(max((at + len(piece) for at, piece in pieces.items()), default=0), np.float32)
+    for at, piece in pieces.items():
+        begin = max(at, 0)
+        whole[begin : at + len(piece)] = piece[begin - at :]
+    return whole

@@ -1,100 +1,157 @@
-"""From a manifest to batches: clips are read and cropped in worker processes, then collated.
+"""From a manifest to batches: clips are decoded straight into batches, ahead of their use.
 
-A plan, drawn before anything is read, says which clips make up each batch: all clips of an epoch,
-shuffled. It depends on seed and epoch alone, so any number of processes sees the same batches
-and an interrupted epoch can be repeated exactly. Clips of a video that are due soon are read in
-one pass.
+A plan, drawn before anything is read, says which clips make up each batch. It depends on seed and
+epoch alone, so any number of processes sees the same batches and an interrupted epoch can be
+repeated exactly. The batches of the next steps lie side by side in memory, and readers fill
+their rows; those of a video that is due more than once in that time are read in one pass.
 """
 
 import itertools
-import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from functools import cached_property
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from avnb.data.batch import Batch
-from avnb.data.batch_plan import BatchPlan, Training, epoch_plan, read_groups, steps_per_epoch
-from avnb.data.clips import Item, VideoClips
-from avnb.processes import die_with_parent
+from avnb.data.batch_plan import BatchPlan, Training, epoch_plan, readings_by_step, steps_per_epoch
+from avnb.data.clips import VideoClips
+from avnb.data.readers import Readers, Reading, tensors
 
-
-def start_worker(number: int) -> None:
-    """Initialise a loader's worker: one thread, and it does not outlive its process.
-
-    A cluster's signal before the end of a job is for that process to handle.
-    """
-    die_with_parent()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-def worth_starting(workers: int, videos: int) -> int:
-    """How many of `workers` pay: starting one costs seconds, reading a video milliseconds."""
-    return min(workers, videos // 256)
+READ_AHEAD_GB = 1.0  # memory for batches, of one loader
+LEAST_BATCHES = 3  # one in use, one complete, one being read
+MOST_BATCHES = 128  # more would not make a pass over a file serve more clips
+VIDEOS_A_WORKER = 256  # starting a worker costs seconds, reading a video milliseconds
 
 
 class ClipLoader:
-    """Batches of one video each, in the order of `items`, read ahead by `workers` processes.
+    """Batches of clips as planned, read ahead by `workers` processes.
 
-    A worker's tensors lie in shared memory, one open file each; pending batches would exhaust the
-    process's files, so each batch is copied on arrival.
+    A batch is a view of memory that is filled anew when the next one is asked for.
+
+    Args:
+        clips: of the videos.
+        plans: of each epoch its number and the clips of its batches; iterated again in each pass.
+        size: clips of a batch, at most.
+        workers: decoding processes, at most; 0 decodes in this process when a batch is asked for.
+        read_ahead_gb: memory for batches; never less than three.
     """
 
-    def __init__(self, dataset: VideoClips, items: Iterable[Item], *, workers: int):
-        options: dict[str, Any] = {"num_workers": workers, "worker_init_fn": start_worker}
-        if workers:
-            options |= {"prefetch_factor": 4, "persistent_workers": True}
-            options |= {"multiprocessing_context": "spawn"}
-        self.batches = DataLoader[Batch](dataset, batch_size=None, sampler=items, **options)
+    def __init__(
+        self,
+        clips: VideoClips,
+        plans: Iterable[tuple[int, BatchPlan]],
+        *,
+        size: int,
+        workers: int,
+        read_ahead_gb: float = READ_AHEAD_GB,
+    ):
+        self.clips, self.plans, self.size = clips, plans, size
+        self.workers = min(workers, len(clips) // VIDEOS_A_WORKER)
+        each = sum(tensor.nbytes for tensor in tensors(clips.empty(1))) * size
+        fitting = int(read_ahead_gb * 1e9 / each)
+        self.batches = min(max(fitting, LEAST_BATCHES), MOST_BATCHES)
+
+    @property
+    def window(self) -> int:
+        """Steps over which the clips of a video are read together."""
+        return self.batches - LEAST_BATCHES
+
+    @cached_property
+    def readers(self) -> Readers:
+        """Started when they are needed first, and kept for further passes."""
+        store = self.clips.empty(self.batches * self.size)
+        return Readers(self.clips, store, self.workers)
+
+    def schedule(self) -> Iterator[tuple[int, list[Reading]]]:
+        """Of each batch its size, and the readings that begin with it."""
+        begin = 0  # steps of the epochs before
+        for epoch, plan in self.plans:
+            for rows, readings in zip(plan, readings_by_step(plan, self.window), strict=True):
+                yield (
+                    len(rows),
+                    [
+                        Reading(
+                            epoch,
+                            video,
+                            tuple(clip for clip, _, _ in places),
+                            tuple(
+                                (begin + step) % self.batches * self.size + row
+                                for _, step, row in places
+                            ),
+                        )
+                        for video, places in readings
+                    ],
+                )
+            begin += len(plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            yield batch.apply(Tensor.clone) if self.batches.num_workers else batch
+        readers = self.readers
+        readers.finish(readers.unread)  # what an abandoned pass has left
+        steps, ahead = itertools.tee(self.schedule())
+        # A reading's last clip is due within the window: its batch must be free by then.
+        lead = self.batches - self.window if self.workers else 1
+        coming = itertools.islice(ahead, lead)
+        for number, (size, readings) in enumerate(steps):
+            for _, further in coming:
+                for reading in further:
+                    readers.ask(reading)
+            readers.finish(readings)
+            begin = number % self.batches * self.size
+            yield readers.store[begin : begin + size]
+            coming = itertools.islice(ahead, 1)
 
 
-def grouped(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
-    """Batches of one video each, `size` of them collated."""
-    remaining = iter(batches)
-    while group := list(itertools.islice(remaining, size)):
-        yield Batch.stack([(batch, row) for batch in group for row in range(len(batch))])
+def video_blocks(videos: Iterable[int], count: int, block: int) -> BatchPlan:
+    """Batches of all `count` clips of each video, `block` videos at a time."""
+    rows = iter(videos)
+    plan = []
+    while group := list(itertools.islice(rows, block)):
+        plan.append([(video, clip) for video in group for clip in range(count)])
+    return plan
 
 
 def training_epochs(
-    dataset: VideoClips, run: Training, done: int, *, rank: int, processes: int, workers: int
+    clips: VideoClips, run: Training, done: int, *, rank: int, processes: int, workers: int
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Each epoch after `done` steps, with the rest of this process's part of its batches.
 
     Workers are started once and read ahead over the end of an epoch.
     """
-    size, steps = run.optim.batch // processes, steps_per_epoch(len(dataset), run)
+    size, steps = run.optim.batch // processes, steps_per_epoch(len(clips), run)
     current, skip = divmod(done, steps)
 
     def plan(epoch: int) -> BatchPlan:
-        batches = epoch_plan(len(dataset), run, epoch)[skip if epoch == current else 0 :]
+        batches = epoch_plan(len(clips), run, epoch)[skip if epoch == current else 0 :]
         return [rows[rank * size : (rank + 1) * size] for rows in batches]
 
-    epochs, window = range(current, run.optim.epochs), run.window_steps
-    items = ((e, video, clips) for e in epochs for video, clips in read_groups(plan(e), window))
-    videos = iter(ClipLoader(dataset, items, workers=workers))
+    epochs = range(current, run.optim.epochs)
+    plans = ((epoch, plan(epoch)) for epoch in epochs)
+    memory = run.compute.read_ahead_gb
+    loader = ClipLoader(clips, plans, size=size, workers=workers, read_ahead_gb=memory)
+    batches = iter(loader)
     for epoch in epochs:
-        own = plan(epoch)
-        first = (epoch + 1) * steps - len(own)
-        yield epoch, planned_batches(videos, own, window, first, rank * size)
+        first = max(epoch * steps, done)
+        own = itertools.islice(batches, (epoch + 1) * steps - first)
+        yield epoch, (replace(b, step=s, offset=rank * size) for s, b in enumerate(own, first))
 
 
-def planned_batches(
-    videos: Iterator[Batch], plan: BatchPlan, window: int, first_step: int, offset: int
-) -> Iterator[Batch]:
-    """Collate arriving clips as planned; each is kept until its step and no longer."""
-    groups = iter(read_groups(plan, window))
-    pending: dict[tuple[int, int], tuple[Batch, int]] = {}
-    for step, rows in enumerate(plan, first_step):
-        for row in rows:
-            if row not in pending:
-                video, clips = next(groups)
-                batch = next(videos)
-                pending.update({(video, c): (batch, i) for i, c in enumerate(clips)})
-        yield Batch.stack([pending.pop(row) for row in rows], step=step, offset=offset)
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches of a loader on a device; each is copied to a GPU while the one before it is used."""
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    stream, ready = torch.cuda.Stream(device), deque[Batch]()
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = batch.to(device)
+        copied = stream.record_event()
+        yield from ready
+        ready.clear()
+        copied.synchronize()  # the loader's memory is filled anew after this
+        for tensor in tensors(moved):
+            if tensor.is_cuda:
+                tensor.record_stream(torch.cuda.current_stream(device))
+        ready.append(moved)
+    yield from ready

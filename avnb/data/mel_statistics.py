@@ -8,7 +8,7 @@ from tqdm import tqdm
 from avnb.config import Pretrain
 from avnb.data.batch_transform import MelStatistics
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, worth_starting
+from avnb.data.loader import ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.transforms import AudioTransform
 from avnb.files import write_text
@@ -33,9 +33,11 @@ def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int) -> MelSta
         return stored["mean"], stored["std"]
     mels, n = run.spectrogram.mels, len(audible)
     transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))
-    sampling = Sampling(clip=run.clip, count=1, place="random", augment=run.augment)
-    clips, items = VideoClips(audible, sampling, seed=run.seed), [(0, i, (0,)) for i in range(n)]
-    loader = ClipLoader(clips, items, workers=worth_starting(workers, n))
+    clip = Sampling(clip=run.clip, count=1, place="random", augment=run.augment, video=False)
+    plan = video_blocks(range(n), 1, 1)
+    loader = ClipLoader(
+        VideoClips(audible, clip, seed=run.seed), [(0, plan)], size=1, workers=workers
+    )
     columns, total, squares = 0, torch.zeros(mels).double(), torch.zeros(mels).double()
     for batch in tqdm(loader, total=n, desc="mel band statistics", unit="video"):
         x = transform.log_mel(batch.audio).double()[0]  # [M, t]

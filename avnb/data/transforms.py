@@ -47,6 +47,17 @@ class AugmentParams:
     def __getitem__(self, rows: slice | list[int]) -> "AugmentParams":
         return map_tensors(lambda x: x[rows], self)
 
+    @classmethod
+    def empty(cls, clips: int) -> "AugmentParams":
+        """Room for the augmentation of so many clips."""
+        return cls(
+            flip=torch.empty(clips, dtype=torch.bool),
+            factors=torch.empty(clips, 4),
+            order=torch.empty(clips, 4, dtype=torch.long),
+            gain=torch.empty(clips),
+            masks=torch.empty(clips, 2, 2),
+        )
+
 
 def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParams:
     """Draw the augmentation of `clips` clips; their crops are drawn apart."""
@@ -79,12 +90,20 @@ class Crop:
     resize_px: int = 0  # 0: the frame keeps its size
     mirrored: bool = False  # left and right are swapped at the end
 
-    def __call__(self, frames: Tensor) -> Tensor:
-        """uint8 [..., 3, H, W] -> uint8 [..., 3, px, px], bilinear with antialiasing."""
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """The part of [H, W, 3] that is seen."""
         if self.resize_px:
-            frames = tvf.resize(frames, [self.resize_px, self.resize_px], antialias=True)
-        crop = tvf.resized_crop(frames, *self.box, [self.px, self.px])
-        return crop.flip(-1) if self.mirrored else crop
+            return image
+        top, left, height, width = self.box
+        return image[top : top + height, left : left + width]
+
+    def fit(self, part: Tensor) -> Tensor:
+        """What `cut` gives, as [..., 3, h, w] -> [..., 3, px, px] uint8, bilinear, antialiased."""
+        if self.resize_px:
+            side = [self.resize_px, self.resize_px]
+            part = tvf.crop(tvf.resize(part, side, antialias=True), *self.box)
+        part = tvf.resize(part, [self.px, self.px], antialias=True)
+        return part.flip(-1) if self.mirrored else part
 
 
 def random_resized_crop(

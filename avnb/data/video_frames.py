@@ -1,6 +1,7 @@
-"""Selection of a video stream's frames by time, and their orientation."""
+"""Frames of a video stream by time: which are needed, how they are decoded, their orientation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ class FrameConverter:
 
 
 class FrameSelector:
-    """Calls `on_frame(index, image)` with the frame shown at each of the times, in any order."""
+    """Calls `on_frame(index, image)` with the frame shown at each of the times, in any order.
+
+    Frames are added as they are decoded, from the first one on: this needs no index of the file.
+    """
 
     def __init__(self, times: np.ndarray, on_frame: OnFrame, converter: FrameConverter):
         self.times, self.on_frame, self.converter = times, on_frame, converter
@@ -71,3 +75,60 @@ class FrameSelector:
         while self.pending and self.times[self.pending[-1]] < before:
             image = self.converter(self.last) if image is None else image
             self.on_frame(self.pending.pop(), image)
+
+
+class FrameIndex:
+    """The packets of a video stream, in decoding order, and which of them give which frames.
+
+    Args:
+        stream: of the packets.
+        packets: from a key frame on, as far as the last frame that may be wanted.
+        start: seconds of the video's first frame.
+    """
+
+    def __init__(self, stream: Any, packets: Sequence[Any], start: float):
+        self.stream, self.packets = stream, packets
+        shown = [i for i, p in enumerate(packets) if not p.is_discard]
+        stamps = [p.pts for p in packets]
+        self.is_usable = bool(shown) and None not in stamps and len({*stamps}) == len(stamps)
+        if self.is_usable:
+            base = stream.time_base
+            self.rows = np.array(sorted(shown, key=stamps.__getitem__))  # in the order of showing
+            self.stamps = np.array(stamps)[self.rows]
+            self.seconds = self.stamps * base.numerator / base.denominator - start
+
+    def at(self, times: np.ndarray) -> np.ndarray:
+        """Which frame, in the order of showing, is on show at each time."""
+        shown = np.searchsorted(self.seconds - EARLY_SECONDS, times, side="right") - 1
+        return np.maximum(shown, 0)
+
+    def key_before(self, row: int) -> int:
+        """The packet at which decoding can begin so that `row` is whole."""
+        stamp = self.packets[row].pts
+        for i in range(row, 0, -1):
+            if self.packets[i].is_keyframe and self.packets[i].pts <= stamp:
+                return i
+        return 0
+
+    def decode(self, frames: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Decode these frames, numbered in the order of showing: (number, frame) as they come.
+
+        Each is decoded from the key frame before it; what neither it nor others need is skipped.
+        """
+        numbers = {int(self.stamps[n]): n for n in frames}
+        rows = sorted((self.key_before(int(self.rows[n])), int(self.rows[n])) for n in frames)
+        decoder = self.stream.codec_context
+        for begin, group in groupby(rows, lambda pair: pair[0]):
+            last = [row for _, row in group][-1]
+            for packet in self.packets[begin : last + 1]:
+                decoder.skip_frame = "DEFAULT" if packet.pts in numbers else "NONREF"
+                yield from self.named(self.stream.decode(packet), numbers)
+            yield from self.named(self.stream.decode(None), numbers)  # what it holds back
+            decoder.flush_buffers()
+
+    @staticmethod
+    def named(decoded: Sequence[Any], numbers: dict[int, int]) -> Iterator[tuple[int, Any]]:
+        """Those of the decoded frames that are wanted, each once."""
+        for frame in decoded:
+            if frame.pts in numbers:
+                yield numbers.pop(frame.pts), frame

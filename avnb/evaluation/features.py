@@ -20,7 +20,7 @@ from tqdm import tqdm
 from avnb.data.batch import Batch
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, grouped, worth_starting
+from avnb.data.loader import ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.mel_statistics import mel_statistics
 from avnb.evaluation.encoder_source import EncoderSource
@@ -201,15 +201,15 @@ def fill(
 ) -> None:
     """Read the videos that are missing somewhere, `block` at a time, and add their features."""
     sampling, begin = dataset.sampling, min(writer.done for _, writer in pairs)
-    every = tuple(range(sampling.count))
-    items = [(0, row, every) for row in range(begin, len(dataset))]
-    clips = ClipLoader(dataset, items, workers=worth_starting(workers, len(items)))
+    plan = video_blocks(range(begin, len(dataset)), sampling.count, block)
+    most = block * sampling.count
+    clips = ClipLoader(dataset, [(0, plan)], size=most, workers=workers, read_ahead_gb=0)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(dataset), initial=begin, desc=title, unit="video"))
         for _, writer in pairs:
             stack.enter_context(writer)
         row = begin
-        for batch in grouped(clips, block):
+        for batch in clips:
             size = (len(batch) // sampling.count, sampling.count)
             for encoders, writer in pairs:
                 if writer.done == row:  # others were interrupted later, and have this block

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb.data.clips import VideoClips
-from avnb.data.loader import ClipLoader, grouped, worth_starting
+from avnb.data.loader import ClipLoader, on_device, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.transforms import VideoTransform
 from avnb.evaluation import results
@@ -96,14 +96,15 @@ def scores(
 def logits(classifier: Classifier, clips: VideoClips, workers: int, title: str) -> Tensor:
     """[V, C, classes] of all clips, video by video."""
     transform, count = VideoTransform().to(device()), clips.sampling.count
-    items = [(0, row, tuple(range(count))) for row in range(len(clips))]
-    loader = ClipLoader(clips, items, workers=worth_starting(workers, len(items)))
-    bar = tqdm(loader, total=len(items), desc=title, unit="video")
-    found = [
-        classifier.logits(transform(batch.frames.to(device()))).float().cpu()
-        for batch in grouped(bar, max(1, classifier.config.optim.batch // count))
-    ]
-    return torch.cat(found).view(len(items), count, -1)
+    block = max(1, classifier.config.optim.batch // count)
+    plan = video_blocks(range(len(clips)), count, block)
+    loader = ClipLoader(clips, [(0, plan)], size=block * count, workers=workers, read_ahead_gb=0)
+    found = []
+    with tqdm(total=len(clips), desc=title, unit="video") as bar:
+        for batch in on_device(loader, device()):
+            found.append(classifier.logits(transform(batch.frames)).float().cpu())
+            bar.update(len(batch) // count)
+    return torch.cat(found).view(len(clips), count, -1)
 
 
 def measure(

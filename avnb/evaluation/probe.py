@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb.data.clips import VideoClips
-from avnb.data.loader import ClipLoader, grouped, worth_starting
+from avnb.data.loader import ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import FrozenEncoders, device
@@ -132,18 +132,17 @@ def fresh_epochs(
     workers: int,
 ) -> Iterator[Iterator[Examples]]:
     """The batches of each epoch, decoded from the videos: other clips every time."""
-    videos = len(dataset)
+    videos, size = len(dataset), config.probe_batch
     orders = [torch.randperm(videos, generator=rng) for _ in range(config.probe_epochs)]
-    items = ((epoch, int(row), (0,)) for epoch, order in enumerate(orders) for row in order)
-    workers = worth_starting(workers, videos * len(orders) // 4)  # of one clip each
-    clips = ClipLoader(dataset, items, workers=workers)
+    plans = [(epoch, video_blocks(order.tolist(), 1, size)) for epoch, order in enumerate(orders)]
+    clips = ClipLoader(dataset, plans, size=size, workers=workers, read_ahead_gb=0)
     title = f"{frozen.source.method} on {dataset.manifest.name}, {len(orders)} epochs"
-    loaded = iter(tqdm(clips, total=videos * len(orders), desc=title, unit="video"))
-    for _ in orders:
-        for_epoch = grouped(itertools.islice(loaded, videos), config.probe_batch)
+    steps = sum(len(plan) for _, plan in plans)
+    loaded = iter(tqdm(clips, total=steps, desc=title, unit="batch"))
+    for _, plan in plans:
         encoded = (
             (frozen.encode(batch, audio=False, at_once=config.clips_per_forward), batch.label)
-            for batch in for_epoch
+            for batch in itertools.islice(loaded, len(plan))
         )
         # Cloned: a tensor made in inference mode cannot take part in a gradient.
         yield ((features["video"].clone(), label) for features, label in encoded)

@@ -1,5 +1,6 @@
 """Checkpoints: resumed by default, refused when another run's, and read for evaluation."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,8 +69,12 @@ def parsed(path: Path, content: Any) -> tuple[Metadata, dict[str, Any]]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         kind = shortened(content) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} was not written by avnb (format {FORMAT}); it holds {kind}")
-    return Metadata(**content["metadata"]), content
+    metadata = Metadata(**content["metadata"])
+    config = {name: value for name, value in metadata.config.items() if name not in DROPPED}
+    return dataclasses.replace(metadata, config=config), content
 
+
+DROPPED = {"window_steps"}  # a value that former files name; it never changed what was computed
 
 # Values that format 2 had under other names.
 FORMER_NAMES = dict(

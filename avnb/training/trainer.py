@@ -16,13 +16,14 @@ from avnb import distributed, progress
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.clips import VideoClips
-from avnb.data.loader import ClipLoader, grouped, training_epochs
+from avnb.data.loader import ClipLoader, on_device, training_epochs, video_blocks
 from avnb.models import collapse
 from avnb.models.methods.base import Method, TrainableModule
 from avnb.progress import ProgressReporter
 from avnb.training.checkpoint import Metadata
 from avnb.training.state import TrainingState
 
+VALIDATION_BATCH = 16  # clips; the mean over them does not depend on it
 Epochs = Iterator[tuple[int, Iterator[Batch]]]
 
 
@@ -41,8 +42,10 @@ class Validation:
     @functools.cached_property
     def loader(self) -> ClipLoader:
         """Reads the clips of this process; its workers are kept from epoch to epoch."""
-        items = [(0, row, (0,)) for row in self.rows]
-        return ClipLoader(self.clips, items, workers=self.workers)
+        plan = video_blocks(self.rows, 1, VALIDATION_BATCH)
+        return ClipLoader(
+            self.clips, [(0, plan)], size=VALIDATION_BATCH, workers=self.workers, read_ahead_gb=0
+        )
 
     @torch.no_grad()
     def measure(
@@ -52,8 +55,8 @@ class Validation:
         model.eval()
         distributed.share_statistics(model)  # all processes measure what the first one saves
         sums, done = torch.zeros(len(model.validation_metrics), device=device), 0
-        for batch in grouped(self.loader, 16):
-            metrics = model.validate(transform(batch.to(device)))
+        for batch in on_device(self.loader, device):
+            metrics = model.validate(transform(batch))
             sums += torch.stack([metrics[k].float().sum() for k in model.validation_metrics])
             done += len(batch)
             bar.note(f"validation, {done} of {len(self.rows)} videos")
@@ -117,10 +120,10 @@ def fit(
             break
         model.train()
         adam.param_groups[0]["lr"] = config.optim.lr_at(epoch)
-        for batch in batches:
+        for batch in on_device(batches, device):
             if state.is_due(config.compute.save_every_steps):
                 state.save()
-            terms = training_step(network, model, transform, batch, epoch, adam, device)
+            terms = training_step(network, model, transform, batch, epoch, adam)
             state.count(terms, batch.step)
             bar.report(state.steps * config.optim.batch, state.summary)
             if timer:
@@ -147,13 +150,12 @@ def training_step(
     batch: Batch,
     epoch: int,
     adam: torch.optim.Adam,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """Forward and backward pass, update; the mean terms. `network` is `model`, perhaps parallel."""
     adam.zero_grad(set_to_none=True)
     model.embeddings.clear()
     at, micro = model.config.optim.progress_at(epoch), model.config.compute.micro_batch
-    terms = accumulate_gradients(network, transform, batch, at, micro, device)
+    terms = accumulate_gradients(network, transform, batch, at, micro)
     model.before_step(batch.step)
     adam.step()
     model.after_step()
@@ -161,12 +163,7 @@ def training_step(
 
 
 def accumulate_gradients(
-    network: nn.Module,
-    transform: nn.Module,
-    batch: Batch,
-    at: float,
-    micro: int,
-    device: torch.device,
+    network: nn.Module, transform: nn.Module, batch: Batch, at: float, micro: int
 ) -> dict[str, Tensor]:
     """Add the gradient of the batch's mean loss at progress `at`; return the mean terms.
 
@@ -177,7 +174,7 @@ def accumulate_gradients(
     for part in parts:
         alone = part is not parts[-1] and isinstance(network, DistributedDataParallel)
         with network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-            terms = network(transform(part.to(device)), at)
+            terms = network(transform(part), at)
             weight = len(part) / len(batch)
             (terms["loss"] * weight).backward()
         sums = {k: sums.get(k, 0) + v.detach() * weight for k, v in terms.items()}

@@ -62,7 +62,9 @@ class Stepper:
         start = perf_counter()
         self.adam.zero_grad(set_to_none=True)
         self.method.embeddings.clear()
-        terms = accumulate_gradients(self.method, self.transform, self.batch, 0.5, 0, self.device)
+        terms = accumulate_gradients(
+            self.method, self.transform, self.batch.to(self.device), 0.5, 0
+        )
         self.adam.step()
         self.method.after_step()
         loss = terms["loss"].item()  # waits for the device

@@ -1,13 +1,19 @@
+import os
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from avnb.config import Pretrain
-from avnb.data import batch_plan
+from avnb.data import batch_plan, loader, readers
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import epoch_plan, steps_per_epoch
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, training_epochs
+from avnb.data.loader import ClipLoader, training_epochs, video_blocks
+from avnb.data.video_frames import DecodeError
 
 
 def test_every_clip_is_dealt_once_and_not_in_bursts():
@@ -28,13 +34,15 @@ def test_readings_give_every_clip_when_it_is_due_and_hold_it_no_longer_than_the_
     plan = epoch_plan(60, Pretrain.from_flat(batch=4, shards=1), 0)
     step_of = {row: step for step, rows in enumerate(plan) for row in rows}
     seen = []
-    for video, clips_read in batch_plan.read_groups(plan, window):
-        steps = sorted(step_of[video, c] for c in clips_read)
-        assert steps[-1] - steps[0] <= window
-        seen += [(video, c) for c in clips_read]
+    readings = batch_plan.readings_by_step(plan, window)
+    for step, begun in enumerate(readings):
+        for video, places in begun:
+            assert places[0][1] == step and places[-1][1] <= step + window
+            assert all(plan[at][row] == (video, clip) for clip, at, row in places)
+            seen += [(video, clip) for clip, _, _ in places]
     assert sorted(seen) == sorted(step_of)
     if window == 10_000:  # the file is opened once
-        assert len(batch_plan.read_groups(plan, window)) == 60
+        assert sum(map(len, readings)) == 60
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -89,11 +97,69 @@ def test_a_clip_is_the_same_whichever_others_are_read_with_it(clips):
 
 
 @pytest.mark.slow
-def test_workers_send_what_the_process_itself_would_read(clips):
-    items = [(0, i, (0, 1)) for i in range(6)]
-    here = list(ClipLoader(clips, items, workers=0))
-    there = list(ClipLoader(clips, items, workers=2))
-    assert all(same(a, b) for a, b in zip(here, there, strict=True))
+def test_workers_read_what_the_process_itself_would_read(clips, monkeypatch):
+    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+    plans = [(epoch, video_blocks(range(6), 2, 2)) for epoch in range(3)]
+    for memory in (0, 0.01):
+        here, there = (
+            ClipLoader(clips, plans, size=4, workers=workers, read_ahead_gb=memory)
+            for workers in (0, 2)
+        )
+        assert len(there.readers.readers) == 2
+        for _ in range(2):  # passes
+            pairs = zip(here, there, strict=True)
+            assert sum(same(a, b) and len(a) == 4 for a, b in pairs) == 9
+
+
+@pytest.mark.slow
+def test_an_abandoned_pass_leaves_nothing_behind(clips, monkeypatch):
+    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+    plans = [(0, video_blocks(range(6), 2, 1))]
+    batches = ClipLoader(clips, plans, size=2, workers=2, read_ahead_gb=0)
+    next(iter(batches))
+    assert [b.video_index.tolist() for b in batches] == [[i, i] for i in range(6)]
+
+
+@pytest.mark.slow
+def test_what_ends_a_reader_is_told_with_the_file(clips, monkeypatch):
+    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+    monkeypatch.setattr(readers, "SILENT_SECONDS", 1.0)
+    plans = [(0, video_blocks(range(6), 2, 1))]
+
+    def begun():
+        batches = ClipLoader(clips, plans, size=2, workers=1, read_ahead_gb=0)
+        process = batches.readers.readers[0].process
+        batches.readers.ask(readers.Reading(0, 0, (0,), (0,)))
+        while batches.readers.unread:  # until it has started
+            batches.readers.hear(batches.readers.readers[0])
+        return batches, process
+
+    batches, process = begun()
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(ChildProcessError, match=r"said nothing for 1 s; it was at .*mp4\. Is"):
+        list(batches)
+    assert not process.is_alive()
+    batches, process = begun()
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"died \(exit code -9\); it was at .*mp4\. Is"):
+        list(batches)
+
+
+@pytest.mark.slow
+def test_an_unreadable_file_is_the_same_error_from_a_worker(clips, monkeypatch, tmp_path):
+    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+    gone = VideoClips(replace(clips.manifest, folder=tmp_path), clips.sampling, seed=0)
+    for workers in (0, 1):
+        with pytest.raises(DecodeError, match="No such file"):
+            list(ClipLoader(gone, [(0, [[(0, 0)]])], size=1, workers=workers))
+
+
+def test_shared_memory_that_is_too_small_is_told_before_it_is_used(clips, monkeypatch):
+    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+    monkeypatch.setattr(readers.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    batches = ClipLoader(clips, [(0, [[(0, 0)]])], size=8, workers=1)
+    with pytest.raises(MemoryError, match=r"MB of shared memory .* has 1 MB left: make it larger"):
+        list(batches)
 
 
 @pytest.mark.slow

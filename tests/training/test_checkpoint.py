@@ -423,6 +423,7 @@ def former(request, tmp_path):
     The names of values and of metadata changed once before the format did.
     """
     values = {checkpoint.FORMER_NAMES.get(k, k): v for k, v in FORMER_PRETRAINING.items()}
+    del values["window_steps"]
     model = build_method(Pretrain.from_flat(**values | {"sync_batch_norm": "method"}), 30, 2)
     about = {"data": "0a1b2c3d", "data_set": "vggsound", "videos": 30, "classes": ["a", "b"]}
     statistics = [[-2.5] * 16, [1.5] * 16]
@@ -459,7 +460,9 @@ def test_a_checkpoint_of_format_2_gives_its_values_and_its_encoders(former):
     assert v.audio_rest_prob == 0.125 and c.compute.sync_batch_norm == "method"
     same = FORMER_PRETRAINING.keys() & c.flat().keys() - {"sync_batch_norm"}
     assert {name: c.flat()[name] for name in same} == {n: FORMER_PRETRAINING[n] for n in same}
-    assert c.flat().keys() - {"backbone"} == metadata.config.keys()  # no value is lost
+    assert (
+        c.flat().keys() - {"backbone", "read_ahead_gb"} == metadata.config.keys()
+    )  # no value is lost
     video, audio, again = load_encoders(path)
     assert again == metadata
     for net, own in ((video, model.video_encoder), (audio, model.audio_encoder)):
@@ -474,6 +477,7 @@ def test_a_checkpoint_of_format_2_gives_its_values_and_its_encoders(former):
 
 def test_a_classifier_of_format_2_is_read(tmp_path):
     values = {checkpoint.FORMER_NAMES.get(k, k): v for k, v in FORMER_FINETUNING.items()}
+    del values["window_steps"]
     config = Finetune.from_flat(**values)
     model = Classifier(VideoEncoder(4), 3, config)
     about = {

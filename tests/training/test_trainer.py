@@ -151,7 +151,7 @@ def test_micro_batches_accumulate_to_the_gradient_of_the_batch(tiny, vggsound, m
         for part in method.modules():
             if isinstance(part, _BatchNorm):
                 part.eval()
-        terms = accumulate_gradients(method, transform, batch, 0.5, micro, CPU)
+        terms = accumulate_gradients(method, transform, batch, 0.5, micro)
         method.after_step()
         found[micro] = terms, method
     for name, value in found[0][0].items():
@@ -365,7 +365,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_end(tiny, vggsound, tmp_
 def test_values_outside_the_identity_may_change_during_a_run(tiny, vggsound, tmp_path):
     """How often checkpoints are written, and how far ahead clips are read."""
     config = with_values(tiny, save_every_steps=1, epochs=2)
-    other = with_values(config, save_every_steps=1000, window_steps=2)
+    other = with_values(config, save_every_steps=1000, read_ahead_gb=0.0)
     manifest = Manifest.load(vggsound.where)
     same = [pretraining_run(one, manifest, tmp_path) for one in (config, other)]
     assert same[0].name == same[1].name
@@ -378,7 +378,7 @@ def test_values_outside_the_identity_may_change_during_a_run(tiny, vggsound, tmp
     runs.write_job(folders[1], jobs[1])
     assert exit_status(folders[1]) == 0
     (_, a), (metadata, b) = (checkpoint.load(folder / "last.pt") for folder in folders)
-    assert metadata.config["window_steps"] == 2
+    assert metadata.config["read_ahead_gb"] == 0
     assert same_tensors(a, {**b, "metadata": a["metadata"]})
 
 

@@ -1,0 +1,164 @@
+"""Processes that read clips into a batch in shared memory."""
+
+import multiprocessing
+import shutil
+import signal
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from avnb.data.batch import Batch
+from avnb.data.clips import VideoClips
+from avnb.data.video_frames import DecodeError
+from avnb.processes import die_with_parent
+
+SILENT_SECONDS = 60.0  # without a word from any reader, one of them hangs
+SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps memory that processes share
+
+
+class Reading(NamedTuple):
+    """Clips of one video, read in one pass over its file, and the rows of the batch they go to."""
+
+    epoch: int
+    video: int
+    clips: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+class Reader:
+    """One process and what it has been asked to read."""
+
+    def __init__(self, clips: VideoClips, store: Batch):
+        context = multiprocessing.get_context("spawn")  # the caller may hold threads, or a GPU
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, clips, store), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self.asked: deque[Reading] = deque()
+
+
+def serve(pipe: Connection, clips: VideoClips, store: Batch) -> None:
+    """Read what the pipe asks for, until it is closed; one thread, and no orphan.
+
+    A cluster's signal before the end of a job, and Ctrl-C, are for the parent to handle.
+    """
+    die_with_parent()
+    for number in (signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    while True:
+        try:
+            epoch, video, selected, rows = pipe.recv()
+        except EOFError:
+            return
+        try:
+            clips.read((epoch, video, selected), store, rows)
+        except DecodeError as error:
+            pipe.send((error.path, error.reason))
+        else:
+            pipe.send(None)
+
+
+def stop(readers: Sequence[Reader]) -> None:
+    """End the processes, whatever they are at."""
+    for reader in readers:
+        reader.process.kill()
+        reader.process.join()
+        reader.pipe.close()
+
+
+def share(batch: Batch) -> Batch:
+    """The same batch in memory that other processes can write to.
+
+    Raises:
+        MemoryError: when the machine's shared memory has no room for it.
+    """
+    size = sum(tensor.nbytes for tensor in tensors(batch))
+    free = shutil.disk_usage(SHARED).free if SHARED.exists() else size
+    if size > free:
+        raise MemoryError(
+            f"{size / 1e6:.0f} MB of shared memory are needed to read {len(batch)} clips ahead, "
+            f"and {SHARED} has {free / 1e6:.0f} MB left: make it larger (docker run "
+            "--shm-size=8g), lower `read_ahead_gb` or `batch`, or set `workers` to 0"
+        )
+    return batch.apply(Tensor.share_memory_)
+
+
+def tensors(batch: Batch) -> list[Tensor]:
+    """All tensors of a batch."""
+    found: list[Tensor] = []
+    batch.apply(lambda x: found.append(x) or x)  # type: ignore[func-returns-value]
+    return found
+
+
+class Readers:
+    """Reads into a batch, in processes; without any, at once in this one.
+
+    Args:
+        clips: what is read.
+        store: the batch.
+        workers: processes.
+    """
+
+    def __init__(self, clips: VideoClips, store: Batch, workers: int):
+        self.clips, self.store = clips, share(store) if workers else store
+        self.readers = [Reader(clips, self.store) for _ in range(workers)]
+        self.close = weakref.finalize(self, stop, self.readers)
+        self.unread: set[Reading] = set()
+
+    def ask(self, reading: Reading) -> None:
+        """Have the clips read, by the reader with the least to do."""
+        if not self.readers:
+            self.clips.read(reading[:3], self.store, reading.rows)
+            return
+        reader = min(self.readers, key=lambda r: len(r.asked))
+        self.unread.add(reading)
+        reader.asked.append(reading)
+        try:
+            reader.pipe.send(tuple(reading))
+        except BrokenPipeError:
+            self.hear(reader)
+
+    def finish(self, readings: Iterable[Reading]) -> None:
+        """Wait until these have been read.
+
+        Raises:
+            DecodeError: when a file cannot be read.
+            ChildProcessError: when a reader dies or hangs; it names the file.
+        """
+        wanted = {*readings}
+        while wanted & self.unread:
+            busy: dict[Any, Reader] = {r.pipe: r for r in self.readers if r.asked}
+            heard = wait([*busy], timeout=SILENT_SECONDS)
+            if not heard:
+                self.fail([*busy.values()], f"said nothing for {SILENT_SECONDS:.0f} s")
+            for pipe in heard:
+                self.hear(busy[pipe])
+
+    def hear(self, reader: Reader) -> None:
+        """Take one answer of a reader."""
+        try:
+            problem = reader.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            reader.process.join()
+            self.fail([reader], f"died (exit code {reader.process.exitcode})")
+        self.unread.discard(reader.asked.popleft())
+        if problem is not None:
+            self.close()
+            raise DecodeError(*problem)
+
+    def fail(self, readers: Sequence[Reader], what: str) -> NoReturn:
+        """Stop all; say which files some of them were at."""
+        manifest = self.clips.manifest
+        files = [str(manifest.path(manifest.videos[r.asked[0].video])) for r in readers]
+        self.close()
+        raise ChildProcessError(
+            f"a process that decodes videos {what}; it was at {' or '.join(files)}. Is the file "
+            "damaged, the disk gone, or the memory short? `avnb audit` finds what cannot be read"
+        )
