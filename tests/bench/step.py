@@ -1,0 +1,89 @@
+"""Parts of the step, the way of the 2022 recipe and ours, as callables to be timed in turn.
+
+Each function takes sizes and returns a callable without arguments, which does the work once.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avnb.models.losses import rince
+from avnb.models.memory_bank import MemoryBank
+
+Work = Callable[[], object]
+TEMPERATURE, MOMENTUM, Q, LAM = 0.07, 0.5, 0.1, 0.01
+
+
+def embeddings(clips: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of video and audio, [B, D] each, that want a gradient."""
+    rng = torch.Generator().manual_seed(0)
+    v, a = (F.normalize(torch.randn(clips, dim, generator=rng), dim=1) for _ in range(2))
+    return v.requires_grad_(), a.requires_grad_()
+
+
+def rows_drawn(clips: int, negatives: int, videos: int) -> tuple[Tensor, Tensor]:
+    """Each clip's own row [B] and its negatives' [B, K]."""
+    rng = torch.Generator().manual_seed(1)
+    return (
+        torch.randint(videos, (clips,), generator=rng),
+        torch.randint(videos, (clips, negatives), generator=rng),
+    )
+
+
+def banks(videos: int, dim: int) -> tuple[MemoryBank, MemoryBank]:
+    """The banks of video and audio."""
+    first, second = (MemoryBank(videos, dim, momentum=MOMENTUM, seed=k) for k in (1, 2))
+    return first, second
+
+
+def recipe_update(bank: MemoryBank, video: Tensor, z: Tensor) -> None:
+    """The update by the distinct videos of the batch, whose number the device must tell."""
+    video, index, count = video.unique(return_inverse=True, return_counts=True)
+    mean = torch.zeros(len(video), z.shape[1]).index_add_(0, index, z) / count[:, None]
+    mixed = MOMENTUM * bank.rows[video] + (1 - MOMENTUM) * mean
+    bank.rows[video] = F.normalize(mixed, dim=1)
+
+
+def recipe_bank_step(
+    clips: int = 128, negatives: int = 1024, videos: int = 50_000, dim: int = 128
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """xID's step by copies [B, K, D] of the banks' rows; gives the gradients [B, D]."""
+    (v, a), (of_video, of_audio) = embeddings(clips, dim), banks(videos, dim)
+    video, neg = rows_drawn(clips, negatives, videos)
+
+    def contrast(z: Tensor, bank: MemoryBank) -> Tensor:
+        pos = torch.einsum("bd,bd->b", z, bank.rows[video])
+        scores = torch.einsum("bd,bkd->bk", z, bank.rows[neg])
+        return rince(pos / TEMPERATURE, scores / TEMPERATURE, q=Q, lam=LAM)
+
+    def step() -> tuple[Tensor, Tensor]:
+        loss = (contrast(v, of_audio) + contrast(a, of_video)) / 2
+        gradients = torch.autograd.grad(loss, (v, a))
+        recipe_update(of_video, video, v.detach())
+        recipe_update(of_audio, video, a.detach())
+        return gradients
+
+    return step
+
+
+def our_bank_step(
+    clips: int = 128, negatives: int = 1024, videos: int = 50_000, dim: int = 128
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """xID's step as `avnb` takes it; gives the gradients [B, D]."""
+    (v, a), (of_video, of_audio) = embeddings(clips, dim), banks(videos, dim)
+    video, neg = rows_drawn(clips, negatives, videos)
+
+    def contrast(z: Tensor, bank: MemoryBank) -> Tensor:
+        pos, scores = bank.similarities(z, video, neg)
+        return rince(pos / TEMPERATURE, scores / TEMPERATURE, q=Q, lam=LAM)
+
+    def step() -> tuple[Tensor, Tensor]:
+        loss = (contrast(v, of_audio) + contrast(a, of_video)) / 2
+        gradients = torch.autograd.grad(loss, (v, a))
+        of_video.update(video, v.detach())
+        of_audio.update(video, a.detach())
+        return gradients
+
+    return step
