@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.models.losses import rince
+from avnb.models.losses import off_diagonal, rince, vicreg_terms
 from avnb.models.memory_bank import MemoryBank
 
-Work = Callable[[], object]
 TEMPERATURE, MOMENTUM, Q, LAM = 0.07, 0.5, 0.1, 0.01
 
 
@@ -85,5 +84,40 @@ def our_bank_step(
         of_video.update(video, v.detach())
         of_audio.update(video, a.detach())
         return gradients
+
+    return step
+
+
+def wide_embeddings(clips: int, dim: int) -> Tensor:
+    """Embeddings [B, D] of one view, that want a gradient."""
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(clips, dim, generator=rng).requires_grad_()
+
+
+def recipe_vicreg_step(clips: int = 128, dim: int = 4096) -> Callable[[], tuple[Tensor, Tensor]]:
+    """The terms of VICReg by the covariance matrix [D, D]; gives their sum and the gradient."""
+    z = wide_embeddings(clips, dim)
+
+    def terms(x: Tensor) -> Tensor:
+        x = x - x.mean(dim=0)
+        hinge = F.relu(1 - (x.var(dim=0) + 1e-4).sqrt()).mean()
+        covariance = x.T @ x / (len(x) - 1)
+        return hinge / 2 + off_diagonal(covariance).square().sum() / dim
+
+    def step() -> tuple[Tensor, Tensor]:
+        other = z.roll(1, dims=1)
+        total = F.mse_loss(z, other) + terms(z) + terms(other)
+        return total.detach(), *torch.autograd.grad(total, z)
+
+    return step
+
+
+def our_vicreg_step(clips: int = 128, dim: int = 4096) -> Callable[[], tuple[Tensor, Tensor]]:
+    """The same as `avnb` computes it."""
+    z = wide_embeddings(clips, dim)
+
+    def step() -> tuple[Tensor, Tensor]:
+        total = sum(vicreg_terms(z, z.roll(1, dims=1)).values())
+        return total.detach(), *torch.autograd.grad(total, z)
 
     return step
