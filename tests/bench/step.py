@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avnb.evaluation.retrieval import nearest
 from avnb.models.losses import off_diagonal, rince, vicreg_terms
 from avnb.models.memory_bank import MemoryBank
 
@@ -121,3 +122,25 @@ def our_vicreg_step(clips: int = 128, dim: int = 4096) -> Callable[[], tuple[Ten
         return total.detach(), *torch.autograd.grad(total, z)
 
     return step
+
+
+def recipe_nearest(
+    queries: int = 1916, gallery: int = 4797, features: int = 512, k: int = 5, rows: int = 256
+) -> Callable[[], Tensor]:
+    """The limit: one blocked product with top-k, of unit vectors, which need no norms; [Q, k]."""
+    q, g = points(queries, features, 0), points(gallery, features, 1)
+    return lambda: torch.cat([(block @ g.T).topk(k).indices for block in q.split(rows)])
+
+
+def our_nearest(
+    queries: int = 1916, gallery: int = 4797, features: int = 512, k: int = 5, rows: int = 256
+) -> Callable[[], Tensor]:
+    """The same by `avnb`, exact in float64; [Q, k]."""
+    q, g = points(queries, features, 0), points(gallery, features, 1)
+    return lambda: nearest(q, g, k, rows=rows)
+
+
+def points(count: int, features: int, seed: int) -> Tensor:
+    """Unit vectors [count, F]."""
+    rng = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(count, features, generator=rng), dim=1)
