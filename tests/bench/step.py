@@ -5,10 +5,20 @@ Each function takes sizes and returns a callable without arguments, which does t
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
 
+from avnb.config import Augment
+from avnb.data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    AugmentParams,
+    VideoTransform,
+    sample_params,
+)
 from avnb.evaluation.retrieval import nearest
 from avnb.models.losses import off_diagonal, rince, vicreg_terms
 from avnb.models.memory_bank import MemoryBank
@@ -144,3 +154,39 @@ def points(count: int, features: int, seed: int) -> Tensor:
     """Unit vectors [count, F]."""
     rng = torch.Generator().manual_seed(seed)
     return F.normalize(torch.randn(count, features, generator=rng), dim=1)
+
+
+def augmentation(
+    clips: int = 1, frames: int = 16, px: int = 224, *, channels_last: bool = True
+) -> tuple[Tensor, AugmentParams]:
+    """Frames [B, 3, T, S, S] as a batch holds them, and what is drawn for them."""
+    rng, shape = torch.Generator().manual_seed(0), (clips, frames, px, px, 3)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng).permute(0, 4, 1, 2, 3)
+    params = sample_params(Augment(), clips, np.random.default_rng(0))
+    return x if channels_last else x.contiguous(), params
+
+
+def recipe_augmentation(
+    clips: int = 1, frames: int = 16, px: int = 224, *, channels_last: bool = True
+) -> Callable[[], Tensor]:
+    """A clip at a time by torchvision's functions for tensors; gives the network's input."""
+    x, params = augmentation(clips, frames, px, channels_last=channels_last)
+    kinds = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue]
+
+    def one(i: int) -> Tensor:
+        clip = x[i].transpose(0, 1).float() / 255  # [T, 3, S, S]
+        clip = clip.flip(-1) if params.flip[i] else clip
+        for kind in params.order[i].tolist():
+            clip = kinds[kind](clip, params.factors[i, kind].item())
+        return tvf.normalize(clip, list(IMAGENET_MEAN), list(IMAGENET_STD)).transpose(0, 1)
+
+    return lambda: torch.stack([one(i) for i in range(clips)])
+
+
+def our_augmentation(
+    clips: int = 1, frames: int = 16, px: int = 224, *, channels_last: bool = True
+) -> Callable[[], Tensor]:
+    """The same by `avnb`."""
+    x, params = augmentation(clips, frames, px, channels_last=channels_last)
+    view = VideoTransform()
+    return lambda: view(x, params)
