@@ -15,6 +15,7 @@ synthetic        the synthetic world: scenes, and files in the official layouts
 catalogue        the data sets of a workspace, real or synthetic
 subsets          training and validation videos, drawn once
 clip_times       start times of clips: seconds -> seconds
+colours          random changes of colours: brightness, contrast, saturation, hue
 transforms       crops, augmentation, spectrograms: uint8 -> network input
 batch            a batch of clips
 clips            the clips of a video, read in one pass

@@ -6,7 +6,7 @@ parameters give the same result on the CPU and on a GPU, whatever the batch or t
 Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spectrogram columns.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
+from avnb.data.colours import jitter, jitter_each
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LUMA = (0.2989, 0.587, 0.114)
+PART_VALUES = 150_000  # of float32, 0.6 MB, that a CPU augments at a time
 T = TypeVar("T")
 
 
@@ -138,49 +139,27 @@ def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Cro
 
 # ---- frames, batched --------------------------------------------------------------------------
 
-
-def greyscale(x: Tensor) -> Tensor:
-    """Luma [B, 1, T, S, S] of [B, 3, T, S, S]."""
-    r, g, b = x.split(1, dim=1)
-    return LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
+Part = tuple[slice | Tensor, slice, list[int]]  # rows of clips, frames of each, one order
 
 
-def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """Move `x` away from `other` (factor > 1) or towards it, inside [0, 1]."""
-    f = factor[:, None, None, None, None]
-    return (f * x + (1 - f) * other).clamp(0, 1)
+def parts(frames: Tensor, order: Tensor) -> Iterator[Part]:
+    """Divide [B, 3, T, S, S] into parts with one order each, given as [B, 4] on the CPU.
 
-
-def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the hue of [B, 3, T, S, S] by `turns` [B] of the colour circle, through HSV."""
-    value, least = x.amax(1), x.amin(1)
-    chroma = value - least
-    r, g, b = x.unbind(1)
-    safe = chroma.clamp_min(1e-8)
-    hue = torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
-    hue = torch.where(value == r, (g - b) / safe, hue) + 6 * turns[:, None, None, None]
-    # One channel of HSV -> RGB: value - chroma * clamp(min(k, 4 - k), 0, 1), k = (n + hue) mod 6.
-    k = torch.stack([(n + hue) % 6 for n in (5, 3, 1)], dim=1)
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
-
-
-ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    lambda x, factor: blend(x, torch.zeros_like(x), factor),  # brightness
-    lambda x, factor: blend(x, greyscale(x).mean(dim=(1, 3, 4), keepdim=True), factor),  # contrast
-    lambda x, factor: blend(x, greyscale(x), factor),  # saturation
-    adjust_hue,
-)
-
-
-def jitter(x: Tensor, params: AugmentParams) -> Tensor:
-    """Adjust the colours of [B, 3, T, S, S] in [0, 1], in place and in each clip's own order."""
-    for place in range(4):
-        for kind, adjust in enumerate(ADJUSTMENTS):
-            rows = (params.order[:, place] == kind).nonzero()[:, 0]
-            if len(rows):
-                rows = rows.to(x.device, non_blocking=True)
-                x[rows] = adjust(x[rows], params.factors[rows, kind])
-    return x
+    On the CPU frames of one clip, few enough to stay in its cache; elsewhere all clips of an order.
+    """
+    if frames.is_cpu:
+        few = max(1, PART_VALUES // frames[0, :, 0].numel())
+        for i, kinds in enumerate(order.tolist()):
+            for begin in range(0, frames.shape[2], few):
+                yield slice(i, i + 1), slice(begin, begin + few), kinds
+        return
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for i, kinds in enumerate(order.tolist()):
+        rows.setdefault(tuple(kinds), []).append(i)
+    together = torch.tensor([i for group in rows.values() for i in group])
+    groups = together.to(frames.device, non_blocking=True).split([*map(len, rows.values())])
+    for kinds, group in zip(rows, groups, strict=True):
+        yield group, slice(None), list(kinds)
 
 
 class VideoTransform(nn.Module):
@@ -193,14 +172,39 @@ class VideoTransform(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None, None])
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None, None])
+        self.compiled: Callable[..., Tensor] | None = None
 
     def forward(self, frames: Tensor, params: AugmentParams | None = None) -> Tensor:
-        """frames [B, 3, T, S, S] uint8 -> [B, 3, T, S, S] float32."""
-        x = frames.float() / 255
-        if params is not None:
-            x = torch.where(params.flip[:, None, None, None, None], x.flip(-1), x)
-            x = jitter(x, params)
-        return (x - self.mean) / self.std
+        """frames [B, 3, T, S, S] uint8 -> [B, 3, T, S, S] float32, in the same memory format."""
+        if params is None:
+            return self.normalise(frames.float().div_(255))
+        if self.compiled is not None:
+            order = params.order.to(frames.device, non_blocking=True)
+            return self.compiled(frames, params.flip, params.factors, order)
+        done = torch.empty_like(frames, dtype=torch.float)
+        for clips, times, kinds in parts(frames, params.order):
+            x = frames[clips, :, times].to(torch.float, memory_format=torch.contiguous_format)
+            x = mirrored(x.div_(255), params.flip[clips])
+            done[clips, :, times] = self.normalise(jitter(x, params.factors[clips], kinds))
+        return done
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """x [n, 3, t, S, S] in [0, 1], in place."""
+        return x.sub_(self.mean).div_(self.std)
+
+    def all_at_once(self, frames: Tensor, flip: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+        """The same without a branch, to be compiled; here `order` is on the frames' device."""
+        x = mirrored(frames, flip).float() / 255
+        return self.normalise(jitter_each(x, factors, order))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Fuse the augmentation to a few passes over the batch; arguments as of torch.compile."""
+        self.compiled = torch.compile(self.all_at_once, *args, **kwargs)
+
+
+def mirrored(x: Tensor, flip: Tensor) -> Tensor:
+    """x [n, 3, t, S, S], left and right swapped in the clips that `flip` [n] names."""
+    return torch.where(flip[:, None, None, None, None], x.flip(-1), x)
 
 
 # ---- audio, batched ---------------------------------------------------------------------------

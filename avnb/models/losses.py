@@ -68,6 +68,23 @@ def off_diagonal(x: Tensor) -> Tensor:
     return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
 
 
+def covariance_energy(z: Tensor) -> Tensor:
+    r"""sum_{i != j} C_ij^2 of the sample covariance C = Z^T Z / (B - 1) of centred z [B, D].
+
+    With fewer clips than dimensions through the Gram matrix [B, B], which has the same norm:
+
+        ||C||^2 = ||Z Z^T||^2 / (B - 1)^2
+
+    The diagonal's part is subtracted. Where it is r times the rest, the result loses a factor r of
+    precision, so this is done in float64: 2e-16 r of it is lost.
+    """
+    if len(z) >= z.shape[1]:
+        return off_diagonal(z.T @ z / (len(z) - 1)).square().sum()
+    z = z.double()
+    off = (z @ z.T).square().sum() - z.square().sum(dim=0).square().sum()
+    return off.clamp_min(0) / (len(z) - 1) ** 2  # rounding may leave less than 0 of nothing
+
+
 def vicreg_terms(
     x: Tensor, y: Tensor, *, eps: float = 1e-4, huber_delta: float = 0.0
 ) -> dict[str, Tensor]:
@@ -102,10 +119,9 @@ def vicreg_terms(
         z = z - z.mean(dim=0)
         std = (z.square().sum(dim=0) / (len(z) - 1) + eps).sqrt()
         hinges.append(F.relu(1 - std).mean())
-        covariance = z.T @ z / (len(z) - 1)
-        covariances.append(off_diagonal(covariance).square().sum() / z.shape[1])
+        covariances.append(covariance_energy(z) / z.shape[1])
     return {
         "invariance": invariance,
         "variance": (hinges[0] + hinges[1]) / 2,
-        "covariance": covariances[0] + covariances[1],
+        "covariance": (covariances[0] + covariances[1]).to(x.dtype),
     }

@@ -1,8 +1,11 @@
 """Memory banks of cross-modal instance discrimination, with one row per video."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class MemoryBank(nn.Module):
@@ -20,18 +23,49 @@ class MemoryBank(nn.Module):
         start = torch.randn(videos, dim, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("rows", F.normalize(start, dim=1))
 
+    def similarities(self, z: Tensor, video: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine of z [B, D] with its video's row [B] and with the rows `neg` [B, K], [B, K]."""
+        return (z * self.rows[video]).sum(1), SampledProduct.apply(z, self.rows, neg)
+
     @torch.no_grad()
     def update(self, video: Tensor, z: Tensor) -> None:
         """Move rows `video` [B] towards the embeddings `z` [B, D] and normalise them.
 
         A video that occurs twice in a batch moves towards the mean of its embeddings, so that the
-        result does not depend on the order in which the device writes.
+        result does not depend on the order in which the device writes. No size depends on the
+        values of `video`, which the device would have to be asked for.
         """
-        video, index, count = video.unique(return_inverse=True, return_counts=True)
-        mean = torch.zeros(len(video), z.shape[1], device=z.device, dtype=self.rows.dtype)
-        mean = mean.index_add_(0, index, z.to(mean.dtype)) / count[:, None]
+        same = video[:, None] == video  # [B, B]
+        first = same.int().argmax(1)  # duplicates write the very same row
+        # In double precision sums are exact enough whatever the order, and never rounded to TF32.
+        mean = (same.double() @ z.double() / same.sum(1, keepdim=True))[first].to(self.rows.dtype)
         mixed = self.momentum * self.rows[video] + (1 - self.momentum) * mean
         self.rows[video] = F.normalize(mixed, dim=1)
+
+
+class SampledProduct(torch.autograd.Function):
+    """`torch.einsum("bd,bkd->bk", z, rows[neg])` without a copy [B, K, D] kept for the gradient.
+
+    z [B, D] is differentiated, rows [N, D] are constants, neg [B, K] is an index of rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, rows: Tensor, neg: Tensor) -> Tensor:
+        """[B, K]; on a CPU clip by clip, through a buffer [K, D] that stays in the cache."""
+        ctx.save_for_backward(rows, neg)
+        if not z.is_cpu:
+            return torch.einsum("bd,bkd->bk", z, rows[neg])
+        product, buffer = z.new_empty(neg.shape), rows.new_empty(neg.shape[1], z.shape[1])
+        for own, index, out in zip(z, neg, product, strict=True):
+            torch.mv(torch.index_select(rows, 0, index, out=buffer), own, out=out)
+        return product
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient [B, D]: for each clip the sum of its rows, weighted by `grad` [B, K]."""
+        rows, neg = ctx.saved_tensors
+        return F.embedding_bag(neg, rows, per_sample_weights=grad, mode="sum"), None, None
 
 
 def draw_negatives(
@@ -45,5 +79,8 @@ def draw_negatives(
     """
     size = len(video)
     other = torch.randint(videos - 1, (max(whole, first + size), count), generator=rng)
-    other = other[first : first + size].to(video.device, non_blocking=True)
+    other = other[first : first + size]
+    if video.is_cuda:
+        other = other.pin_memory()  # a copy of this size from other memory waits for the device
+    other = other.to(video.device, non_blocking=True)
     return other + (other >= video[:, None])

@@ -1,10 +1,16 @@
+import colorsys
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
-from avnb.data import transforms
+from avnb.data import colours, transforms
 from avnb.data.transforms import AudioTransform, VideoTransform, sample_params
 
 RNG = np.random.default_rng
@@ -12,16 +18,83 @@ CLIP, FORM = Clip(), Spectrogram()
 FLAT = ([0.0] * 128, [1.0] * 128)
 
 
-def test_each_clip_is_jittered_as_torchvision_would_in_its_own_order():
-    x = torch.rand(6, 3, 2, 9, 9)
-    params = sample_params(Augment(hue=0.5), 6, RNG(0))
-    kinds = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue]
-    got = transforms.jitter(x.clone(), params)
+KINDS = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue]
+
+
+def some_frames(clips, frames=4, px=8, last=False):
+    """Noise [B, 3, T, S, S], its channels last in memory or not."""
+    shape = (clips, frames, px, px, 3)
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = x.permute(0, 4, 1, 2, 3)
+    return x if last else x.contiguous()
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_each_adjustment_is_torchvisions(kind):
+    x = some_frames(3, px=12).double() / 255
+    precision = 1e-12 if kind < 3 else 2e-6  # torchvision turns the hue in float32
+    for factor in torch.linspace(-0.5, 0.5, 9).double() + (kind < 3):
+        got = colours.ADJUSTMENTS[kind](x.clone(), factor.expand(3))
+        expected = KINDS[kind](x.transpose(1, 2), factor.item()).transpose(1, 2)
+        torch.testing.assert_close(got, expected, atol=precision, rtol=0)
+
+
+def test_hue_is_that_of_the_standard_library():
+    levels = [0, 0.2, 0.2 + 1e-9, 0.7, 1]  # greys, ties of channels, all orders
+    pixels = list(itertools.product(levels, repeat=3))
+    for turns in (-0.5, -0.2, 0, 0.1, 1 / 3, 0.5):
+        x = torch.tensor(pixels, dtype=torch.double).T.reshape(1, 3, 1, 1, -1)
+        got = colours.adjust_hue(x, torch.tensor([turns], dtype=torch.double))
+        hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in pixels]
+        expected = [colorsys.hsv_to_rgb((h + turns) % 1, s, v) for h, s, v in hsv]
+        assert got.reshape(3, -1).T.tolist() == pytest.approx(np.array(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize("px", [9, 224])
+def test_each_clip_is_augmented_as_torchvision_would_in_its_own_order(px):
+    frames, params = some_frames(6, 2, px), sample_params(Augment(hue=0.5), 6, RNG(0))
+    got = VideoTransform()(frames, params)
+    mean, std = list(transforms.IMAGENET_MEAN), list(transforms.IMAGENET_STD)
     for i in range(6):
-        clip = x[i].transpose(0, 1)  # [T, 3, S, S]
+        clip = frames[i].transpose(0, 1) / 255  # [T, 3, S, S]
+        clip = clip.flip(-1) if params.flip[i] else clip
         for kind in params.order[i].tolist():
-            clip = kinds[kind](clip, params.factors[i, kind].item())
-        torch.testing.assert_close(got[i].transpose(0, 1), clip, atol=2e-4, rtol=0)
+            clip = KINDS[kind](clip, params.factors[i, kind].item())
+        expected = tvf.normalize(clip, mean, std)
+        torch.testing.assert_close(got[i].transpose(0, 1), expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_memory_format_is_kept_and_changes_nothing(given):
+    view, params = VideoTransform(), sample_params(Augment(), 5, RNG(0)) if given else None
+    planar, last = (view(some_frames(5, last=last), params) for last in (False, True))
+    torch.testing.assert_close(last, planar, rtol=0, atol=1e-6)
+    assert planar.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_clips_by_order_and_all_at_once_give_the_same(monkeypatch):
+    # as on a GPU, without and with the compiler
+    view, frames, params = VideoTransform(), some_frames(40), sample_params(Augment(), 40, RNG(0))
+    expected = view(frames, params)
+    once = view.all_at_once(frames, params.flip, params.factors, params.order)
+    torch.testing.assert_close(once, expected, rtol=0, atol=1e-5)
+    groups = list(transforms.parts(frames.to("meta"), params.order))
+    assert len(groups) == len(params.order.unique(dim=0))
+
+    def by_order(frames, order):
+        for kinds in order.unique(dim=0):
+            yield (order == kinds).all(dim=1).nonzero()[:, 0], slice(None), kinds.tolist()
+
+    monkeypatch.setattr(transforms, "parts", by_order)
+    torch.testing.assert_close(view(frames, params), expected, rtol=0, atol=1e-6)
+
+
+def test_no_size_depends_on_data_that_a_device_would_have_to_tell():
+    # on the device "meta" tensors have sizes and no data
+    params = sample_params(Augment(), 5, RNG(0))
+    moved = transforms.map_tensors(lambda x: x.to("meta"), params)
+    moved = dataclasses.replace(moved, order=params.order)
+    assert VideoTransform().to("meta")(some_frames(5).to("meta"), moved).shape == (5, 3, 4, 8, 8)
 
 
 def test_draws_have_the_thesis_ranges():
@@ -33,6 +106,24 @@ def test_draws_have_the_thesis_ranges():
     assert 0.7 <= d.gain.min() < 0.71 and 0.99 < d.gain.max() <= 1
     assert d.masks[..., 1].max() <= 0.2 and d.masks.sum(-1).max() <= 1
     assert len(d.order.unique(dim=0)) == 24
+
+
+def test_draws_are_distributed_as_those_of_torchvisions_colour_jitter():
+    a, count = Augment(), 4000
+    ours = sample_params(a, count, RNG(0))
+    theirs = ColorJitter(a.brightness, a.contrast, a.saturation, a.hue)
+    names = "brightness_factor", "contrast_factor", "saturation_factor", "hue_factor"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = [theirs.make_params([]) for _ in range(count)]
+    for kind, name in enumerate(names):
+        factors = np.array([float(draw[name]) for draw in drawn])
+        assert scipy.stats.ks_2samp(ours.factors[:, kind].numpy(), factors).pvalue > 0.01
+    places = torch.stack([draw["fn_idx"] for draw in drawn])
+    counts = [len(order.unique(dim=0)) for order in (places, ours.order)]
+    assert counts == [24, 24]
+    most = [order.unique(dim=0, return_counts=True)[1].max() for order in (places, ours.order)]
+    assert max(most) < 1.4 * count / 24
 
 
 def test_without_draws_a_picture_is_only_normalised():

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from avnb.evaluation import retrieval
 from avnb.evaluation.features import Features
-from avnb.evaluation.retrieval import chance, hits, measure, nearest, recall
+from avnb.evaluation.retrieval import chance, distances, hits, measure, nearest, recall
 from avnb.protocols import Evaluation
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
@@ -40,24 +41,68 @@ def test_near_duplicates_far_from_the_origin_are_told_apart():
     assert nearest(gallery[1:2], gallery, 1).tolist() == [[1]]
 
 
+def cases():
+    """Queries and galleries that a matrix product ranks well, badly, or not at all."""
+    rng = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(70, 24, generator=rng), torch.randn(300, 24, generator=rng)
+    yield "random", query, gallery
+    yield "doubles", query.double(), gallery.double()
+    yield "every row thirty times", query, gallery[:10].repeat(30, 1)
+    yield "on a grid, so that many distances are equal", query.round(), gallery.round()
+    yield "all equal", query, gallery[:1].expand(300, -1)
+    yield "far from the origin", query + 1e4, gallery + 1e4
+    yield "the modalities far apart", query + 1e4, gallery
+    yield "a query far away", query * 10 ** torch.linspace(0, 18, 70)[:, None], gallery
+    yield "larger than squares fit in float32", query * 1e30, gallery * 1e30
+    yield "smaller than squares fit in float32", query * 1e-25, gallery * 1e-25
+    yield "not finite", query.index_fill(0, torch.tensor([3]), torch.nan), gallery
+    yield "a gallery not finite", query, gallery.index_fill(0, torch.tensor([3]), torch.inf)
+    yield "fewer than a few", query, gallery[:7]
+
+
+@pytest.mark.parametrize("name, query, gallery", [pytest.param(*c, id=c[0]) for c in cases()])
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_nearest_are_exactly_those_of_a_stable_sort_of_all_distances(name, query, gallery, k):
+    order = distances(query, gallery).argsort(dim=1, stable=True)
+    assert torch.equal(nearest(query, gallery, k, rows=32), order[:, :k]), name
+
+
+def test_hardly_any_query_needs_all_distances(monkeypatch):
+    rng, asked = torch.Generator().manual_seed(0), []
+
+    def counted(query, gallery):
+        asked.extend([gallery.shape[-2]] * len(query))
+        return distances(query, gallery)
+
+    monkeypatch.setattr(retrieval, "distances", counted)
+    nearest(torch.randn(500, 64, generator=rng), torch.randn(2000, 64, generator=rng), 5)
+    assert asked.count(5 + retrieval.SPARE) == 500 and asked.count(2000) <= 5
+
+
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_chance_is_what_a_shuffled_gallery_gives(k):
     g = torch.Generator().manual_seed(0)
     query_label, gallery_label = torch.randint(4, (2000,), generator=g), torch.arange(20) % 4
     found = hits(
         torch.randn(2000, 8, generator=g), torch.randn(20, 8, generator=g),
-        query_label, gallery_label, k,
-    )  # fmt: skip
+        query_label, gallery_label, [k],
+    )[k]  # fmt: skip
     assert chance(query_label, gallery_label, k) == pytest.approx(
         found.double().mean().item(), abs=0.05
     )
     assert chance(torch.tensor([0]), torch.tensor([0, 1, 1, 1]), 4) == pytest.approx(1)
+    assert chance(torch.tensor([7, 2, -1]), torch.tensor([0, 2]), 1) == pytest.approx(0.5 / 3)
+
+
+def test_chance_needs_no_table_of_queries_by_gallery():
+    query, gallery = torch.arange(200_000) % 300, torch.arange(1_000_000) % 300
+    assert chance(query, gallery, 5) == pytest.approx(1 - (1 - 1 / 300) ** 5, rel=1e-3)
 
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_a_k_outside_the_gallery_is_refused(k):
     with pytest.raises(ValueError, match=r"\[1, 4\]"):
-        recall(QUERY, GALLERY, torch.zeros(2), torch.zeros(4), [k])
+        recall(QUERY, GALLERY, torch.zeros(2), torch.zeros(4), [k, 2])
 
 
 def test_other_shapes_are_refused():

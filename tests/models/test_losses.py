@@ -98,6 +98,38 @@ def test_vicreg_terms_equal_their_definition():
     assert terms == pytest.approx(slow_terms(x.numpy(), y.numpy()), rel=1e-9)
 
 
+def plain_covariance(z):
+    """The term of one view, through the covariance matrix."""
+    z = z - z.mean(dim=0)
+    c = z.T @ z / (len(z) - 1)
+    return (c.square().sum() - c.diagonal().square().sum()) / len(c)
+
+
+@pytest.mark.parametrize("clips, dims", [(6, 40), (39, 40), (40, 40), (41, 40)])
+@pytest.mark.parametrize("heavy", [1, 300])  # 300: nearly all of C is one entry
+def test_the_covariance_term_and_its_gradient_do_not_depend_on_the_way_to_them(clips, dims, heavy):
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(clips, dims, generator=rng, dtype=torch.double)
+    x[:, 3] *= heavy
+    variance = x.var(dim=0).square().sum()
+    assert heavy == 1 or variance > 1000 * plain_covariance(x) * dims
+    expected, *gradient = value_and_gradient(plain_covariance, x)
+    for dtype, tolerance in ((torch.double, 1e-10), (torch.float, 2e-5)):
+        other = torch.zeros(clips, dims, dtype=dtype)
+        found = value_and_gradient(lambda z: vicreg_terms(z, other)["covariance"], x.to(dtype))  # noqa: B023
+        for a, b in zip(found, (expected, *gradient), strict=True):
+            assert a.dtype == dtype
+            torch.testing.assert_close(
+                a.double(), b, rtol=tolerance, atol=tolerance * b.abs().max().item()
+            )
+
+
+def value_and_gradient(function, x):
+    x = x.clone().requires_grad_()
+    value = function(x)
+    return value.detach(), *torch.autograd.grad(value, x)
+
+
 def test_collapsed_embeddings_are_invariant_but_penalised_by_the_variance_term():
     x = torch.ones(8, 4)
     terms = vicreg_terms(x, x)

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from avnb.models.losses import info_nce, rince
 from avnb.models.memory_bank import MemoryBank, draw_negatives
 
 
@@ -39,3 +41,61 @@ def test_negatives_are_all_other_videos_equally_often():
         others = counts[torch.arange(5) != own]
         quarter = torch.full((4,), 0.25).double()
         torch.testing.assert_close(others / 40_000, quarter, atol=0.01, rtol=0)
+
+
+def test_an_update_with_many_duplicates_equals_one_by_video():
+    rng = torch.Generator().manual_seed(0)
+    video = torch.randint(10, (64,), generator=rng)
+    z = torch.randn(64, 16, generator=rng)
+    bank, slow = (MemoryBank(12, 16, momentum=0.5, seed=0) for _ in range(2))
+    bank.update(video, z)
+    for v in video.unique():
+        slow.update(v[None], z[video == v].mean(0, keepdim=True))
+    torch.testing.assert_close(bank.rows, slow.rows)
+    again = MemoryBank(12, 16, momentum=0.5, seed=0)
+    order = torch.randperm(64, generator=rng)
+    again.update(video[order], z[order])
+    torch.testing.assert_close(again.rows, bank.rows, rtol=0, atol=1e-7)
+
+
+def test_similarities_and_their_gradient_equal_the_plain_formula():
+    rng = torch.Generator().manual_seed(0)
+    bank = MemoryBank(40, 24, momentum=0.5, seed=0).double()
+    video, neg = torch.randint(40, (7,), generator=rng), torch.randint(40, (7, 33), generator=rng)
+    weight = torch.randn(7, 34, generator=rng, dtype=torch.double)
+
+    def plain(z):
+        return (z * bank.rows[video]).sum(1), torch.einsum("bd,bnd->bn", z, bank.rows[neg])
+
+    found = []
+    for cosines in (plain, lambda z: bank.similarities(z, video, neg)):
+        z = torch.linspace(-1, 1, 7 * 24).double().view(7, 24).requires_grad_()
+        scores = torch.cat([cosines(z)[0][:, None], cosines(z)[1]], dim=1)
+        (scores.exp() * weight).sum().backward()
+        found.append((scores.detach(), z.grad))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_the_banks_rows_have_no_gradient():
+    bank = MemoryBank(5, 4, momentum=0.5, seed=0)
+    z = torch.randn(2, 4, requires_grad=True)
+    _, scores = bank.similarities(z, torch.tensor([0, 1]), torch.tensor([[2, 2, 3], [4, 0, 0]]))
+    scores.sum().backward()
+    expected = torch.stack([bank.rows[[2, 2, 3]].sum(0), bank.rows[[4, 0, 0]].sum(0)])
+    torch.testing.assert_close(z.grad, expected)
+    assert bank.rows.grad is None
+
+
+def test_no_size_depends_on_data_that_a_device_would_have_to_tell():
+    # on the device "meta" tensors have sizes and no data
+    bank = MemoryBank(40, 24, momentum=0.5, seed=0).to("meta")
+    video, z = torch.zeros(8, device="meta").long(), torch.randn(8, 24, device="meta")
+    z.requires_grad_()
+    neg = draw_negatives(video, 40, 33, torch.Generator().manual_seed(0))
+    pos, scores = bank.similarities(z, video, neg)
+    for loss in (rince(pos, scores, q=0.1, lam=0.1), info_nce(pos, scores)):
+        loss.backward(retain_graph=True)
+    bank.update(video, z)
+    with pytest.raises(NotImplementedError):
+        video.unique(return_counts=True)

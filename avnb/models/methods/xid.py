@@ -64,8 +64,8 @@ class CrossModalDiscrimination(Method):
         """The loss, its two directions, and cosines with the video's own and with other rows."""
         v, a = self.embed(batch)
         neg = self.negatives(batch)
-        pos_v, neg_v = similarities(v, self.audio_bank, batch.video_index, neg)
-        pos_a, neg_a = similarities(a, self.video_bank, batch.video_index, neg)
+        pos_v, neg_v = self.audio_bank.similarities(v, batch.video_index, neg)
+        pos_a, neg_a = self.video_bank.similarities(a, batch.video_index, neg)
         v_to_a = self.contrast(pos_v, neg_v, progress)
         a_to_v = self.contrast(pos_a, neg_a, progress)
         self.record(video=v, audio=a)
@@ -86,8 +86,3 @@ class CrossModalDiscrimination(Method):
         self.video_bank.update(video, v)
         self.audio_bank.update(video, a)
         self.pending.clear()
-
-
-def similarities(z: Tensor, bank: MemoryBank, video: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of z [B, D] with its own row of the bank [B] and with the negatives' [B, N]."""
-    return (z * bank.rows[video]).sum(1), torch.einsum("bd,bnd->bn", z, bank.rows[neg])
