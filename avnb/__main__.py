@@ -122,10 +122,13 @@ def parser() -> argparse.ArgumentParser:
         "Rows are appended to the file as they come, so an interrupted run loses none.",
     )
     one.add_argument(
-        "--stage", nargs="+", default=[], metavar="NAME",
+        "--stage",
+        nargs="+",
+        default=[],
+        metavar="NAME",
         help="clip, parts, augmentation, spectrogram, loader, bank, vicreg, retrieval, or "
         "step-METHOD; by default all, step-METHOD with --gpu only",
-    )  # fmt: skip
+    )
     one.add_argument("--rounds", type=int, default=8, help="measured rounds of each comparison")
     one.add_argument("--out", type=Path, help="file of the rows; build/bench/rows.jsonl by default")
     one.add_argument("--gpu", action="store_true", help="steps at the thesis's size, on a GPU")

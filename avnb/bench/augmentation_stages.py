@@ -62,10 +62,12 @@ def augmentation_stage(work: Workload) -> Iterator[Row]:
     timings = compare(ways, items, title="augmentation", **each)
     px, copies = config.clip.frame_px, 2 * 3 * config.clip.frames * config.clip.frame_px**2
     yield Row(
-        stage="augmentation", what=f"{config.clip.frames} x {px} x {px}",
-        values=timings.row("ours", RECIPE), limit_ms=copy_ms(work, copies),
+        stage="augmentation",
+        what=f"{config.clip.frames} x {px} x {px}",
+        values=timings.row("ours", RECIPE),
+        limit_ms=copy_ms(work, copies),
         limit="one pass: floats written and read once",
-    )  # fmt: skip
+    )
 
 
 def copy_ms(work: Workload, floats: int) -> float:

@@ -128,9 +128,12 @@ def clip_stage(work: Workload) -> Iterator[Row]:
         for way in (w for w in ways if w not in (RECIPE, CUT, FLOOR)):
             for against in (RECIPE, CUT):
                 yield Row(
-                    stage="clip", what=str(kind), values=timings.row(way, against),
-                    limit="FFmpeg decodes the frames of one clip", limit_ms=limit,
-                )  # fmt: skip
+                    stage="clip",
+                    what=str(kind),
+                    values=timings.row(way, against),
+                    limit="FFmpeg decodes the frames of one clip",
+                    limit_ms=limit,
+                )
         if TORCHCODEC not in ways:
             yield Row(
                 stage="clip", what=str(kind), values={"way": TORCHCODEC}, note="not installed"
@@ -149,9 +152,15 @@ def part_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading]
         times = drawn.start - video.start + np.arange(clip.frames) / clip.video_fps
         at = np.array([drawn.audio_start]) if sound else None
         decoding.read(
-            manifest.path(video), times, lambda index, image: None, seconds=video.seconds,
-            start=video.start, audio_starts=at, samples=clip.samples, hz=clip.audio_hz,
-        )  # fmt: skip
+            manifest.path(video),
+            times,
+            lambda index, image: None,
+            seconds=video.seconds,
+            start=video.start,
+            audio_starts=at,
+            samples=clip.samples,
+            hz=clip.audio_hz,
+        )
 
     def open_only(reading: Reading) -> None:
         with decoding.opened(manifest.path(manifest.videos[reading[1]])):
@@ -183,9 +192,12 @@ def part_stage(work: Workload) -> Iterator[Row]:
         ms = {way: float(row[way]["ms"]) for way in ways}
         video, audio = ms["open, video"] - ms["open"], ms["open, video, audio"] - ms["open, video"]
         parts = {
-            "open": ms["open"], "video": video, "audio": audio, "crop": ms["crop and resize"],
+            "open": ms["open"],
+            "video": video,
+            "audio": audio,
+            "crop": ms["crop and resize"],
             "rest": ms["whole clip"] - ms["open, video, audio"] - ms["crop and resize"],
-        }  # fmt: skip
+        }
         for part, spent in parts.items():
             values = {"way": part, "ms": spent, "against": "whole clip"}
             values |= {"against_ms": ms["whole clip"], "rounds": work.rounds}

@@ -59,7 +59,11 @@ def loader_stage(work: Workload) -> Iterator[Row]:
         scaling = median(n[0] / (max(workers, 1) * one[0]) for n, one in pairs)
         rate, parent_ms = (median(x) for x in zip(*found[workers], strict=True))
         values = {
-            "way": f"{workers} workers", "workers": workers, "clips_per_second": rate,
-            "scaling": scaling, "parent_ms_per_clip": parent_ms, "rounds": rounds,
-        }  # fmt: skip
+            "way": f"{workers} workers",
+            "workers": workers,
+            "clips_per_second": rate,
+            "scaling": scaling,
+            "parent_ms_per_clip": parent_ms,
+            "rounds": rounds,
+        }
         yield Row(stage="loader", what=str(kind), values=values)

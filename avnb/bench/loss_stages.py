@@ -92,10 +92,12 @@ def bank_stage(work: Workload) -> Iterator[Row]:
 
     check_gradients("xID's loss and gradients", recipes(step.negatives(batch)), our_step(0))
     yield compared(
-        work, "bank", f"B {size}, {c.negatives} negatives, {videos} x {c.embedding_dim}",
+        work,
+        "bank",
+        f"B {size}, {c.negatives} negatives, {videos} x {c.embedding_dim}",
         {RECIPE: recipe_step, "ours": our_step, FLOOR: floor},
         "the rows of both banks are read once",
-    )  # fmt: skip
+    )
 
 
 def compared(

@@ -23,8 +23,11 @@ from avnb.data.transforms import IMAGENET_MEAN, IMAGENET_STD, AugmentParams, Cro
 
 Adjust = Callable[[Image.Image, float], Image.Image]
 ADJUSTMENTS: tuple[Adjust, ...] = (
-    tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue,
-)  # fmt: skip
+    tvf.adjust_brightness,
+    tvf.adjust_contrast,
+    tvf.adjust_saturation,
+    tvf.adjust_hue,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +107,15 @@ def log_mel(wave: np.ndarray, gain: float, clip: Clip, form: Spectrogram) -> Ten
     x = torch.from_numpy(wave)
     x = x / x.abs().max().clamp_min(1e-12) * gain
     magnitude = taf.spectrogram(
-        x, 0, torch.hann_window(form.window_samples), form.fft_samples, form.hop_samples,
-        form.window_samples, power=1.0, normalized=False,
-    )  # fmt: skip
+        x,
+        0,
+        torch.hann_window(form.window_samples),
+        form.fft_samples,
+        form.hop_samples,
+        form.window_samples,
+        power=1.0,
+        normalized=False,
+    )
     filters = taf.melscale_fbanks(
         len(magnitude), 0.0, clip.audio_hz / 2, form.mels, clip.audio_hz, "slaney", "slaney"
     )

@@ -105,3 +105,21 @@ def table(rows: Iterable[Row]) -> str:
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
     ]
     return "\n".join(line.rstrip() for line in padded)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, as flat dicts; of rows on the same thing the latest.
+
+    Raises:
+        FileNotFoundError: when there is no such file; `avnb bench` writes it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; `avnb bench --out {path}` writes it")
+    latest: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut short when its process was killed
+            continue
+        latest[tuple(str(row.get(k, "")) for k in ("stage", "what", "way", "against"))] = row
+    return list(latest.values())

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from avnb.bench import augmentation_stages, clip_stages, loader_stage, loss_stages, step_stage
-from avnb.bench.rows import Row, append
+from avnb.bench.rows import Row, append, read
 from avnb.bench.workload import Workload
 from avnb.models.methods import METHODS
 from avnb.values import unknown_name
@@ -60,3 +61,16 @@ def run(names: Sequence[str], work: Workload, out: Path) -> list[Row]:
     finally:
         torch.set_num_threads(threads)
     return rows
+
+
+def read_or_measure(file: str, folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """The rows of a file that `avnb bench` wrote, or, where none is named, of a quick bench.
+
+    The quick one measures what a clip and a loss cost, not the loader, on small files in `folder`.
+    """
+    if file:
+        return read(Path(file).expanduser())
+    names = [name for name in chosen([], gpu=False) if name != "loader"]
+    out = folder / f"quick-{rounds}.jsonl"
+    run(names, Workload(folder / "videos-quick", rounds, quick=True), out)
+    return read(out)

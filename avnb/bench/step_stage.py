@@ -38,10 +38,12 @@ def noise(config: Pretrain) -> Batch:
         torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng) for _ in range(2)
     )
     return Batch(
-        frames=frames, second_view=second_view if method.uses_second_view else None,
+        frames=frames,
+        second_view=second_view if method.uses_second_view else None,
         audio=torch.randn(size, samples, generator=rng) / 10,
-        video_index=torch.arange(size), label=torch.arange(size) % CLASSES,
-    )  # fmt: skip
+        video_index=torch.arange(size),
+        label=torch.arange(size) % CLASSES,
+    )
 
 
 def wait() -> None:
@@ -144,9 +146,12 @@ def step_rows(method: str, work: Workload) -> Iterator[Row]:
     for compiled, precision, size in kinds:
         set_precision(precision)
         config = work.config(
-            **values, batch=size, shards=1, compile_encoders=compiled,
+            **values,
+            batch=size,
+            shards=1,
+            compile_encoders=compiled,
             precision="bf16" if precision == "bf16" else "fp32",
-        )  # fmt: skip
+        )
         rate = matmul_flops(precision)
         row: dict[str, Any] = {"way": precision + (", compiled" if compiled else ""), "batch": size}
         row |= {"precision": precision, "compiled": compiled, "gflop_per_clip": flops / 1e9}
@@ -159,7 +164,10 @@ def step_rows(method: str, work: Workload) -> Iterator[Row]:
             note = "out of memory"
         px = config.clip.frame_px
         yield Row(
-            stage=f"step-{method}", what=f"B {size}, {px} px, width {config.width}", values=row,
-            limit=f"matmul at {rate / 1e12:.3g} TFLOP/s", limit_ms=1e3 * flops * size / rate,
+            stage=f"step-{method}",
+            what=f"B {size}, {px} px, width {config.width}",
+            values=row,
+            limit=f"matmul at {rate / 1e12:.3g} TFLOP/s",
+            limit_ms=1e3 * flops * size / rate,
             note=note,
-        )  # fmt: skip
+        )

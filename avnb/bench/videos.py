@@ -132,8 +132,12 @@ def make(path: Path, kind: Kind, seed: int) -> None:
         video.width, video.height, video.pix_fmt = kind.width, kind.height, "yuv420p"
         every = str(kind.key_frames)  # and nowhere else, as where a scene changes
         video.options = {
-            "preset": "medium", "crf": "23", "g": every, "keyint_min": every, "sc_threshold": "0",
-        }  # fmt: skip
+            "preset": "medium",
+            "crf": "23",
+            "g": every,
+            "keyint_min": every,
+            "sc_threshold": "0",
+        }
         video.codec_context.thread_count = 1  # the same file on any machine
         audio = out.add_stream("aac", rate=AUDIO_HZ)
         audio.layout = "stereo"
@@ -157,6 +161,10 @@ def open_videos(folder: Path, kind: Kind, count: int, *, seed: int = 0) -> Manif
         content = vars(decoding.inspect(folder / name))
         videos.append(Video(id=name, path=name, label="scene", split="train", **content))
     return Manifest(
-        name=str(kind), folder=folder, where=folder, classes=("scene",), videos=tuple(videos),
+        name=str(kind),
+        folder=folder,
+        where=folder,
+        classes=("scene",),
+        videos=tuple(videos),
         listed=count,
-    )  # fmt: skip
+    )

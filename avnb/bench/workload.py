@@ -67,8 +67,10 @@ def drawn_clips(clips: VideoClips, epoch: int, row: int) -> list[DrawnClip]:
     params = sample_params(sampling.augment, len(starts), rng)
     return [
         DrawnClip(
-            start=float(starts[i, 0]) + video.start, audio_start=float(audio_starts[i]),
-            crop=crops[i], params=params[[i]],
+            start=float(starts[i, 0]) + video.start,
+            audio_start=float(audio_starts[i]),
+            crop=crops[i],
+            params=params[[i]],
         )
         for i in range(len(starts))
-    ]  # fmt: skip
+    ]
