@@ -1,9 +1,11 @@
 """Stages on files: whole clips and their parts, from source to uint8 frames and audio."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,8 @@ from avnb.data.clips import VideoClips
 
 RECIPE = "2022 recipe"
 CUT = "2022 recipe, decoding and crop only"
-FLOOR = "FFmpeg alone"
+APART, TOGETHER = "ours, 1 clip a reading", "ours, all clips in one reading"
+FLOORS = {APART: "FFmpeg, 1 clip", TOGETHER: "FFmpeg, all clips"}
 TORCHCODEC = "torchcodec"
 FRAME_TOLERANCE = 1.0  # mean difference of two ways to resize, of 255
 MEL_TOLERANCE = 0.1  # of log10; resamplers that start elsewhere differ in their phase
@@ -54,18 +57,20 @@ def check_clips(work: Workload, clips: VideoClips, ours: Batch, row: int, epoch:
         check_equal(f"spectrograms of {path}, clip {i},", float(difference), MEL_TOLERANCE)
 
 
-def least_decoding(path: Path, drawn: DrawnClip, clip: Clip) -> None:
-    """The least that FFmpeg does for the frames of a clip: it opens, seeks and decodes.
+def least_decoding(path: Path, some: Sequence[DrawnClip], clip: Clip) -> None:
+    """The least that FFmpeg does for the frames of some clips in one pass: nothing is converted.
 
-    It decodes from the key frame before, without frames that no other refers to, and converts
-    nothing.
+    It opens the file, seeks the key frame before them, and leaves out frames between the clips
+    that no other frame refers to.
     """
-    end = drawn.start + clip.video_seconds
+    starts = [drawn.start for drawn in some]
+    end = max(starts) + clip.video_seconds
     with decoding.opened(path) as (container, stream):
-        container.seek(int(drawn.start / stream.time_base), stream=stream)
+        container.seek(int(min(starts) / stream.time_base), stream=stream)
         for packet in container.demux(stream):
-            early = packet.pts is not None and packet.pts * stream.time_base < drawn.start - 0.1
-            stream.codec_context.skip_frame = "NONREF" if early else "DEFAULT"
+            at = float((packet.pts or 0) * stream.time_base)
+            needed = any(start - 0.1 <= at < start + clip.video_seconds for start in starts)
+            stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             for frame in packet.decode():
                 if frame.time >= end:
                     return
@@ -87,13 +92,15 @@ def torchcodec_cut(path: Path, drawn: DrawnClip, clip: Clip) -> tuple[Tensor, Te
 
 def clip_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading], object]]:
     """The ways to read all clips of a video."""
-    config = work.config()
+    config, manifest = work.config(), clips.manifest
     every = tuple(range(config.clips_per_video))
 
+    def path(reading: Reading) -> Path:
+        return manifest.path(manifest.videos[reading[1]])
+
     def each(way: Callable[..., object], reading: Reading, *values: Any) -> None:
-        path = clips.manifest.path(clips.manifest.videos[reading[1]])
         for drawn in drawn_clips(clips, *reading):
-            way(path, drawn, *values)
+            way(path(reading), drawn, *values)
 
     def ours(groups: list[tuple[int, ...]], reading: Reading) -> None:
         for group in groups:
@@ -102,9 +109,10 @@ def clip_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading]
     ways: dict[str, Callable[[Reading], object]] = {
         RECIPE: lambda r: each(recipe.load, r, config.clip, config.spectrogram),
         CUT: lambda r: each(recipe.cut, r, config.clip),
-        "ours, 1 clip a reading": lambda r: ours([(i,) for i in every], r),
-        f"ours, {config.clips_per_video} clips a reading": lambda r: ours([every], r),
-        FLOOR: lambda r: each(least_decoding, r, config.clip),
+        APART: lambda r: ours([(i,) for i in every], r),
+        TOGETHER: lambda r: ours([every], r),
+        FLOORS[APART]: lambda r: each(lambda p, d: least_decoding(p, [d], config.clip), r),
+        FLOORS[TOGETHER]: lambda r: least_decoding(path(r), drawn_clips(clips, *r), config.clip),
     }
     if importlib.util.find_spec(TORCHCODEC):
         ways[TORCHCODEC] = lambda r: each(torchcodec_cut, r, config.clip)
@@ -116,7 +124,7 @@ def clip_stage(work: Workload) -> Iterator[Row]:
 
     The recipe's clips are augmented and ours are not, since training does that on a batch and on
     its device; hence the recipe's decoding and crop is a way of its own. `limit_ms` is what FFmpeg
-    takes for the frames alone.
+    takes for the frames alone, in as many passes.
     """
     for kind in work.kinds:
         clips, count = work.clips(kind), work.config().clips_per_video
@@ -124,20 +132,19 @@ def clip_stage(work: Workload) -> Iterator[Row]:
         ways, readings = clip_ways(work, clips), partial(work.readings, kind)
         title = f"clips of {kind}"
         timings = compare(ways, readings, rounds=work.rounds, title=title, per=count)
-        limit = timings.row(FLOOR, RECIPE)["ms"]
-        for way in (w for w in ways if w not in (RECIPE, CUT, FLOOR)):
-            for against in (RECIPE, CUT):
-                yield Row(
-                    stage="clip",
-                    what=str(kind),
-                    values=timings.row(way, against),
-                    limit="FFmpeg decodes the frames of one clip",
-                    limit_ms=limit,
-                )
-        if TORCHCODEC not in ways:
+        for way, against in itertools.product((APART, TOGETHER, TORCHCODEC), (RECIPE, CUT)):
+            if way not in ways:
+                continue
             yield Row(
-                stage="clip", what=str(kind), values={"way": TORCHCODEC}, note="not installed"
+                stage="clip",
+                what=str(kind),
+                values=timings.row(way, against),
+                limit="FFmpeg decodes the frames",
+                limit_ms=median(timings.cpu_ms[FLOORS.get(way, FLOORS[APART])]),
             )
+        if TORCHCODEC not in ways:
+            absent = {"way": TORCHCODEC}
+            yield Row(stage="clip", what=str(kind), values=absent, note="not installed")
 
 
 def part_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading], object]]:
@@ -150,7 +157,7 @@ def part_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading]
     def read(reading: Reading, sound: bool) -> None:
         video, drawn = manifest.videos[reading[1]], drawn_clips(clips, *reading)[0]
         times = drawn.start - video.start + np.arange(clip.frames) / clip.video_fps
-        at = np.array([drawn.audio_start]) if sound else None
+        at = np.array([drawn.audio_start - video.start]) if sound else None
         decoding.read(
             manifest.path(video),
             times,

@@ -35,7 +35,7 @@ class DrawnClip:
     """What was drawn for one clip; the same as ours, so that both can be compared."""
 
     start: float  # of the frames, seconds from the beginning of the file
-    audio_start: float
+    audio_start: float  # of its audio
     crop: Crop
     params: AugmentParams  # of this clip alone, B = 1
 

@@ -68,7 +68,7 @@ def drawn_clips(clips: VideoClips, epoch: int, row: int) -> list[DrawnClip]:
     return [
         DrawnClip(
             start=float(starts[i, 0]) + video.start,
-            audio_start=float(audio_starts[i]),
+            audio_start=float(audio_starts[i]) + video.start,
             crop=crops[i],
             params=params[[i]],
         )
