@@ -45,7 +45,7 @@ def worker_counts() -> list[int]:
 def loader_stage(work: Workload) -> Iterator[Row]:
     """Clips a second with more and more workers, one clip a reading, and how well that scales."""
     run = work.config(batch=4 if work.quick else 16, shards=1, window_steps=0)
-    kind, steps = work.kinds[0], 2 if work.quick else 12
+    kind, steps = work.kinds[0], 2 if work.quick else 5
     few = work.clips(kind)
     many = few.manifest.only(few.manifest.videos * REPEATS)
     clips, counts = VideoClips(many, few.sampling, seed=0), worker_counts()
