@@ -1,6 +1,6 @@
 """Audio-visual self-supervised learning from noisy videos: the package behind the book.
 
-Five packages in the order of the data. Each imports only from those above it, and the foundations
+Six packages in the order of the data. Each imports only from those above it, and the foundations
 only from each other:
 
 foundations  values, config, processes, files, protocols, profiles, workspace, distributed, progress
@@ -8,6 +8,7 @@ data         what is learnt from: data sets, audit, decoding, clips, transforms,
 models       what learns: encoders, losses, memory banks, methods
 training     how it is learnt: trainer, checkpoints, runs, launchers
 evaluation   what was learnt: features, probes, retrieval, concepts, results
+bench        how fast it is: every stage beside the 2022 recipe
 report       what people see: figures, tables, readings, the book
 """
 

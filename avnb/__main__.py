@@ -1,4 +1,4 @@
-"""Audio-visual self-supervised learning: make the book, run a notebook, check a data set."""
+"""Audio-visual self-supervised learning: the book, one notebook, a data set's audit, speed."""
 
 import argparse
 import os
@@ -74,6 +74,20 @@ def train_command(args: argparse.Namespace) -> None:
     entrypoint.main(*args.folders)
 
 
+def bench_command(args: argparse.Namespace) -> None:
+    """Measure stages, and print them as a table."""
+    from avnb.bench import rows, stages
+    from avnb.bench.workload import Workload
+    from avnb.workspace import build_folder
+
+    folder = build_folder() / "bench"
+    videos = folder / ("videos-quick" if args.quick else "videos")
+    work = Workload(videos, args.rounds, quick=args.quick, gpu=args.gpu)
+    out = args.out or folder / "rows.jsonl"
+    print(rows.table(stages.run(args.stage, work, out)))
+    print(f"the rows are in {out}")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     from avnb.data.datasets import DATA_SETS
@@ -100,6 +114,26 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
     one.set_defaults(run=audit_command)
+
+    one = commands.add_parser(
+        "bench",
+        help="how fast everything is here, beside the recipe of 2022; needs no data",
+        description="Times each stage in turn with the 2022 recipe, on videos made here. "
+        "Rows are appended to the file as they come, so an interrupted run loses none.",
+    )
+    one.add_argument(
+        "--stage",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="clip, parts, augmentation, spectrogram, loader, bank, vicreg, retrieval, or "
+        "step-METHOD; by default all, step-METHOD with --gpu only",
+    )
+    one.add_argument("--rounds", type=int, default=8, help="measured rounds of each comparison")
+    one.add_argument("--out", type=Path, help="file of the rows; build/bench/rows.jsonl by default")
+    one.add_argument("--gpu", action="store_true", help="steps at the thesis's size, on a GPU")
+    one.add_argument("--quick", action="store_true", help="small, to see whether it works")
+    one.set_defaults(run=bench_command)
 
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
     one.add_argument(

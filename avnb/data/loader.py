@@ -7,6 +7,7 @@ their rows; those of a video that is due more than once in that time are read in
 """
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -18,11 +19,24 @@ from avnb.data.batch import Batch
 from avnb.data.batch_plan import BatchPlan, Training, epoch_plan, readings_by_step, steps_per_epoch
 from avnb.data.clips import VideoClips
 from avnb.data.readers import Readers, Reading, tensors
+from avnb.workspace import cores
 
 READ_AHEAD_GB = 1.0  # memory for batches, of one loader
 LEAST_BATCHES = 3  # one in use, one complete, one being read
 MOST_BATCHES = 128  # more would not make a pass over a file serve more clips
-VIDEOS_A_WORKER = 256  # starting a worker costs seconds, reading a video milliseconds
+AUTO = -1  # workers: as many as there are cores to spare, if that pays
+VIDEOS_A_WORKER = 256  # then at least: starting one costs seconds, reading a video milliseconds
+
+
+def spare_workers(videos: int) -> int:
+    """The decoding processes that this machine can give this process, for so many videos.
+
+    Each has one thread. A process that computes on a GPU leaves its core to them; without one,
+    every process of the job keeps a core for itself.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = cores() if torch.cuda.is_available() else cores() - processes
+    return min(max(free, 0) // processes, videos // VIDEOS_A_WORKER)
 
 
 class ClipLoader:
@@ -34,7 +48,8 @@ class ClipLoader:
         clips: of the videos.
         plans: of each epoch its number and the clips of its batches; iterated again in each pass.
         size: clips of a batch, at most.
-        workers: decoding processes, at most; 0 decodes in this process when a batch is asked for.
+        workers: decoding processes; 0 decodes in this process when a batch is asked for, AUTO takes
+            as many as there are cores to spare.
         read_ahead_gb: memory for batches; never less than three.
     """
 
@@ -44,11 +59,11 @@ class ClipLoader:
         plans: Iterable[tuple[int, BatchPlan]],
         *,
         size: int,
-        workers: int,
+        workers: int = AUTO,
         read_ahead_gb: float = READ_AHEAD_GB,
     ):
         self.clips, self.plans, self.size = clips, plans, size
-        self.workers = min(workers, len(clips) // VIDEOS_A_WORKER)
+        self.workers = spare_workers(len(clips)) if workers == AUTO else workers
         each = sum(tensor.nbytes for tensor in tensors(clips.empty(1))) * size
         fitting = int(read_ahead_gb * 1e9 / each)
         self.batches = min(max(fitting, LEAST_BATCHES), MOST_BATCHES)

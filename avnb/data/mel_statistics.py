@@ -8,14 +8,14 @@ from tqdm import tqdm
 from avnb.config import Pretrain
 from avnb.data.batch_transform import MelStatistics
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, video_blocks
+from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.transforms import AudioTransform
 from avnb.files import write_text
 from avnb.values import digest
 
 
-def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int) -> MelStatistics:
+def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) -> MelStatistics:
     """Mean and standard deviation of each mel band over the videos that have audio.
 
     From one clip a video, not augmented; stored beside the manifest.

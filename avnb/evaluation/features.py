@@ -20,7 +20,7 @@ from tqdm import tqdm
 from avnb.data.batch import Batch
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, video_blocks
+from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.mel_statistics import mel_statistics
 from avnb.evaluation.encoder_source import EncoderSource
@@ -52,7 +52,9 @@ class FrozenEncoders(torch.nn.Module):
     of the `training` videos stand in for them, and a line says so.
     """
 
-    def __init__(self, source: EncoderSource, training: Manifest | None = None, workers: int = 2):
+    def __init__(
+        self, source: EncoderSource, training: Manifest | None = None, workers: int = AUTO
+    ):
         super().__init__()
         self.source = source
         self.video_encoder, self.audio_encoder, metadata = source.load()
@@ -110,7 +112,7 @@ def extract(
     cache: Path,
     *,
     seed: int,
-    workers: int = 2,
+    workers: int = AUTO,
     at_once: int = CLIPS_PER_FORWARD,
     title: str = "features",
 ) -> list[Features]:

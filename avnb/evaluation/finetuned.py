@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb.data.clips import VideoClips
-from avnb.data.loader import ClipLoader, on_device, video_blocks
+from avnb.data.loader import AUTO, ClipLoader, on_device, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.transforms import VideoTransform
 from avnb.evaluation import results
@@ -70,7 +70,7 @@ class Scores:
 
 
 def scores(
-    run: FinetuningRun, manifest: Manifest, config: Evaluation, *, workers: int = 2
+    run: FinetuningRun, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
 ) -> Scores:
     """Logits of centre crops of the test videos; kept in the run's folder.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb.data.clips import VideoClips
-from avnb.data.loader import ClipLoader, video_blocks
+from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import FrozenEncoders, device
@@ -78,7 +78,7 @@ def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fi
 
 
 def fit_fresh(
-    source: EncoderSource, manifest: Manifest, config: Evaluation, *, workers: int = 2
+    source: EncoderSource, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
 ) -> Fitted:
     """As `fit`, but a new clip of each training video is cut and encoded in every epoch.
 
@@ -97,7 +97,7 @@ def fit_uncached(source: EncoderSource, manifest: Manifest, config: Evaluation) 
     """`fit` on features that are extracted anew, whatever the cache holds."""
     train, sampling_of = {"train": manifest.split("train")}, partial(samplings, config=config)
     with tempfile.TemporaryDirectory() as cache:
-        features = extract_parts({"": source}, train, sampling_of, config, Path(cache), workers=2)
+        features = extract_parts({"": source}, train, sampling_of, config, Path(cache), AUTO)
         one = features[""]["train"]
         return fit(one.video, one.label, len(manifest.classes), config)
 

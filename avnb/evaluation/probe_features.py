@@ -13,6 +13,7 @@ import torch
 
 from avnb.config import Clip, Pretrain
 from avnb.data.clips import Sampling
+from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features, extract
@@ -83,7 +84,7 @@ def extract_parts(
 
 
 def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = 2
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
 ) -> dict[str, ProbeFeatures]:
     """Features for training and both levels of testing by method, cached."""
     train, test = manifest.split("train"), manifest.split("test")

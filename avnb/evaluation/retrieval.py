@@ -16,6 +16,7 @@ from torch import Tensor
 from avnb.config import Pretrain
 from avnb.data.clips import Sampling
 from avnb.data.decoding import read_frames
+from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
 from avnb.evaluation.features import Features
 from avnb.evaluation.probe_features import Sources, downstream_clip, extract_parts, row_metadata
@@ -162,7 +163,7 @@ def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
 
 
 def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = 2
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
 ) -> dict[str, QueryAndGallery]:
     """Query (test) and gallery (training) features of the videos with audio, by method, cached."""
     videos, sampling_of = manifest.with_audio(), functools.partial(samplings, config=config)

@@ -10,6 +10,7 @@ accuracy             probes and fine-tuning beside the published numbers
 retrieval            galleries
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
+speed                how fast every stage is, beside the 2022 recipe
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 book                 running the notebooks, staging and building the pages
 
@@ -21,7 +22,9 @@ running a notebook or checking its parameters needs neither torch nor matplotlib
 from importlib import import_module
 from typing import Any
 
-_SUBJECTS = "style wording data encoders losses pretraining accuracy retrieval concepts few_shot"
+_SUBJECTS = (
+    "style wording data encoders losses pretraining accuracy retrieval concepts few_shot speed"
+)
 
 
 def __getattr__(name: str) -> Any:

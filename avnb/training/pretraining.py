@@ -27,7 +27,7 @@ from avnb.training.resources import Resources
 from avnb.training.runs import TrainingRun
 from avnb.training.trainer import Validation, fit
 from avnb.values import digest, identity
-from avnb.workspace import Workspace, cores
+from avnb.workspace import Workspace
 
 
 def run_name(config: Pretrain, data: str, code: str = "") -> str:
@@ -84,8 +84,7 @@ class PretrainingRun(TrainingRun):
         train_ids, validation_ids = subsets.subset_files(manifest, config.subset)
         dropped = len(subsets.load_subset(manifest, train_ids)) - len(train)
         needed = method.uses_audio or train.with_audio().videos
-        workers = max(resources.workers, cores())
-        statistics = mel_statistics(train, config, workers=workers) if needed else None
+        statistics = mel_statistics(train, config) if needed else None
         return {
             "metadata": describe(config, train, statistics, dropped=dropped),
             "manifest": str(manifest.where.resolve()),

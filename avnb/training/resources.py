@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import torch
 
+from avnb.data.loader import AUTO
 from avnb.values import Group, unknown_name, within
 from avnb.workspace import cores
 
@@ -59,7 +60,8 @@ class Resources:
 
     Args:
         processes: of the whole job; 0 is one per GPU, or one per core.
-        workers: decoding processes of each; 0 decodes in the process itself.
+        workers: decoding processes of each; 0 decodes in the process itself, AUTO takes as many as
+            there are cores to spare.
         launcher: `local`, on this machine, or `slurm`.
         nodes: of the cluster; the processes are spread evenly over them.
         slurm: what is asked of SLURM.
@@ -67,7 +69,7 @@ class Resources:
     """
 
     processes: int = 0
-    workers: int = 0
+    workers: int = AUTO
     launcher: Launcher = "local"
     nodes: int = 1
     slurm: Slurm = field(default_factory=Slurm)

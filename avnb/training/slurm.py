@@ -39,7 +39,7 @@ TAIL_BYTES = 2**16
 def executor_parameters(resources: Resources, name: str) -> dict[str, Any]:
     """What submitit's SlurmExecutor is to ask for."""
     slurm = resources.slurm
-    cpus = slurm.cpus_per_process or 1 + resources.workers
+    cpus = slurm.cpus_per_process or 1 + max(resources.workers, 0)
     flags = {option: value or True for option, value in slurm.options.items()}
     return dict(
         job_name=name,

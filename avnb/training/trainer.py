@@ -16,7 +16,7 @@ from avnb import distributed, progress
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.clips import VideoClips
-from avnb.data.loader import ClipLoader, on_device, training_epochs, video_blocks
+from avnb.data.loader import AUTO, ClipLoader, on_device, training_epochs, video_blocks
 from avnb.models import collapse
 from avnb.models.methods.base import Method, TrainableModule
 from avnb.progress import ProgressReporter
@@ -72,7 +72,7 @@ def fit(
     out: Path,
     device: torch.device,
     *,
-    workers: int = 0,
+    workers: int = AUTO,
     validation: Validation | None = None,
     max_steps: int = 0,
     timer: progress.StepTimer | None = None,

@@ -1,0 +1,69 @@
+"""The chapter on speed: figures and sentences of the bench's rows."""
+
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+
+from avnb import report
+from avnb.bench import rows as bench_rows
+from avnb.bench import stages
+
+MACHINE = {"cpu": "a processor", "cores": 2}
+
+
+def row(stage, what, way, ratio=None, ms=2.0, **more):
+    base = {"stage": stage, "what": what, "way": way, "against": "2022 recipe", "ms": ms}
+    base |= {"limit_ms": None, "note": "", "machine": MACHINE} | more
+    if ratio:
+        low, middle, high = ratio
+        base |= {"ratio_low": low, "ratio": middle, "ratio_high": high}
+        base |= {"against_ms": ms * middle}
+    return base
+
+
+ROWS = [
+    row("clip", "340x256 g30", "ours", (1.8, 2.0, 2.2)),
+    row("clip", "340x256 g250", "ours", (0.9, 1.0, 1.2)),
+    row("clip", "340x256 g30", "torchcodec", note="not installed"),
+    row("parts", "340x256 g30", "video", ms=6.0, against_ms=8.0),
+    row("parts", "340x256 g30", "audio", ms=2.0, against_ms=8.0),
+    row("bank", "B 128", "ours", (0.4, 0.5, 0.6), limit_ms=0.5),
+]
+
+
+def test_a_ratio_is_claimed_only_where_its_quartiles_are_apart_from_one():
+    text = report.describe_speed(ROWS)
+    assert "clip, 340x256 g30: ours is faster than the 2022 recipe (2.00 times" in text
+    assert "340x256 g250: ours cannot be told apart from" in text
+    assert "bank, B 128: ours is *slower* than" in text
+    assert "most of a clip's time is video (75 %)" in text
+    assert "torchcodec is not installed here" in text and "a processor, 2 cores" in text
+
+
+def test_tables_and_figures_hold_every_comparison():
+    table = report.speed_table(ROWS)
+    assert len(table) == 3
+    assert table.loc[("bank", "B 128", "ours", "2022 recipe"), "limit, ms"] == "0.5"
+    clips, parts, bank = (
+        report.plot_clip_ratios(ROWS),
+        report.plot_clip_parts(ROWS),
+        report.plot_stage_ratios(ROWS, "bank"),
+    )
+    assert [t.get_text() for t in clips.axes[0].get_yticklabels()] == [
+        "340x256 g30",
+        "340x256 g250",
+    ]
+    assert sum(patch.get_width() for patch in parts.axes[0].patches) == 8
+    assert len(bank.axes) == 1
+    plt.close("all")
+
+
+def test_of_rows_on_the_same_thing_the_latest_is_read_and_a_torn_line_is_skipped(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    lines = [json.dumps(row("bank", "B", "ours", ms=ms)) for ms in (1.0, 3.0)]
+    file.write_text("\n".join([*lines, '{"stage": "ba']))
+    (found,) = stages.read_or_measure(str(file), tmp_path, 1)
+    assert found["ms"] == 3.0
+    with pytest.raises(FileNotFoundError, match="avnb bench --out"):
+        bench_rows.read(tmp_path / "nothing.jsonl")
