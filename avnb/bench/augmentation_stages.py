@@ -15,7 +15,8 @@ from avnb.bench.timing import compare
 from avnb.bench.workload import Workload
 from avnb.config import Pretrain
 from avnb.data.batch import Batch
-from avnb.data.transforms import IMAGENET_STD, AudioTransform, VideoTransform
+from avnb.data.spectrograms import AudioTransform
+from avnb.data.transforms import IMAGENET_STD, VideoTransform
 
 COLOUR_TOLERANCE = 0.03  # of 1: PIL rounds to 8 bits, and takes the contrast of a frame, not a clip
 MEL_TOLERANCE = 1e-3

@@ -17,6 +17,7 @@ subsets          training and validation videos, drawn once
 clip_times       start times of clips: seconds -> seconds
 colours          random changes of colours: brightness, contrast, saturation, hue
 transforms       crops, augmentation, spectrograms: uint8 -> network input
+spectrograms     waveforms -> standardised log-mel spectrograms
 batch            a batch of clips
 clips            the clips of a video, read in one pass
 batch_plan       which clips make up each batch of an epoch

@@ -8,7 +8,8 @@ from torch import nn
 
 from avnb.config import Pretrain
 from avnb.data.batch import Batch
-from avnb.data.transforms import AudioTransform, VideoTransform
+from avnb.data.spectrograms import AudioTransform
+from avnb.data.transforms import VideoTransform
 
 MelStatistics = Sequence[list[float]]  # mean and standard deviation of each band
 

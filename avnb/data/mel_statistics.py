@@ -10,7 +10,7 @@ from avnb.data.batch_transform import MelStatistics
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
-from avnb.data.transforms import AudioTransform
+from avnb.data.spectrograms import AudioTransform
 from avnb.files import write_text
 from avnb.values import digest
 

@@ -1,22 +1,21 @@
-"""Transforms: uint8 frames and waveforms -> network input, batched, on any device.
+"""Transforms of frames: crops clip by clip, augmentation drawn beforehand, normalisation.
 
 The augmentation of a clip is drawn beforehand (`sample_params`), one row a clip, so the same
 parameters give the same result on the CPU and on a GPU, whatever the batch or the processes.
 
-Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spectrogram columns.
+Shapes: B clips, T frames of S x S pixels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torchaudio
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as tvf
 
-from avnb.config import Augment, Clip, Spectrogram
+from avnb.config import Augment
 from avnb.data.colours import jitter, jitter_each
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -82,6 +81,13 @@ def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> Aug
 # ---- crops, clip by clip: videos differ in size -----------------------------------------------
 
 
+def resize(frames: Tensor, px: int) -> Tensor:
+    """uint8 [N, 3, H, W] -> [N, 3, px, px], bilinear with antialiasing, as torchvision's."""
+    if frames.shape[-2:] == (px, px):
+        return frames
+    return F.interpolate(frames, (px, px), mode="bilinear", antialias=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crop:
     """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`."""
@@ -99,11 +105,11 @@ class Crop:
         return image[top : top + height, left : left + width]
 
     def fit(self, part: Tensor) -> Tensor:
-        """What `cut` gives, as [..., 3, h, w] -> [..., 3, px, px] uint8, bilinear, antialiased."""
+        """What `cut` gives, uint8 [N, 3, h, w] -> [N, 3, px, px]."""
         if self.resize_px:
-            side = [self.resize_px, self.resize_px]
-            part = tvf.crop(tvf.resize(part, side, antialias=True), *self.box)
-        part = tvf.resize(part, [self.px, self.px], antialias=True)
+            top, left, height, width = self.box
+            part = resize(part, self.resize_px)[..., top : top + height, left : left + width]
+        part = resize(part, self.px)
         return part.flip(-1) if self.mirrored else part
 
 
@@ -205,56 +211,3 @@ class VideoTransform(nn.Module):
 def mirrored(x: Tensor, flip: Tensor) -> Tensor:
     """x [n, 3, t, S, S], left and right swapped in the clips that `flip` [n] names."""
     return torch.where(flip[:, None, None, None, None], x.flip(-1), x)
-
-
-# ---- audio, batched ---------------------------------------------------------------------------
-
-
-class AudioTransform(nn.Module):
-    """Waveform [B, N] -> standardised log-mel spectrogram [B, 1, M, t].
-
-    log10 of the mel *magnitude* (Slaney filters of equal area, floor 1e-5), standardised per mel
-    band with statistics of the training set. With 128 bands of 257 bins at 16 kHz no filter is
-    empty, but the lowest neighbours share a bin.
-    """
-
-    band_mean: Tensor
-    band_std: Tensor
-
-    def __init__(self, clip: Clip, form: Spectrogram, mel_statistics: Sequence[list[float]]):
-        super().__init__()
-        self.form = form
-        sizes = form.fft_samples, form.window_samples, form.hop_samples
-        scale = {"n_mels": form.mels, "norm": "slaney", "mel_scale": "slaney"}
-        self.mel = torchaudio.transforms.MelSpectrogram(clip.audio_hz, *sizes, power=1.0, **scale)
-        mean, std = (torch.tensor(values)[:, None] for values in mel_statistics)
-        self.register_buffer("band_mean", mean)
-        self.register_buffer("band_std", std)
-
-    def log_mel(self, wave: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-        """[B, N] -> [B, M, t], not standardised; silence stays silent.
-
-        The peak is scaled to `gain`, a number or [B], in units of the form's own peak.
-        """
-        peak = wave.abs().amax(dim=1, keepdim=True)
-        wave = torch.where(peak > 0, wave / peak.clamp_min(1e-12), wave)
-        wave = wave * self.form.peak * (gain[:, None] if isinstance(gain, Tensor) else gain)
-        mel = self.mel(wave)[..., : self.form.frames(wave.shape[1])]
-        return mel.clamp_min(self.form.floor).log10()
-
-    def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:
-        """wave [B, N] -> [B, 1, M, t]; masked places hold 0, each band's mean."""
-        x = self.log_mel(wave, 1.0 if params is None else params.gain)
-        x = (x - self.band_mean) / self.band_std
-        if params is not None:
-            for axis, size in ((0, x.shape[1]), (1, x.shape[2])):
-                x = x.masked_fill(axis_mask(params.masks[:, axis], size).unsqueeze(2 - axis), 0.0)
-        return x[:, None]
-
-
-def axis_mask(mask: Tensor, size: int) -> Tensor:
-    """[B, size] bool, True where masked; begin and length [B, 2] are fractions of `size`."""
-    begin = (mask[:, :1] * size).round()
-    length = (mask[:, 1:] * size).floor()
-    at = torch.arange(size, device=mask.device)
-    return (at >= begin) & (at < begin + length)

@@ -17,7 +17,7 @@ from avnb.bench.rows import Row
 from avnb.bench.timing import Timings, compare
 from avnb.bench.videos import QUICK_KINDS, Kind, make, open_videos, soundtrack
 from avnb.bench.workload import Workload, drawn_clips
-from avnb.data.transforms import AudioTransform
+from avnb.data.spectrograms import AudioTransform
 from avnb.models.losses import rince, vicreg_terms
 
 

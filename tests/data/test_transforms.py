@@ -11,7 +11,8 @@ from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
 from avnb.data import colours, transforms
-from avnb.data.transforms import AudioTransform, VideoTransform, sample_params
+from avnb.data.spectrograms import AudioTransform
+from avnb.data.transforms import VideoTransform, sample_params
 
 RNG = np.random.default_rng
 CLIP, FORM = Clip(), Spectrogram()
@@ -156,14 +157,14 @@ def test_random_crops_have_the_drawn_areas_and_aspects():
 
 def test_an_extreme_frame_still_gives_a_crop():
     crop = transforms.random_resized_crop(4, 600, 32, Augment(crop_area_min=1.0), RNG(0))
-    part = torch.from_numpy(crop.cut(np.zeros((4, 600, 3), np.uint8))).permute(2, 0, 1)
-    assert crop.fit(part).shape == (3, 32, 32)
+    part = torch.from_numpy(crop.cut(np.zeros((4, 600, 3), np.uint8))).permute(2, 0, 1)[None]
+    assert crop.fit(part).shape == (1, 3, 32, 32)
 
 
 def test_downstream_crops_resize_the_whole_frame_to_a_square_first():
     frame = torch.arange(300, dtype=torch.float)[None, None].expand(3, 120, 300).to(torch.uint8)
     whole = tvf.resize(frame, [256, 256], antialias=True)
-    centre = transforms.square_crop(256, 224, None).fit(frame)
+    centre = transforms.square_crop(256, 224, None).fit(frame[None])[0]
     assert torch.equal(centre, whole[:, 16:240, 16:240])
     places = {transforms.square_crop(256, 224, RNG(i)).box[:2] for i in range(400)}
     assert min(min(p) for p in places) == 0 and max(max(p) for p in places) == 32

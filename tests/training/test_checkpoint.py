@@ -18,7 +18,7 @@ from avnb.data.batch import Batch
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
 from avnb.data.mel_statistics import mel_statistics
-from avnb.data.transforms import AudioTransform
+from avnb.data.spectrograms import AudioTransform
 from avnb.evaluation.encoder_source import source_of_file, untrained_source
 from avnb.evaluation.features import FrozenEncoders, extract
 from avnb.models import backbones
