@@ -1,6 +1,7 @@
 """Data sets, decoding, clips and batches. Each module imports only from those above it:
 
 audio_stretch    packets of an audio stream -> mono samples of a stretch of time
+frame_file       a video as its decoded frames and audio
 video_frames     which frames are needed, how they are decoded, their orientation
 decoding         files and times in seconds -> frames and audio
 manifest         the usable videos of a data set
@@ -11,6 +12,7 @@ hmdb51           lists and file names of HMDB-51
 folder           videos of the user's own: a plain folder without official lists
 datasets         the registry of data sets
 audit            every file decoded once: manifest and ledger
+cache            the videos of a data set in a form that costs little to read
 synthetic        the synthetic world: scenes, and files in the official layouts
 catalogue        the data sets of a workspace, real or synthetic
 subsets          training and validation videos, drawn once

@@ -16,6 +16,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from avnb.data import frame_file
 from avnb.data.audio_stretch import (
     RUN_IN_SECONDS,
     RUN_OUT_SECONDS,
@@ -200,6 +201,10 @@ def read(
         DecodeError: when the file cannot be read.
     """
     path, length = Path(path), max(round(seconds * hz), 1)
+    if path.suffix == frame_file.SUFFIX:  # of a cache
+        return frame_file.read(
+            path, times, on_frame, audio_starts=audio_starts, samples=samples, hz=hz
+        )
     firsts = [] if audio_starts is None else np.round(audio_starts * hz).astype(int).tolist()
     firsts = [min(first, length - 1) for first in firsts]
     # What reaches past the end is cut out of the whole.
@@ -289,6 +294,37 @@ def read_frames(
     frames: dict[int, np.ndarray] = {}
     read(path, times, frames.__setitem__, seconds=seconds, start=start)
     return [frames[i] for i in range(len(times))]
+
+
+def read_all_frames(path: str | Path, start: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    """When each frame begins, seconds after `start` in rising order, and the frames [H, W, 3]."""
+    frames: dict[float, np.ndarray] = {}
+    with opened(Path(path)) as (container, video):
+        convert = FrameConverter(video)
+        for frame in container.decode(video):
+            if frame.time is not None:
+                frames[frame.time - start] = convert(frame)
+    if not frames:
+        raise DecodeError(Path(path), NO_FRAME)
+    seconds = sorted(frames)
+    return np.array(seconds), [frames[at] for at in seconds]
+
+
+def read_soundtrack(path: str | Path, hz: int, *, seconds: float, start: float) -> np.ndarray:
+    """The audio of a video from its first frame to its end, mono [samples] float32."""
+    samples = max(round(seconds * hz), 1)
+    whole = read(
+        path,
+        np.zeros(0),
+        lambda i, image: None,
+        seconds=seconds,
+        start=start,
+        audio_starts=np.zeros(1),
+        samples=samples,
+        hz=hz,
+    )
+    assert whole is not None
+    return whole[0]
 
 
 def read_audio(path: str | Path, hz: int) -> np.ndarray:

@@ -48,22 +48,28 @@ class Manifest:
     classes: tuple[str, ...]  # in the order of their labels
     videos: tuple[Video, ...]
     listed: int  # videos named by the lists, of both splits, whether usable or not
+    source: Path | None = None  # the data set's own folder, where `folder` is that of a cache
+    encoding: str = ""  # of the files in a cache that differ from the videos
 
     def __len__(self) -> int:
         return len(self.videos)
 
     @property
     def digest(self) -> str:
-        """Hash of the name, the classes, and each video's id, label, length, size and audio."""
+        """Hash of the name, the classes, and each video's id, label, length, size and audio.
+
+        And of the encoding, where the files are those of a cache that is not exact.
+        """
         rows = [
             (v.id, v.label, v.width, v.height, v.audio_hz, round(v.seconds, 3)) for v in self.videos
         ]
-        return digest([self.name, self.classes, rows])
+        encoding = [self.encoding] if self.encoding else []
+        return digest([self.name, self.classes, rows, *encoding])
 
     @property
     def origin(self) -> str:
         """The data as result rows name it: `synthetic` or `real`, and the digest."""
-        synthetic = (self.folder.parent / "scenes.json").exists()
+        synthetic = ((self.source or self.folder).parent / "scenes.json").exists()
         return f"{'synthetic' if synthetic else 'real'}:{self.digest}"
 
     @property
@@ -91,7 +97,8 @@ class Manifest:
     def save(self) -> None:
         """Write `manifest.csv` and `dataset.json` into the folder `where`."""
         write_table(self.where / "manifest.csv", PARSERS, map(asdict, self.videos))
-        metadata = {name: getattr(self, name) for name in ("name", "folder", "classes", "listed")}
+        names = ("name", "folder", "classes", "listed", "source", "encoding")
+        metadata = {name: getattr(self, name) for name in names}
         write_text(self.where / "dataset.json", json.dumps(metadata, indent=1, default=str))
 
     @classmethod
@@ -100,6 +107,8 @@ class Manifest:
         where = Path(where)
         metadata = json.loads((where / "dataset.json").read_text())
         metadata |= {"folder": Path(metadata["folder"]), "classes": tuple(metadata["classes"])}
+        source = metadata.get("source")
+        metadata["source"] = Path(source) if source else None
         with (where / "manifest.csv").open(newline="") as file:
             table = list(csv.DictReader(file))
         rows: list[dict[str, Any]]

@@ -1,0 +1,231 @@
+"""A cache: the videos of a data set again, in a form from which a clip costs little to read.
+
+`mpeg4` and `h264` hold 16 frames a second, at most 256 pixels high, with a key frame every few, and
+mono sound; `frames` holds the decoded frames as they are, for small data sets. A file is written
+whole, looked at, and noted in a diary with the state of its source; a call that is repeated
+writes what is missing or has changed.
+"""
+
+import json
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from avnb.data import decoding, frame_file
+from avnb.data.audit import file_state
+from avnb.data.manifest import Manifest, Video
+from avnb.data.video_frames import DecodeError
+from avnb.files import appending, in_parallel, locked, replacing
+from avnb.values import digest, unknown_name
+from avnb.workspace import cores
+
+FPS, PX, HZ = 16, 256, 16_000  # of the thesis's clips; frames are scaled to this height or width
+LIMIT_GB = 500.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How the files of a cache are written."""
+
+    suffix: str
+    encoder: str = ""  # of FFmpeg; '' keeps the decoded frames
+    options: tuple[str, ...] = ()  # of the encoder, name=value
+    bits_per_second: int = 0  # of the video; 0 where its quality is given instead
+    expected: int = 0  # bytes a second, with sound
+
+
+FORMS = {
+    "mpeg4": Form(
+        suffix=".mov",
+        encoder="mpeg4",
+        options=("g=12", "bf=2"),
+        bits_per_second=720_000,
+        expected=130_000,
+    ),
+    "h264": Form(
+        suffix=".mov",
+        encoder="libx264",
+        options=("preset=medium", "crf=28", "g=16", "bf=2", "tune=fastdecode"),
+        expected=70_000,
+    ),
+    "frames": Form(suffix=frame_file.SUFFIX),
+}
+
+
+def cached(
+    manifest: Manifest, form: str, folder: Path, *, workers: int = 0, limit_gb: float = LIMIT_GB
+) -> Manifest:
+    """The same videos, read from a cache below `folder`, which is made or completed first.
+
+    Args:
+        manifest: all usable videos of a data set.
+        form: a name of `FORMS`.
+        folder: of the caches of this data set.
+        workers: processes that write it; 0 takes one for each core.
+        limit_gb: of the disk that it may take, in GB.
+
+    Raises:
+        ValueError: for an unknown form, or when the cache would be larger than the limit.
+        DecodeError: when a video can no longer be read.
+    """
+    if form not in FORMS:
+        raise ValueError(unknown_name("form of a cache", form, FORMS))
+    size = sum(expected_bytes(video, form) for video in manifest.videos) / 1e9
+    if size > limit_gb:
+        raise ValueError(
+            f"a cache of {len(manifest)} videos of {manifest.name} in the form {form!r} would take "
+            f"about {size:.1f} GB, over the limit of {limit_gb:g} GB: raise the limit, or use "
+            "another form (h264 is the smallest)"
+        )
+    files = folder / f"cache-{form}"
+    with locked(files):
+        complete(manifest, form, files, workers or cores())
+    videos = [as_cached(video, form) for video in manifest.videos]
+    where = manifest.where.with_name(f"{manifest.where.name}-{form}")
+    found = replace(
+        manifest,
+        where=where,
+        videos=tuple(videos),
+        folder=files,
+        source=manifest.folder,
+        encoding=form if FORMS[form].encoder else "",
+    )
+    found.save()
+    return found
+
+
+def file_name(video: Video, form: str) -> str:
+    """A video's file in the cache; its own name may hold folders."""
+    return digest(video.path) + FORMS[form].suffix
+
+
+def expected_bytes(video: Video, form: str) -> float:
+    """What a video will take in the cache, about."""
+    if FORMS[form].encoder:
+        return video.seconds * FORMS[form].expected
+    return video.seconds * (video.fps * video.width * video.height * 3 + 4 * HZ)
+
+
+def cached_size(video: Video, form: str) -> tuple[int, int]:
+    """Width and height in the cache: even where they are encoded."""
+    if not FORMS[form].encoder:
+        return video.width, video.height
+    scale = min(1.0, PX / min(video.width, video.height))
+    width, height = (max(round(side * scale) // 2 * 2, 2) for side in (video.width, video.height))
+    return width, height
+
+
+def as_cached(video: Video, form: str) -> Video:
+    """A video as it is in the cache, where time begins with the first frame."""
+    name = file_name(video, form)
+    width, height = cached_size(video, form)
+    hz = (HZ if FORMS[form].encoder else video.audio_hz) if video.audio_hz else 0
+    fps = FPS if FORMS[form].encoder else video.fps
+    return replace(video, path=name, start=0.0, fps=fps, width=width, height=height, audio_hz=hz)
+
+
+def complete(manifest: Manifest, form: str, files: Path, workers: int) -> None:
+    """Write what the cache lacks."""
+    diary, known = files / "written.jsonl", dict[str, Any]()
+    if diary.exists():
+        for line in diary.read_text(errors="replace").splitlines():
+            try:
+                path, state = json.loads(line)
+            except ValueError:  # cut short when its process was killed
+                continue
+            known[path] = state
+    states = {v.path: file_state(manifest.folder / v.path) for v in manifest.videos}
+    there = {path.name for path in files.iterdir()}
+    todo = [
+        v
+        for v in manifest.videos
+        if known.get(v.path) != states[v.path] or file_name(v, form) not in there
+    ]
+    work = partial(write, manifest.folder, files, form)
+    title = f"cache of {manifest.name}, {form}"
+    done = len(manifest) - len(todo)
+    if not todo:
+        return
+    results = in_parallel(work, todo, workers=workers, title=title, done=done)
+    with appending(diary) as add, closing(results):
+        for i, _ in results:
+            add(json.dumps([todo[i].path, states[todo[i].path]]))
+
+
+def write(source: Path, files: Path, form: str, video: Video) -> None:
+    """Write one video into the cache, and see that all its frames are there."""
+    path = source / video.path
+    with replacing(files / file_name(video, form)) as partial_file:
+        if not FORMS[form].encoder:
+            keep_frames(path, video, partial_file)
+            return
+        count = encode(path, video, FORMS[form], cached_size(video, form), partial_file)
+        written = decoding.inspect(partial_file)
+        if round(written.seconds * FPS) != count:
+            raise DecodeError(
+                path, f"{count} frames were cached, {written.seconds * FPS:.0f} remain"
+            )
+
+
+def keep_frames(path: Path, video: Video, out: Path) -> None:
+    """Write a video as its decoded frames."""
+    seconds, frames = decoding.read_all_frames(path, video.start)
+    audio = np.zeros(0, np.float32)
+    if video.audio_hz:
+        audio = decoding.read_soundtrack(path, HZ, seconds=video.seconds, start=video.start)
+    frame_file.write(out, frames, seconds, audio, HZ)
+
+
+def encode(path: Path, video: Video, form: Form, size: tuple[int, int], out: Path) -> int:
+    """Write a video in another form; the number of its frames."""
+    count = max(round(video.seconds * FPS), 1)
+    with av.open(str(out), "w", format="mov") as container:
+        frames = FrameEncoder(container, form, size)
+        sound = (
+            container.add_stream("pcm_s16le", rate=HZ, layout="mono") if video.audio_hz else None
+        )
+        times = np.minimum(np.arange(count) / FPS, np.nextafter(video.seconds, 0))
+        decoding.read(path, times, frames.add, seconds=video.seconds, start=video.start)
+        container.mux(frames.stream.encode())
+        if sound:
+            wave = decoding.read_soundtrack(path, HZ, seconds=video.seconds, start=video.start)
+            wave = (wave[None] * 32768).round().clip(-32768, 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = HZ, 0, Fraction(1, HZ)
+            container.mux([*sound.encode(frame), *sound.encode()])
+    return count
+
+
+class FrameEncoder:
+    """Encodes frames in the order of their numbers, in whatever order they come."""
+
+    def __init__(self, container: Any, form: Form, size: tuple[int, int]):
+        self.container = container
+        self.stream = container.add_stream(form.encoder, rate=FPS)
+        self.stream.width, self.stream.height = size
+        self.stream.pix_fmt, self.stream.options = (
+            "yuv420p",
+            dict(option.split("=") for option in form.options),
+        )
+        self.stream.codec_context.thread_count = 1  # many files are written at once
+        if form.bits_per_second:
+            self.stream.bit_rate = form.bits_per_second
+        self.waiting: dict[int, Any] = {}
+        self.done = 0
+
+    def add(self, number: int, image: np.ndarray) -> None:
+        """Frame [H, W, 3] uint8 of a number."""
+        width, height = self.stream.width, self.stream.height
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        self.waiting[number] = frame.reformat(width, height, "yuv420p", interpolation="AREA")
+        while self.done in self.waiting:
+            frame = self.waiting.pop(self.done)
+            frame.pts, frame.time_base = self.done, Fraction(1, FPS)
+            self.container.mux(self.stream.encode(frame))
+            self.done += 1
