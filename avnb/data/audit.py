@@ -1,4 +1,4 @@
-"""The audit: every listed file is decoded once, before any training."""
+"""The audit: every file that is to be used is decoded once, before any training."""
 
 import csv
 import json
@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from avnb.config import Subset
 from avnb.data.decoding import StreamInfo, inspect
-from avnb.data.listing import Listing
+from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, write_drawn
 from avnb.data.manifest import Manifest, Video, write_table
 from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, locked, write_text
@@ -63,7 +64,7 @@ def read_diary(diary: Path, states: dict[str, list[int]]) -> dict[str, Contents]
 def decode_files(
     listing: Listing, states: dict[str, list[int]], diary: Path, workers: int
 ) -> dict[str, Contents]:
-    """The contents of every listed file; those not in the diary yet are decoded and added.
+    """The contents of the files with a state; those not in the diary yet are decoded and added.
 
     Raises:
         FileNotFoundError: when a file vanishes that was there at the beginning.
@@ -90,12 +91,38 @@ def decode_files(
     return contents
 
 
-def audit(
-    listing: Listing, out: str | Path, *, workers: int = 2, diary: Path | None = None
-) -> tuple[Manifest, list[Unusable]]:
-    """Decode every listed file; write `manifest.csv` and `ledger.csv` into `out`.
+def decode_subset(
+    listing: Listing, states: dict[str, list[int]], diary: Path, workers: int, subset: Subset
+) -> tuple[dict[str, Contents], Drawn]:
+    """A draw of usable videos, and the contents of the files that had to be looked at for it.
 
-    Files that are only in the lists or only in the folder are named in `mismatches.csv`.
+    A drawn video that turns out to be unusable is replaced, as `draw_subset` says, until none is.
+    """
+    paths = {entry.id: entry.path for entry in listing.entries}
+    contents, unusable = dict[str, Contents](), set[str]()
+    while True:
+        drawn = draw_subset(listing.entries, subset, unusable)
+        ids = [*drawn[0], *drawn[1]]
+        new = {paths[i]: states[paths[i]] for i in ids if paths[i] not in contents}
+        contents |= decode_files(listing, new, diary, workers)
+        found = {i for i in ids if isinstance(contents[paths[i]], str)}
+        if not found:
+            return contents, drawn
+        unusable |= found
+
+
+def audit(
+    listing: Listing,
+    out: str | Path,
+    *,
+    workers: int = 2,
+    diary: Path | None = None,
+    subset: Subset | None = None,
+) -> tuple[Manifest, list[Unusable]]:
+    """Decode every listed file, or a subset; write `manifest.csv` and `ledger.csv` into `out`.
+
+    Files that are only in the lists or only in the folder are named in `mismatches.csv`. What
+    was looked at is a row of the manifest or of the ledger; the manifest's `listed` counts all.
 
     While lists and files stay the same, a second call reads the tables back. Results are recorded
     file by file, with size and date, in the diary: an interrupted call resumes where it was, and
@@ -103,6 +130,8 @@ def audit(
 
     Args:
         diary: a file that several audits of one folder may share; by default one in `out`.
+        subset: decode only the training videos that it draws from the lists, and replacements of
+            those that cannot be used; `train.txt` and `validation.txt` in `out` name the drawn.
 
     Raises:
         FileNotFoundError: when the folder vanishes during the audit.
@@ -116,23 +145,35 @@ def audit(
         entries, folder = listing.entries, listing.folder
         states = {e.path: [INSPECTION, *file_state(folder / e.path)] for e in entries}
         key = digest([[[asdict(e), *states[e.path]] for e in entries], mismatches])
-        metadata = {"folder": str(folder), "files": key}
+        metadata: dict[str, object] = {"folder": str(folder), "files": key}
+        if subset:
+            metadata["subset"] = draw_values(subset)
         if stamp.exists() and json.loads(stamp.read_text()) == metadata:
             with (out / "ledger.csv").open(newline="") as file:
                 return Manifest.load(out), [Unusable(**row) for row in csv.DictReader(file)]
         write_table(out / "mismatches.csv", ("path", "what"), mismatches)
-        contents = decode_files(listing, states, diary, workers)
+        if subset:
+            contents, drawn = decode_subset(listing, states, diary, workers, subset)
+            write_drawn(out, drawn)
+        else:
+            contents = decode_files(listing, states, diary, workers)
         manifest, ledger = write_tables(listing, contents, out)
         write_text(stamp, json.dumps(metadata))
     return manifest, ledger
 
 
+def audited_subset(where: Path) -> list[int] | None:
+    """The values of the draw to which the audit in a folder was limited; None when it was whole."""
+    stamp = where / "audit.json"
+    return json.loads(stamp.read_text()).get("subset") if stamp.exists() else None
+
+
 def write_tables(
     listing: Listing, contents: dict[str, Contents], out: Path
 ) -> tuple[Manifest, list[Unusable]]:
-    """Write manifest and ledger, in the order of the lists."""
+    """Write manifest and ledger of the files with contents, in the order of the lists."""
     videos, ledger = [], []
-    for entry in listing.entries:
+    for entry in (e for e in listing.entries if e.path in contents):
         result = contents[entry.path]
         if isinstance(result, str):
             ledger.append(Unusable(path=entry.path, reason=result))

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from avnb.config import Subset
 from avnb.data import audit, datasets
+from avnb.data.listing import draw_values
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic import world
 from avnb.protocols import World
@@ -26,11 +28,19 @@ def synthetic_world(work: Workspace) -> Path:
 
 
 def open_manifest(
-    work: Workspace, data_set: str, folder: str = "", *, fold: int = 1, allow_missing: bool = False
+    work: Workspace,
+    data_set: str,
+    folder: str = "",
+    *,
+    fold: int = 1,
+    allow_missing: bool = False,
+    subset: Subset | None = None,
 ) -> Manifest:
     """The audited videos of a data set: a real one in `folder`, or the synthetic one if empty.
 
     An empty `data_set` is detected in the folder; without a folder it is the VGGSound-like one.
+    With the `subset` of a pre-training, no others than the videos that it draws are looked at in a
+    real folder that has more for training; evaluation uses whole data sets.
 
     Raises:
         FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
@@ -46,5 +56,10 @@ def open_manifest(
         root = synthetic_world(work) / data_set
     listing = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
     where = work.folder / "manifests" / f"{listing.name}-{digest(str(root))}"
-    diary = where / "decoded.jsonl"
-    return audit.audit(listing, where / f"fold{fold}", workers=cores(), diary=diary)[0]
+    training = sum(entry.split == "train" for entry in listing.entries)
+    if not (folder and subset and training > subset.subset_videos + subset.validation_videos):
+        subset = None
+    name, diary = f"fold{fold}", where / "decoded.jsonl"
+    if subset:
+        name += f"-subset-{digest(draw_values(subset))}"
+    return audit.audit(listing, where / name, workers=cores(), diary=diary, subset=subset)[0]

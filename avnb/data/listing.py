@@ -1,16 +1,21 @@
-"""The videos named by a data set's lists, checked against the files in its folder."""
+"""The videos named by a data set's lists, checked against the files in its folder, and drawn."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from avnb.config import Subset
 from avnb.data.manifest import Entry
+from avnb.files import write_text
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 SHOWN_FILES = 8  # an error names so many of many files
 
 Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, and files not to be used
+Drawn = tuple[list[str], list[str]]  # ids for training and for validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +97,49 @@ def check_complete(listing: Listing, allow_missing: bool) -> None:
             f"To go on with the {len(listing.entries)} that are there: allow_missing=True, on the "
             "command line --allow-missing."
         )
+
+
+def draw_values(config: Subset) -> list[int]:
+    """The values that decide a draw."""
+    return [config.subset_videos, config.validation_videos, config.subset_seed]
+
+
+def draw_subset(
+    entries: Iterable[Entry], config: Subset, unusable: Collection[str] = frozenset()
+) -> Drawn:
+    """Ids for training and for validation, disjoint, from the training split.
+
+    First the same number of each class, as many as the smallest class and `subset_videos` allow;
+    then, up to `subset_videos`, any of the rest; from what is left, any for validation. The seed
+    alone orders the entries; `unusable` ids are passed over. One among the first is replaced by
+    the next of its class, if there is one, and by the next of the rest otherwise. So one more
+    unusable id adds one other to the draw, and all that were drawn before remain in it, though
+    one for validation may become one for training.
+    """
+    rng = np.random.default_rng(config.subset_seed)
+    classes: dict[str, list[str]] = {}
+    for entry in sorted((e for e in entries if e.split == "train"), key=lambda e: e.id):
+        classes.setdefault(entry.label, []).append(entry.id)
+    if not classes:
+        return [], []
+    each = min(config.subset_videos // len(classes), *(len(ids) for ids in classes.values()))
+    chosen, rest = list[str](), list[str]()
+    for _, members in sorted(classes.items()):
+        ids = [members[i] for i in rng.permutation(len(members))]
+        chosen += [i for i in ids if i not in unusable][:each]
+        rest += ids[each:]
+    passed = {*chosen, *unusable}
+    rest = [rest[i] for i in rng.permutation(len(rest)) if rest[i] not in passed]
+    more = config.subset_videos - len(chosen)
+    return chosen + rest[:more], rest[more:][: config.validation_videos]
+
+
+def drawn_files(folder: Path) -> tuple[Path, Path]:
+    """The files of a draw's ids, one a line."""
+    return folder / "train.txt", folder / "validation.txt"
+
+
+def write_drawn(folder: Path, drawn: Drawn) -> None:
+    """Write the ids of a draw, in sorted order."""
+    for path, ids in zip(drawn_files(folder), drawn, strict=True):
+        write_text(path, "".join(f"{i}\n" for i in sorted(ids)))

@@ -5,49 +5,41 @@ Thesis 4.1.1.
 
 from pathlib import Path
 
-import numpy as np
-
 from avnb.config import Pretrain, Subset
+from avnb.data.audit import audited_subset
+from avnb.data.listing import draw_subset, draw_values, drawn_files, write_drawn
 from avnb.data.manifest import Manifest
-from avnb.files import locked, write_text
+from avnb.files import locked
 from avnb.values import digest
-
-
-def draw_subset(manifest: Manifest, config: Subset) -> tuple[list[str], list[str]]:
-    """Ids for training and for validation, disjoint, from the training split.
-
-    First the same number of each class, as many as the smallest class and `subset_videos` allow;
-    then, up to `subset_videos`, any of the rest; from what is left, any for validation.
-    """
-    rng = np.random.default_rng(config.subset_seed)
-    classes: dict[str, list[str]] = {}
-    for video in sorted(manifest.split("train").videos, key=lambda v: v.id):
-        classes.setdefault(video.label, []).append(video.id)
-    if not classes:
-        raise ValueError(f"{manifest.name} in {manifest.folder} has no training video")
-    each = min(config.subset_videos // len(classes), *(len(ids) for ids in classes.values()))
-    chosen, rest = list[str](), list[str]()
-    for _, members in sorted(classes.items()):
-        ids = [members[i] for i in rng.permutation(len(members))]
-        chosen += ids[:each]
-        rest += ids[each:]
-    rest = [rest[i] for i in rng.permutation(len(rest))]
-    more = config.subset_videos - len(chosen)
-    return chosen + rest[:more], rest[more:][: config.validation_videos]
 
 
 def subset_files(manifest: Manifest, config: Subset) -> tuple[Path, Path]:
     """Files with the ids for training and for validation, one a line, beside the manifest.
 
-    They are drawn unless they exist.
+    They are drawn from the manifest's videos unless they exist. An audit that was limited to a
+    subset has drawn them already, from all videos of the lists. Where every file is usable, both
+    draws are the same; otherwise they differ, because the first knows all unusable files
+    beforehand and the second has only looked at those that it came across.
+
+    Raises:
+        ValueError: when there is no training video, or the audit was limited to another subset.
     """
-    key = [config.subset_videos, config.validation_videos, config.subset_seed, manifest.digest]
-    folder = manifest.where / f"subset-{digest(key)}"
-    paths = folder / "train.txt", folder / "validation.txt"
+    key, where = draw_values(config), manifest.where
+    if audited := audited_subset(where):
+        if audited != key:
+            names = "subset_videos, validation_videos, subset_seed"
+            raise ValueError(
+                f"{where / 'manifest.csv'} holds the videos of the subset {audited} ({names}) "
+                f"alone, and cannot give {key}: open_manifest(..., subset=...) gives those"
+            )
+        return drawn_files(where)
+    if not any(video.split == "train" for video in manifest.videos):
+        raise ValueError(f"{manifest.name} in {manifest.folder} has no training video")
+    folder = where / f"subset-{digest([*key, manifest.digest])}"
+    paths = drawn_files(folder)
     with locked(folder):
         if not all(path.exists() for path in paths):
-            for path, ids in zip(paths, draw_subset(manifest, config), strict=True):
-                write_text(path, "".join(f"{i}\n" for i in sorted(ids)))
+            write_drawn(folder, draw_subset(manifest.videos, config))
     return paths
 
 

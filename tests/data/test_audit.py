@@ -12,24 +12,47 @@ from pathlib import Path
 import pytest
 
 from avnb import files
+from avnb.config import Subset
+from avnb.data import catalogue, subsets
 from avnb.data.audit import audit
 from avnb.data.datasets import listing
-from tests.conftest import ROOT
+from avnb.data.listing import draw_subset
+from avnb.profiles import PROFILES
+from avnb.workspace import Workspace
+from tests.conftest import ROOT, with_values
 
 AUDIT = """
 import sys
 from pathlib import Path
+from avnb.config import Subset
 from avnb.data.audit import audit
 from avnb.data.datasets import listing
 if __name__ == "__main__":
-    audit(listing("hmdb51", Path(sys.argv[1])), Path(sys.argv[2]))
+    folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+    subset = None
+    if sys.argv[3:]:
+        subset = Subset(subset_videos=int(sys.argv[3]), validation_videos=int(sys.argv[4]))
+    audit(listing("", folder), out, diary=out.parent / "decoded.jsonl", subset=subset)
 """
+FEW = Subset(subset_videos=14, validation_videos=4)
 
 
 @pytest.fixture
 def hmdb(world, tmp_path) -> Path:
     """A copy of the HMDB-like data set that a test may damage."""
     return Path(shutil.copytree(world / "hmdb51", tmp_path / "hmdb51"))
+
+
+@pytest.fixture
+def intact(world, tmp_path) -> Path:
+    """A copy of the VGGSound-like data set in which every file can be used."""
+    folder = Path(shutil.copytree(world / "vggsound", tmp_path / "vggsound"))
+    scenes = json.loads((world / "scenes.json").read_text())
+    flaws = {s["path"]: s["flaw"] for s in scenes if s["path"].startswith("vggsound/")}
+    whole = next(path for path, flaw in flaws.items() if not flaw)
+    for path in (path for path, flaw in flaws.items() if flaw == "broken"):
+        shutil.copy(world / whole, folder.parent / path)
+    return folder
 
 
 @pytest.fixture
@@ -70,7 +93,7 @@ def test_a_killed_audit_goes_on_where_it_was(hmdb, world, tmp_path, looked_at):
     os.mkfifo(blocking)  # whoever opens it waits for ever: the audit cannot end by itself
     command = [sys.executable, "-c", AUDIT, str(hmdb), str(out)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    diary = out / "decoded.jsonl"
+    diary = tmp_path / "decoded.jsonl"
     wait_until(lambda: len(lines(diary)) >= 5)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGKILL)
@@ -81,10 +104,10 @@ def test_a_killed_audit_goes_on_where_it_was(hmdb, world, tmp_path, looked_at):
     diary.write_text("\n".join(whole)[:-9])  # torn by a power cut
     blocking.unlink()
     shutil.copy(world / "hmdb51" / entries[2].path, blocking)
-    manifest, bad = audit(listing("hmdb51", hmdb), out)
+    manifest, bad = audit(listing("hmdb51", hmdb), out, diary=diary)
     kept = {json.loads(line)[0] for line in whole[:-1]}
     assert set(looked_at) == {e.path for e in entries} - kept and len(kept) >= 4
-    assert not bad and (manifest, bad) == audit(listing("hmdb51", hmdb), out)
+    assert not bad and (manifest, bad) == audit(listing("hmdb51", hmdb), out, diary=diary)
     again, _ = audit(listing("hmdb51", hmdb), tmp_path / "from the beginning")
     assert again.videos == manifest.videos
 
@@ -164,3 +187,124 @@ def test_a_worker_that_dies_is_an_error_that_names_what_it_was_at():
     results = files.in_parallel(os._exit, [7, 8], workers=1, title="crashes")
     with pytest.raises(ChildProcessError, match=r"crashes: a worker died.*\n  7\n  8"):
         next(results)
+
+
+# ---- a subset -----------------------------------------------------------------------------------
+
+
+def ids(where) -> list[set[str]]:
+    return [set(lines(where / name)) for name in ("train.txt", "validation.txt")]
+
+
+@pytest.mark.slow
+def test_a_subset_looks_at_what_it_draws_and_at_replacements(intact, tmp_path, looked_at):
+    found, out = listing("vggsound", intact), tmp_path / "out"
+    paths = {e.id: e.path for e in found.entries}
+    drawn = draw_subset(found.entries, FEW)
+    first = {*drawn[0], *drawn[1]}
+    broken = {drawn[0][0], drawn[0][-1], drawn[1][2]}
+    broken |= {next(i for i in draw_subset(found.entries, FEW, broken)[1] if i not in first)}
+    for i in broken:  # three of those drawn, and one of their replacements
+        (intact / paths[i]).write_bytes(b"broken")
+    manifest, ledger = audit(found, out, subset=FEW)
+    train, validation = ids(out)
+    assert (len(train), len(validation)) == (14, 4) and not train & validation
+    assert {v.id for v in manifest.videos} == train | validation and not broken & (
+        train | validation
+    )
+    assert {row.path for row in ledger} == {paths[i] for i in broken}
+    assert sorted(looked_at) == sorted(paths[i] for i in train | validation | broken)
+    assert len(looked_at) == 18 + 4 < len(found.entries) == manifest.listed
+    assert [set(d) for d in draw_subset(found.entries, FEW, broken)] == [train, validation]
+
+    looked_at.clear()
+    assert audit(found, out, subset=FEW) == (manifest, ledger) and not looked_at
+    assert len(audit(found, out)[0]) == len(found.entries) - 4  # a whole one goes on from there
+    assert len(looked_at) == len(found.entries) - 18 - 4
+
+
+@pytest.mark.slow
+def test_where_all_can_be_used_a_part_gives_the_draw_of_the_whole(intact, tmp_path, smoke):
+    work = Workspace("smoke", tmp_path / "work", PROFILES["smoke"])
+    few = with_values(smoke, subset_videos=14, validation_videos=4)
+    part = catalogue.open_manifest(work, "", str(intact), subset=few.subset)
+    whole = catalogue.open_manifest(work, "", str(intact))
+    assert (len(part), part.listed) == (18, len(whole)) and part.where != whole.where
+    both = [subsets.training_and_validation(manifest, few) for manifest in (part, whole)]
+    for one, other in zip(*both, strict=True):
+        assert one.digest == other.digest and len(one) > 0
+    with pytest.raises(ValueError, match=r"the subset \[14, 4, 0\] .* cannot give \[32, 8, 0\]"):
+        subsets.training_and_validation(part, smoke)
+
+
+@pytest.mark.slow
+def test_what_is_used_whole_is_looked_at_whole(intact, world, tmp_path, monkeypatch, smoke):
+    work = Workspace("smoke", tmp_path / "work", PROFILES["smoke"])
+    most = Subset(subset_videos=len(listing("vggsound", intact).entries), validation_videos=0)
+    whole = catalogue.open_manifest(work, "", str(intact))
+    assert catalogue.open_manifest(work, "", str(intact), subset=most) == whole
+    monkeypatch.setattr(catalogue, "synthetic_world", lambda _: world)
+    synthetic = catalogue.open_manifest(work, "", subset=FEW)
+    assert len(synthetic) > 18 and synthetic.where.name == "fold1"
+
+
+@pytest.mark.slow
+def test_a_larger_subset_or_another_seed_looks_at_new_videos_alone(intact, tmp_path, looked_at):
+    found, diary = listing("vggsound", intact), tmp_path / "decoded.jsonl"
+    seen: set[str] = set()
+    others = Subset(subset_videos=14, validation_videos=4, subset_seed=1)
+    for i, subset in enumerate((FEW, Subset(subset_videos=20, validation_videos=4), others, FEW)):
+        looked_at.clear()
+        out = tmp_path / f"{i}"
+        manifest, _ = audit(found, out, diary=diary, subset=subset)
+        drawn = {v.path for v in manifest.videos}
+        assert set(looked_at) == drawn - seen and len(looked_at) == len(set(looked_at))
+        assert drawn & seen or not seen
+        seen |= drawn
+    assert not looked_at and len(seen) < len(found.entries)
+
+
+def started(intact, out, *subset):
+    command = [sys.executable, "-c", AUDIT, intact, out, *subset]
+    return subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="holds an audit up with a named pipe")
+def test_a_killed_audit_of_a_subset_goes_on_where_it_was(intact, tmp_path, looked_at):
+    found, out, diary = listing("", intact), tmp_path / "out", tmp_path / "decoded.jsonl"
+    paths = {e.id: e.path for e in found.entries}
+    train, validation = draw_subset(found.entries, FEW)
+    broken, blocking = intact / paths[train[1]], intact / paths[train[0]]
+    broken.write_bytes(b"broken")
+    contents = blocking.read_bytes()
+    blocking.unlink()
+    os.mkfifo(blocking)
+    process = started(intact, out, 14, 4)
+    wait_until(lambda: len(lines(diary)) == 17)  # all but one
+    process.kill()
+    process.wait()
+    assert not (out / "train.txt").exists()
+    blocking.unlink()
+    blocking.write_bytes(contents)
+    manifest, ledger = audit(found, out, diary=diary, subset=FEW)
+    (replacement,) = {v.id for v in manifest.videos} - {*train, *validation}
+    assert looked_at == [paths[train[0]], paths[replacement]]
+    assert [row.path for row in ledger] == [paths[train[1]]] and len(manifest) == 18
+
+
+@pytest.mark.slow
+def test_two_audits_at_once_decode_each_file_once(intact, tmp_path):
+    found, diary = listing("", intact), tmp_path / "decoded.jsonl"
+    wanted = {"a": (14, 4), "b": (20, 6), "c": (14, 4)}
+    outs = [tmp_path / "a", tmp_path / "b", tmp_path / "a"]
+    processes = [started(intact, o, *wanted[o.name]) for o in outs]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    records = [json.loads(line)[0] for line in lines(diary)]
+    for out in outs:
+        n, m = wanted[out.name]
+        subset = Subset(subset_videos=n, validation_videos=m)
+        assert ids(out) == [set(part) for part in draw_subset(found.entries, subset)]
+        assert len(lines(out / "manifest.csv")) == n + m + 1
+    drawn = set.union(*ids(outs[0]), *ids(outs[1]))
+    assert len(records) == len(set(records)) == len(drawn) < len(found.entries)

@@ -6,7 +6,9 @@ import pytest
 
 from avnb.config import Subset
 from avnb.data import subsets
+from avnb.data.listing import draw_subset
 from avnb.data.manifest import Manifest, Video
+from avnb.values import digest
 
 
 def a_manifest(tmp_path, **counts) -> Manifest:
@@ -24,7 +26,7 @@ def a_manifest(tmp_path, **counts) -> Manifest:
 
 def test_first_as_many_of_each_class_as_the_smallest_has_then_any(tmp_path):
     manifest = a_manifest(tmp_path, a=100, b=20, c=60)
-    train, rest = subsets.draw_subset(manifest, Subset(subset_videos=90, validation_videos=30))
+    train, rest = draw_subset(manifest.videos, Subset(subset_videos=90, validation_videos=30))
     assert len(train) == len(set(train)) == 90 and len(rest) == 30 and not set(train) & set(rest)
     by_class = collections.Counter(i[0] for i in train)
     assert by_class["b"] == 20  # all there are
@@ -34,7 +36,7 @@ def test_first_as_many_of_each_class_as_the_smallest_has_then_any(tmp_path):
 
 def test_few_wanted_are_balanced_as_far_as_they_go(tmp_path):
     manifest = a_manifest(tmp_path, a=100, b=20, c=60)
-    train, _ = subsets.draw_subset(manifest, Subset(subset_videos=30, validation_videos=0))
+    train, _ = draw_subset(manifest.videos, Subset(subset_videos=30, validation_videos=0))
     assert set(collections.Counter(i[0] for i in train).values()) == {10}
 
 
@@ -42,16 +44,16 @@ def test_another_seed_draws_others_and_the_order_of_the_list_does_not_matter(tmp
     manifest = a_manifest(tmp_path, a=50, b=50)
     config = Subset(subset_videos=20, validation_videos=10)
     turned = manifest.only(reversed(manifest.videos))
-    assert subsets.draw_subset(manifest, config) == subsets.draw_subset(turned, config)
+    assert draw_subset(manifest.videos, config) == draw_subset(turned.videos, config)
     other = Subset(subset_videos=20, validation_videos=10, subset_seed=1)
-    assert set(subsets.draw_subset(manifest, config)[0]) != set(
-        subsets.draw_subset(manifest, other)[0]
+    assert set(draw_subset(manifest.videos, config)[0]) != set(
+        draw_subset(manifest.videos, other)[0]
     )
 
 
 def test_fewer_than_wanted_are_all_taken(tmp_path):
     manifest = a_manifest(tmp_path, a=5, b=3)
-    train, rest = subsets.draw_subset(manifest, Subset())
+    train, rest = draw_subset(manifest.videos, Subset())
     assert len(train) == 8 and rest == []
 
 
@@ -71,4 +73,34 @@ def test_the_files_are_drawn_once_and_an_edited_one_is_named(tmp_path):
 
 def test_without_a_training_video_there_is_nothing_to_draw(tmp_path):
     with pytest.raises(ValueError, match="has no training video"):
-        subsets.draw_subset(a_manifest(tmp_path), Subset())
+        subsets.subset_files(a_manifest(tmp_path), Subset())
+
+
+def test_the_draw_never_changes(tmp_path):
+    """Ids of runs depend on it, so that checkpoints would no longer be found."""
+    videos = a_manifest(tmp_path, a=100, b=20, c=60).videos
+    config = Subset(subset_videos=90, validation_videos=30)
+    assert digest(list(draw_subset(videos, config))) == "6576610e"
+    config = Subset(subset_videos=30, validation_videos=10, subset_seed=3)
+    assert digest(list(draw_subset(videos, config))) == "209c09bc"
+
+
+@pytest.mark.parametrize("wanted", [30, 90])
+def test_each_unusable_id_is_replaced_by_one_other(tmp_path, wanted):
+    videos = a_manifest(tmp_path, a=100, b=20, c=60).videos
+    config = Subset(subset_videos=wanted, validation_videos=30)
+    label, unusable = {v.id: v.label for v in videos}, set()
+    train, rest = draw_subset(videos, config)
+    for _ in range(60):  # b is used up, and the others are not
+        lost = train[0] if len(unusable) % 2 else rest[-1]
+        unusable.add(lost)
+        now, others = draw_subset(videos, config, unusable)
+        assert (len(now), len(others)) == (wanted, 30) and not unusable & {*now, *others}
+        assert len({*now, *others} - {*train, *rest}) == 1
+        counts = collections.Counter(label[i] for i in now)
+        usable_b = sum(label[i] == "b" for i in label.keys() - unusable)
+        if wanted == 30 and usable_b >= 10:
+            assert set(counts.values()) == {10}
+        train, rest = now, others
+    few = draw_subset(videos, config, label.keys() - {"a1", "c2"})
+    assert sorted(few[0]) == ["a1", "c2"] and few[1] == []
