@@ -1,7 +1,8 @@
 """Where files are kept: one folder per profile below `build/`, made on demand, safe to delete.
 
 build/<profile>/world-<id>/<data set>/ synthetic videos, when no real folder is given
-build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv
+build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv; the
+                                       same in fold1-subset-<id>/ for a part, and train.txt
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
 build/<profile>/features/<set>-<id>/   video.npy, audio.npy, label.npy; made.json

@@ -161,7 +161,7 @@ def encoder_sources(
     ]
     sources: dict[str, EncoderSource] = {}
     if any(find_method(name).is_trained for name in names):
-        manifest = open_manifest(work, "", data)
+        manifest = open_manifest(work, "", data, subset=config.subset)
         trained = pretraining_runs(work, manifest, names, seed=seed, values=changes)
         runs.train(list(trained.values()), resources, f"pre-training {', '.join(trained)}")
         sources = {method: source_of_run(run) for method, run in trained.items()}

@@ -101,8 +101,8 @@ def plot_spectrograms(spectrograms: Tensor, titles: Sequence[str], seconds: floa
 
 
 def subset_table(manifest: Manifest, train: Manifest, validation: Manifest) -> pd.DataFrame:
-    """How many videos there are, and how many of them a run uses."""
-    parts = {"training split": manifest.split("train"), "used for training": train}
+    """How many training videos were found usable, and how many of them a run uses."""
+    parts = {"usable, of those looked at": manifest.split("train"), "used for training": train}
     lines = {}
     for name, part in {**parts, "used for validation": validation}.items():
         per_class = pd.Series([video.label for video in part.videos]).value_counts()

@@ -284,7 +284,7 @@ def trained(world, tmp_path_factory):
     file = Path(shutil.copy(METHOD_FILE, folder / "mine.py"))
     work = Workspace("smoke", folder / "work", PROFILES["smoke"])
     data = str(world / "vggsound")
-    manifest = open_manifest(work, "vggsound", data)
+    manifest = open_manifest(work, "vggsound", data, subset=work.pretraining().subset)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         methods = parse_methods("mine.py:InBatchContrast")
