@@ -67,6 +67,30 @@ def audit_command(args: argparse.Namespace) -> None:
     print(f"{len(bad)} cannot be decoded; {args.out / 'ledger.csv'} gives the reasons")
 
 
+def cache_command(args: argparse.Namespace) -> None:
+    """Write a data set in a form that costs little to read, or stop reading it from there."""
+    from avnb.data import catalogue
+    from avnb.workspace import Workspace
+
+    work, folder = Workspace.open(args.profile), str(args.folder)
+    subset = work.pretraining().subset if args.subset else None
+    made = catalogue.make_cache(
+        work,
+        args.dataset,
+        folder,
+        args.form,
+        fold=args.fold,
+        allow_missing=args.allow_missing,
+        subset=subset,
+        limit_gb=args.limit_gb,
+    )
+    size = sum(made.path(video).stat().st_size for video in made.videos) / 1e9
+    print(
+        f"{len(made)} videos of {made.name} take {size:.2f} GB in {made.folder}; the chapters of "
+        f"the profile {args.profile!r} read them there"
+    )
+
+
 def train_command(args: argparse.Namespace) -> None:
     """One process of a training job."""
     from avnb.training import entrypoint
@@ -90,6 +114,7 @@ def bench_command(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All commands."""
+    from avnb.data.cache import FORMS, LIMIT_GB
     from avnb.data.datasets import DATA_SETS
 
     top = argparse.ArgumentParser(prog="avnb", description=__doc__)
@@ -134,6 +159,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--gpu", action="store_true", help="steps at the thesis's size, on a GPU")
     one.add_argument("--quick", action="store_true", help="small, to see whether it works")
     one.set_defaults(run=bench_command)
+
+    one = commands.add_parser("cache", help="write a data set in a form that costs little to read")
+    one.add_argument("dataset", choices=[*DATA_SETS], help="folder: videos of your own")
+    one.add_argument("folder", type=Path, help="the data set's folder, in its official layout")
+    one.add_argument("--form", choices=[*FORMS], default="mpeg4", help="h264 is half as large")
+    one.add_argument("--profile", choices=[*PROFILES], default="thesis", help="whose chapters")
+    one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
+    one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
+    one.add_argument("--subset", action="store_true", help="the videos of pre-training alone")
+    one.add_argument("--limit-gb", type=float, default=LIMIT_GB, help="of disk, at most")
+    one.set_defaults(run=cache_command)
 
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
     one.add_argument(

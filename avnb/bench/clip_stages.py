@@ -27,6 +27,7 @@ from avnb.data.clips import ClipBuffer, VideoClips
 RECIPE = "2022 recipe"
 CUT = "2022 recipe, decoding and crop only"
 APART, TOGETHER = "ours, 1 clip a reading", "ours, all clips in one reading"
+CACHED = {form: f"ours, 1 clip a reading, {form} cache" for form in ("mpeg4", "h264")}
 FLOORS = {APART: "FFmpeg, 1 clip", TOGETHER: "FFmpeg, all clips"}
 TORCHCODEC = "torchcodec"
 FRAME_TOLERANCE = 1.0  # mean difference of two ways to resize, of 255
@@ -90,7 +91,9 @@ def torchcodec_cut(path: Path, drawn: DrawnClip, clip: Clip) -> tuple[Tensor, Te
     return tvf.resized_crop(frames, *crop.box, [crop.px, crop.px]), heard.data
 
 
-def clip_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading], object]]:
+def clip_ways(
+    work: Workload, kind: Kind, clips: VideoClips
+) -> dict[str, Callable[[Reading], object]]:
     """The ways to read all clips of a video."""
     config, manifest = work.config(), clips.manifest
     every = tuple(range(config.clips_per_video))
@@ -106,6 +109,10 @@ def clip_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading]
         for group in groups:
             clips[(*reading, group)]
 
+    def from_cache(form: str) -> Callable[[Reading], object]:
+        cached = work.cached_clips(kind, form)
+        return lambda r: [cached[(*r, (i,))] for i in every]
+
     ways: dict[str, Callable[[Reading], object]] = {
         RECIPE: lambda r: each(recipe.load, r, config.clip, config.spectrogram),
         CUT: lambda r: each(recipe.cut, r, config.clip),
@@ -114,6 +121,7 @@ def clip_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading]
         FLOORS[APART]: lambda r: each(lambda p, d: least_decoding(p, [d], config.clip), r),
         FLOORS[TOGETHER]: lambda r: least_decoding(path(r), drawn_clips(clips, *r), config.clip),
     }
+    ways |= {way: from_cache(form) for form, way in CACHED.items()}
     if importlib.util.find_spec(TORCHCODEC):
         ways[TORCHCODEC] = lambda r: each(torchcodec_cut, r, config.clip)
     return ways
@@ -129,10 +137,12 @@ def clip_stage(work: Workload) -> Iterator[Row]:
     for kind in work.kinds:
         clips, count = work.clips(kind), work.config().clips_per_video
         check_clips(work, clips, clips.whole(0), 0, 0)
-        ways, readings = clip_ways(work, clips), partial(work.readings, kind)
+        ways, readings = clip_ways(work, kind, clips), partial(work.readings, kind)
         title = f"clips of {kind}"
         timings = compare(ways, readings, rounds=work.rounds, title=title, per=count)
-        for way, against in itertools.product((APART, TOGETHER, TORCHCODEC), (RECIPE, CUT)):
+        for way, against in itertools.product(
+            (APART, TOGETHER, *CACHED.values(), TORCHCODEC), (RECIPE, CUT)
+        ):
             if way not in ways:
                 continue
             yield Row(

@@ -163,7 +163,7 @@ def open_videos(folder: Path, kind: Kind, count: int, *, seed: int = 0) -> Manif
     return Manifest(
         name=str(kind),
         folder=folder,
-        where=folder,
+        where=folder / str(kind).replace(" ", "-"),
         classes=("scene",),
         videos=tuple(videos),
         listed=count,

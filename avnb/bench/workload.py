@@ -8,6 +8,7 @@ from pathlib import Path
 from avnb.bench.recipe import DrawnClip
 from avnb.bench.videos import KINDS, QUICK_KINDS, Kind, open_videos
 from avnb.config import Pretrain
+from avnb.data.cache import cached
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
 from avnb.training.pretraining import training_sampling
@@ -41,6 +42,11 @@ class Workload:
     def clips(self, kind: Kind) -> VideoClips:
         """The training clips of these videos."""
         return VideoClips(self.manifest(kind), training_sampling(self.config()), seed=0)
+
+    def cached_clips(self, kind: Kind, form: str) -> VideoClips:
+        """The same, read from a cache, which is written where it is missing."""
+        made = cached(self.manifest(kind), form, self.folder / f"cached-{kind}".replace(" ", "-"))
+        return VideoClips(made, training_sampling(self.config()), seed=0)
 
     def readings(self, kind: Kind, number: int) -> Iterator[tuple[int, int]]:
         """Epoch and row of what is read in a round: one video, another one each time."""

@@ -11,14 +11,14 @@ ucf101           lists and file names of UCF-101
 hmdb51           lists and file names of HMDB-51
 folder           videos of the user's own: a plain folder without official lists
 datasets         the registry of data sets
-audit            every file decoded once: manifest and ledger
+audit            every file that is used decoded once: manifest and ledger
 cache            the videos of a data set in a form that costs little to read
 synthetic        the synthetic world: scenes, and files in the official layouts
 catalogue        the data sets of a workspace, real or synthetic
 subsets          training and validation videos, drawn once
 clip_times       start times of clips: seconds -> seconds
 colours          random changes of colours: brightness, contrast, saturation, hue
-transforms       crops, augmentation, spectrograms: uint8 -> network input
+transforms       crops, augmentation, normalisation of frames
 spectrograms     waveforms -> standardised log-mel spectrograms
 batch            a batch of clips
 clips            the clips of a video, read in one pass

@@ -7,6 +7,7 @@ writes what is missing or has changed.
 """
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,17 +17,22 @@ from typing import Any
 
 import av
 import numpy as np
+from tqdm import tqdm
 
 from avnb.data import decoding, frame_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
 from avnb.data.video_frames import DecodeError
-from avnb.files import appending, in_parallel, locked, replacing
+from avnb.files import appending, in_parallel, locked, replacing, write_text
 from avnb.values import digest, unknown_name
 from avnb.workspace import cores
 
 FPS, PX, HZ = 16, 256, 16_000  # of the thesis's clips; frames are scaled to this height or width
 LIMIT_GB = 500.0
+FRAMES = "frames"
+FEW = 256  # files that are written by this process: starting others would take longer
+CHOICE = "cache.txt"  # names the form in which a data set is read
+DRAWN = ("audit.json", "train.txt", "validation.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,7 @@ FORMS = {
         options=("preset=medium", "crf=28", "g=16", "bf=2", "tune=fastdecode"),
         expected=70_000,
     ),
-    "frames": Form(suffix=frame_file.SUFFIX),
+    FRAMES: Form(suffix=frame_file.SUFFIX),
 }
 
 
@@ -76,7 +82,7 @@ def cached(
     """
     if form not in FORMS:
         raise ValueError(unknown_name("form of a cache", form, FORMS))
-    size = sum(expected_bytes(video, form) for video in manifest.videos) / 1e9
+    size = size_gb(manifest, form)
     if size > limit_gb:
         raise ValueError(
             f"a cache of {len(manifest)} videos of {manifest.name} in the form {form!r} would take "
@@ -97,7 +103,26 @@ def cached(
         encoding=form if FORMS[form].encoder else "",
     )
     found.save()
+    for name in DRAWN:  # an audit that was limited to a subset has drawn it
+        if (manifest.where / name).exists():
+            shutil.copy(manifest.where / name, where / name)
     return found
+
+
+def chosen(folder: Path) -> str:
+    """The form in which the data set is read, or '' for the videos themselves."""
+    file = folder / CHOICE
+    return file.read_text().strip() if file.exists() else ""
+
+
+def choose(folder: Path, form: str) -> None:
+    """Have the data set read in this form from now on; '' for the videos themselves."""
+    write_text(folder / CHOICE, form)
+
+
+def size_gb(manifest: Manifest, form: str) -> float:
+    """What a cache of these videos takes, about."""
+    return sum(expected_bytes(video, form) for video in manifest.videos) / 1e9
 
 
 def file_name(video: Video, form: str) -> str:
@@ -152,7 +177,11 @@ def complete(manifest: Manifest, form: str, files: Path, workers: int) -> None:
     done = len(manifest) - len(todo)
     if not todo:
         return
-    results = in_parallel(work, todo, workers=workers, title=title, done=done)
+    if len(todo) < FEW:
+        bar = tqdm(todo, desc=title, unit="video", total=len(manifest), initial=done)
+        results = ((i, work(video)) for i, video in enumerate(bar))
+    else:
+        results = in_parallel(work, todo, workers=workers, title=title, done=done)
     with appending(diary) as add, closing(results):
         for i, _ in results:
             add(json.dumps([todo[i].path, states[todo[i].path]]))

@@ -1,15 +1,18 @@
 """The data sets of a workspace: real ones in given folders, or those of its synthetic world."""
 
 from pathlib import Path
+from typing import Any
 
 from avnb.config import Subset
-from avnb.data import audit, datasets
+from avnb.data import audit, cache, datasets
 from avnb.data.listing import draw_values
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic import world
 from avnb.protocols import World
 from avnb.values import digest
 from avnb.workspace import Workspace, cores
+
+FRAMES_GB = 2.0  # decoded frames of a synthetic data set that are kept
 
 
 def synthetic_world(work: Workspace) -> Path:
@@ -27,26 +30,16 @@ def synthetic_world(work: Workspace) -> Path:
     return world.make(values, work.folder / f"world-{world.world_id(values)}", workers=cores())
 
 
-def open_manifest(
+def audited(
     work: Workspace,
     data_set: str,
-    folder: str = "",
+    folder: str,
     *,
-    fold: int = 1,
-    allow_missing: bool = False,
-    subset: Subset | None = None,
-) -> Manifest:
-    """The audited videos of a data set: a real one in `folder`, or the synthetic one if empty.
-
-    An empty `data_set` is detected in the folder; without a folder it is the VGGSound-like one.
-    With the `subset` of a pre-training, no others than the videos that it draws are looked at in a
-    real folder that has more for training; evaluation uses whole data sets.
-
-    Raises:
-        FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
-        ValueError: for an unknown data set, lists that cannot be parsed, or own videos without
-            their folder.
-    """
+    fold: int,
+    allow_missing: bool,
+    subset: Subset | None,
+) -> tuple[Path, Manifest]:
+    """The folder of all that is kept of a data set, and its audited videos."""
     if folder:
         root = Path(folder).expanduser().resolve()
     else:
@@ -62,4 +55,58 @@ def open_manifest(
     name, diary = f"fold{fold}", where / "decoded.jsonl"
     if subset:
         name += f"-subset-{digest(draw_values(subset))}"
-    return audit.audit(listing, where / name, workers=cores(), diary=diary, subset=subset)[0]
+    return where, audit.audit(listing, where / name, workers=cores(), diary=diary, subset=subset)[0]
+
+
+def open_manifest(
+    work: Workspace,
+    data_set: str,
+    folder: str = "",
+    *,
+    fold: int = 1,
+    allow_missing: bool = False,
+    subset: Subset | None = None,
+) -> Manifest:
+    """The audited videos of a data set: a real one in `folder`, or the synthetic one if empty.
+
+    An empty `data_set` is detected in the folder; without a folder it is the VGGSound-like one.
+    With the `subset` of a pre-training, no others than the videos that it draws are looked at in a
+    real folder that has more for training; evaluation uses whole data sets.
+
+    The files are those of a cache where `make_cache` has written one; of synthetic videos, those
+    with decoded frames if they take less than FRAMES_GB.
+
+    Raises:
+        FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
+        ValueError: for an unknown data set, lists that cannot be parsed, or own videos without
+            their folder.
+    """
+    options: dict[str, Any] = {"fold": fold, "allow_missing": allow_missing, "subset": subset}
+    where, found = audited(work, data_set, folder, **options)
+    form = cache.chosen(where)
+    if not folder and cache.size_gb(found, cache.FRAMES) <= FRAMES_GB:
+        form = cache.FRAMES
+    return cache.cached(found, form, where) if form else found
+
+
+def make_cache(
+    work: Workspace,
+    data_set: str,
+    folder: str,
+    form: str,
+    *,
+    fold: int = 1,
+    allow_missing: bool = False,
+    subset: Subset | None = None,
+    limit_gb: float = cache.LIMIT_GB,
+) -> Manifest:
+    """Write a cache of a real data set; from then on `open_manifest` gives its videos.
+
+    Raises:
+        ValueError, FileNotFoundError, DecodeError: as `open_manifest` and `cache.cached`.
+    """
+    options: dict[str, Any] = {"fold": fold, "allow_missing": allow_missing, "subset": subset}
+    where, found = audited(work, data_set, folder, **options)
+    made = cache.cached(found, form, where, limit_gb=limit_gb)
+    cache.choose(where, form)
+    return made
