@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("cache", help="write a data set in a form that costs little to read")
     one.add_argument("dataset", choices=[*DATA_SETS], help="folder: videos of your own")
     one.add_argument("folder", type=Path, help="the data set's folder, in its official layout")
-    one.add_argument("--form", choices=[*FORMS], default="mpeg4", help="h264 is half as large")
+    one.add_argument("--form", choices=[*FORMS], default="mpeg2", help="h264 is half as large")
     one.add_argument("--profile", choices=[*PROFILES], default="thesis", help="whose chapters")
     one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     one.add_argument("--allow-missing", action="store_true", help="go on without missing files")

@@ -27,7 +27,7 @@ from avnb.data.clips import ClipBuffer, VideoClips
 RECIPE = "2022 recipe"
 CUT = "2022 recipe, decoding and crop only"
 APART, TOGETHER = "ours, 1 clip a reading", "ours, all clips in one reading"
-CACHED = {form: f"ours, 1 clip a reading, {form} cache" for form in ("mpeg4", "h264")}
+CACHED = {form: f"ours, 1 clip a reading, {form} cache" for form in ("mpeg2", "h264")}
 FLOORS = {APART: "FFmpeg, 1 clip", TOGETHER: "FFmpeg, all clips"}
 TORCHCODEC = "torchcodec"
 FRAME_TOLERANCE = 1.0  # mean difference of two ways to resize, of 255

@@ -1,6 +1,6 @@
 """A cache: the videos of a data set again, in a form from which a clip costs little to read.
 
-`mpeg4` and `h264` hold 16 frames a second, at most 256 pixels high, with a key frame every few, and
+`mpeg2` and `h264` hold 16 frames a second, at most 256 pixels high, with a key frame every few, and
 mono sound; `frames` holds the decoded frames as they are, for small data sets. A file is written
 whole, looked at, and noted in a diary with the state of its source; a call that is repeated
 writes what is missing or has changed.
@@ -10,19 +10,16 @@ import json
 import shutil
 from contextlib import closing
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from tqdm import tqdm
 
-from avnb.data import decoding, frame_file
+from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
-from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, locked, replacing, write_text
 from avnb.values import digest, unknown_name
 from avnb.workspace import cores
@@ -41,23 +38,26 @@ class Form:
 
     suffix: str
     encoder: str = ""  # of FFmpeg; '' keeps the decoded frames
+    decoder: str = ""
     options: tuple[str, ...] = ()  # of the encoder, name=value
     bits_per_second: int = 0  # of the video; 0 where its quality is given instead
     expected: int = 0  # bytes a second, with sound
 
 
 FORMS = {
-    "mpeg4": Form(
-        suffix=".mov",
-        encoder="mpeg4",
+    "mpeg2": Form(
+        suffix=packet_file.SUFFIX,
+        encoder="mpeg2video",
+        decoder="mpeg2video",
         options=("g=12", "bf=2"),
-        bits_per_second=720_000,
+        bits_per_second=740_000,
         expected=130_000,
     ),
     "h264": Form(
-        suffix=".mov",
+        suffix=packet_file.SUFFIX,
         encoder="libx264",
-        options=("preset=medium", "crf=28", "g=16", "bf=2", "tune=fastdecode"),
+        decoder="h264",
+        options=("preset=medium", "crf=25", "g=16", "bf=2", "tune=fastdecode"),
         expected=70_000,
     ),
     FRAMES: Form(suffix=frame_file.SUFFIX),
@@ -195,66 +195,29 @@ def write(source: Path, files: Path, form: str, video: Video) -> None:
             keep_frames(path, video, partial_file)
             return
         count = encode(path, video, FORMS[form], cached_size(video, form), partial_file)
-        written = decoding.inspect(partial_file)
-        if round(written.seconds * FPS) != count:
-            raise DecodeError(
-                path, f"{count} frames were cached, {written.seconds * FPS:.0f} remain"
-            )
+        packet_file.check(partial_file, count)
 
 
 def keep_frames(path: Path, video: Video, out: Path) -> None:
     """Write a video as its decoded frames."""
     seconds, frames = decoding.read_all_frames(path, video.start)
-    audio = np.zeros(0, np.float32)
-    if video.audio_hz:
-        audio = decoding.read_soundtrack(path, HZ, seconds=video.seconds, start=video.start)
-    frame_file.write(out, frames, seconds, audio, HZ)
+    frame_file.write(out, frames, seconds, soundtrack(path, video), HZ)
 
 
 def encode(path: Path, video: Video, form: Form, size: tuple[int, int], out: Path) -> int:
     """Write a video in another form; the number of its frames."""
     count = max(round(video.seconds * FPS), 1)
-    with av.open(str(out), "w", format="mov") as container:
-        frames = FrameEncoder(container, form, size)
-        sound = (
-            container.add_stream("pcm_s16le", rate=HZ, layout="mono") if video.audio_hz else None
-        )
-        times = np.minimum(np.arange(count) / FPS, np.nextafter(video.seconds, 0))
-        decoding.read(path, times, frames.add, seconds=video.seconds, start=video.start)
-        container.mux(frames.stream.encode())
-        if sound:
-            wave = decoding.read_soundtrack(path, HZ, seconds=video.seconds, start=video.start)
-            wave = (wave[None] * 32768).round().clip(-32768, 32767).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = HZ, 0, Fraction(1, HZ)
-            container.mux([*sound.encode(frame), *sound.encode()])
+    options = dict(option.split("=") for option in form.options)
+    encoder = packet_file.FrameEncoder(form.encoder, options, form.bits_per_second, FPS, size)
+    times = np.minimum(np.arange(count) / FPS, np.nextafter(video.seconds, 0))
+    decoding.read(path, times, encoder.add, seconds=video.seconds, start=video.start)
+    audio = soundtrack(path, video)
+    packet_file.write(out, encoder.finish(), form.decoder, FPS, audio, HZ)
     return count
 
 
-class FrameEncoder:
-    """Encodes frames in the order of their numbers, in whatever order they come."""
-
-    def __init__(self, container: Any, form: Form, size: tuple[int, int]):
-        self.container = container
-        self.stream = container.add_stream(form.encoder, rate=FPS)
-        self.stream.width, self.stream.height = size
-        self.stream.pix_fmt, self.stream.options = (
-            "yuv420p",
-            dict(option.split("=") for option in form.options),
-        )
-        self.stream.codec_context.thread_count = 1  # many files are written at once
-        if form.bits_per_second:
-            self.stream.bit_rate = form.bits_per_second
-        self.waiting: dict[int, Any] = {}
-        self.done = 0
-
-    def add(self, number: int, image: np.ndarray) -> None:
-        """Frame [H, W, 3] uint8 of a number."""
-        width, height = self.stream.width, self.stream.height
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        self.waiting[number] = frame.reformat(width, height, "yuv420p", interpolation="AREA")
-        while self.done in self.waiting:
-            frame = self.waiting.pop(self.done)
-            frame.pts, frame.time_base = self.done, Fraction(1, FPS)
-            self.container.mux(self.stream.encode(frame))
-            self.done += 1
+def soundtrack(path: Path, video: Video) -> np.ndarray:
+    """All audio of a video, [samples] float32; empty when it has none."""
+    if not video.audio_hz:
+        return np.zeros(0, np.float32)
+    return decoding.read_soundtrack(path, HZ, seconds=video.seconds, start=video.start)

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from avnb.data import frame_file
+from avnb.data import frame_file, packet_file
 from avnb.data.audio_stretch import (
     RUN_IN_SECONDS,
     RUN_OUT_SECONDS,
@@ -33,6 +33,7 @@ from avnb.data.video_frames import (
     FrameIndex,
     FrameSelector,
     OnFrame,
+    show_indexed,
 )
 
 SEEK_AFTER_SECONDS = 1.0  # a shorter lead-in is read: seeking would save nothing
@@ -61,6 +62,11 @@ def video_stream(path: Path, container: Any) -> Any:
     raise DecodeError(path, "holds no video stream")
 
 
+def converter(video: Any) -> FrameConverter:
+    """Converts the frames of a stream, all to the size of the first one."""
+    return FrameConverter((video.codec_context.width, video.codec_context.height))
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """The open PyAV container of a file and its video stream; errors become DecodeError."""
@@ -81,7 +87,7 @@ def inspect(path: str | Path) -> StreamInfo:
     """
     path = Path(path)
     with opened(path) as (container, video):
-        converter, audio = FrameConverter(video), container.streams.audio[:1]
+        convert, audio = converter(video), container.streams.audio[:1]
         size, shown, untimed, has_audio = (0, 0), list[tuple[float, float]](), 0, False
         try:
             for packet in container.demux([video, *audio]):
@@ -90,7 +96,7 @@ def inspect(path: str | Path) -> StreamInfo:
                         has_audio = True
                         continue
                     if size == (0, 0):
-                        size = converter(frame).shape[:2]
+                        size = convert(frame).shape[:2]
                     if frame.time is None:  # `read` cannot place it either
                         untimed += 1
                     else:
@@ -201,10 +207,11 @@ def read(
         DecodeError: when the file cannot be read.
     """
     path, length = Path(path), max(round(seconds * hz), 1)
-    if path.suffix == frame_file.SUFFIX:  # of a cache
-        return frame_file.read(
-            path, times, on_frame, audio_starts=audio_starts, samples=samples, hz=hz
-        )
+    for kind in (packet_file, frame_file):  # of a cache
+        if path.name.endswith(kind.SUFFIX):
+            return kind.read(
+                path, times, on_frame, audio_starts=audio_starts, samples=samples, hz=hz
+            )
     firsts = [] if audio_starts is None else np.round(audio_starts * hz).astype(int).tolist()
     firsts = [min(first, length - 1) for first in firsts]
     # What reaches past the end is cut out of the whole.
@@ -239,24 +246,17 @@ def show(
     start: float,
 ) -> None:
     """Call `on_frame` for every time; decodes no more than that needs where packets say enough."""
-    index, convert = FrameIndex(video, packets, start), FrameConverter(video)
-    left = {*range(len(times))}
+    index, left = FrameIndex(video, packets, start), [*range(len(times))]
     if index.is_usable:
-        shown = index.at(times)
-        for number, frame in index.decode(np.unique(shown).tolist()):
-            image = convert(frame)
-            for i in np.flatnonzero(shown == number).tolist():
-                on_frame(i, image)
-                left.discard(i)
+        left = show_indexed(index, converter(video), times, on_frame)
     if left:  # packets without time stamps, or frames that do not keep theirs
-        rows = sorted(left)
-        show_in_order(path, times[rows], lambda i, image: on_frame(rows[i], image), start)
+        show_in_order(path, times[left], lambda i, image: on_frame(left[i], image), start)
 
 
 def show_in_order(path: Path, times: np.ndarray, on_frame: OnFrame, start: float) -> None:
     """The same, for any file: from its beginning, frame by frame."""
     with opened(path) as (container, video):
-        selector = FrameSelector(times, on_frame, FrameConverter(video))
+        selector = FrameSelector(times, on_frame, converter(video))
         for frame in container.decode(video):
             if frame.time is not None:
                 selector.add(frame, frame.time - start)
@@ -300,7 +300,7 @@ def read_all_frames(path: str | Path, start: float) -> tuple[np.ndarray, list[np
     """When each frame begins, seconds after `start` in rising order, and the frames [H, W, 3]."""
     frames: dict[float, np.ndarray] = {}
     with opened(Path(path)) as (container, video):
-        convert = FrameConverter(video)
+        convert = converter(video)
         for frame in container.decode(video):
             if frame.time is not None:
                 frames[frame.time - start] = convert(frame)

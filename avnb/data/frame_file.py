@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from avnb.data.video_frames import EARLY_SECONDS, OnFrame
 
-SUFFIX = ".safetensors"
+SUFFIX = ".frames.safetensors"
 
 
 def write(
@@ -24,7 +24,7 @@ def write(
         hz: its rate.
     """
     tensors = {"frames": np.stack(frames), "seconds": seconds, "audio": audio}
-    save_file(tensors, path, metadata={"hz": str(hz)})
+    path.write_bytes(save(tensors, {"hz": str(hz)}))
 
 
 def read(

@@ -25,17 +25,20 @@ class DecodeError(ValueError):
 class FrameConverter:
     """Converts the frames of a stream to upright RGB [H, W, 3], following its display matrix.
 
-    Every frame gets the size of the first one. One object serves a whole file, because a
-    VideoReformatter costs more to make than to use.
+    One object serves a whole file, because a VideoReformatter costs more to make than to use.
+
+    Args:
+        size: width and height that every frame gets, as the file announces them; None leaves each
+            as it is.
     """
 
-    def __init__(self, stream: Any):
-        self.width, self.height = stream.codec_context.width, stream.codec_context.height
-        self.reformatter = VideoReformatter()
+    def __init__(self, size: tuple[int, int] | None = None):
+        self.size, self.reformatter = size, VideoReformatter()
 
     def __call__(self, frame: Any) -> np.ndarray:
         """One frame, [H, W, 3] uint8."""
-        rgb = self.reformatter.reformat(frame, self.width, self.height, format="rgb24")
+        width, height = self.size or (frame.width, frame.height)
+        rgb = self.reformatter.reformat(frame, width, height, format="rgb24")
         image: np.ndarray = rgb.to_ndarray()
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
         if matrix is None:
@@ -132,3 +135,16 @@ class FrameIndex:
         for frame in decoded:
             if frame.pts in numbers:
                 yield numbers.pop(frame.pts), frame
+
+
+def show_indexed(
+    index: FrameIndex, convert: FrameConverter, times: np.ndarray, on_frame: OnFrame
+) -> list[int]:
+    """Call `on_frame` for every time whose frame the index leads to; the rest of the times."""
+    shown, left = index.at(times), {*range(len(times))}
+    for number, frame in index.decode(np.unique(shown).tolist()):
+        image = convert(frame)
+        for i in np.flatnonzero(shown == number).tolist():
+            on_frame(i, image)
+            left.discard(i)
+    return sorted(left)
