@@ -29,7 +29,8 @@ LIMIT_GB = 500.0
 FRAMES = "frames"
 FEW = 256  # files that are written by this process: starting others would take longer
 CHOICE = "cache.txt"  # names the form in which a data set is read
-DRAWN = ("audit.json", "train.txt", "validation.txt")
+# What an audit writes beside the manifest.
+TABLES = ("audit.json", "ledger.csv", "mismatches.csv", "train.txt", "validation.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def cached(
         encoding=form if FORMS[form].encoder else "",
     )
     found.save()
-    for name in DRAWN:  # an audit that was limited to a subset has drawn it
+    for name in TABLES:
         if (manifest.where / name).exists():
             shutil.copy(manifest.where / name, where / name)
     return found
