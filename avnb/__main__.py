@@ -86,7 +86,7 @@ def cache_command(args: argparse.Namespace) -> None:
     )
     size = sum(made.path(video).stat().st_size for video in made.videos) / 1e9
     print(
-        f"{len(made)} videos of {made.name} take {size:.2f} GB in {made.folder}; the chapters of "
+        f"{len(made)} videos of {made.name} take {size:.2f} GB in {made.cache}; the chapters of "
         f"the profile {args.profile!r} read them there"
     )
 

@@ -186,6 +186,7 @@ class Pretrain(Config):
     backbone: str = "r2plus1d_18"  # a name of `VIDEO_BACKBONES`, or package.module:callable
     width: int = within(1, 4096, 64)  # channels of the first stage; features have 8 * width
     clips_per_video: int = within(1, 4096, 5)  # per epoch
+    shuffle_steps: int = within(0, 10**6, 0)  # within which a video's clips come; 0: the epoch
     missing_audio: Literal["silence", "drop", "error"] = "silence"  # of videos without a stream
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)

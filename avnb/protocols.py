@@ -93,6 +93,7 @@ class Finetune(Config):
 
     seed: int = 0
     clips_per_video: int = within(1, 4096, 10)  # per epoch
+    shuffle_steps: int = within(0, 10**6, 0)  # within which a video's clips come; 0: the epoch
     dropout: float = within(0, 0.99, 0.5)  # of the features
     clip: Clip = field(default_factory=lambda: Clip(video_seconds=0.5))
     augment: Augment = field(default_factory=Augment)

@@ -17,6 +17,10 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb"})
 
 
+# Values that did not exist when runs began, with what those did: they keep their ids.
+LATER_FIELDS = {"shuffle_steps": 0}
+
+
 def within(low: float, high: float, default: Any) -> Any:
     """A field with a default, whose value must lie in [low, high]."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
@@ -120,11 +124,11 @@ def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a run without NON_IDENTITY_FIELDS, in whichever group they are."""
+    """The metadata of a run by which it is known, in whichever group they are."""
     return {
         name: identity(value) if isinstance(value, Mapping) else value
         for name, value in metadata.items()
-        if name not in NON_IDENTITY_FIELDS
+        if name not in NON_IDENTITY_FIELDS and LATER_FIELDS.get(name, ...) != value
     }
 
 

@@ -17,13 +17,22 @@ def epoch_plan(videos: int, run: Training, epoch: int) -> BatchPlan:
     video must not come in bursts: a row of a memory bank that was updated a few steps ago lies
     close to everything that is embedded now, and a network can tell fresh rows from stale ones
     without learning anything about videos.
+
+    With `shuffle_steps`, the clips of a video are spread evenly over so many steps instead of over
+    the epoch, so that one pass over its file gives them all if as many batches fit the memory
+    (`read_ahead_gb`). All but the first then meet a row that was updated in that time.
     """
     rng, shards = np.random.default_rng([run.seed, epoch]), run.optim.shards
     order, each, size = rng.permutation(videos), run.clips_per_video, run.optim.batch // shards
     parts = []
     for shard in range(shards):
         own = order[shard::shards][: videos // shards]
-        clips = [(int(own[i // each]), int(i % each)) for i in rng.permutation(len(own) * each)]
+        if run.shuffle_steps:
+            begin = np.repeat(np.arange(len(own)) * each, each)
+            shuffled = np.argsort(begin + rng.uniform(0, run.shuffle_steps * size, len(begin)))
+        else:
+            shuffled = rng.permutation(len(own) * each)
+        clips = [(int(own[i // each]), int(i % each)) for i in shuffled]
         parts.append([clips[at : at + size] for at in range(0, len(clips) - size + 1, size)])
     return [[row for part in step for row in part] for step in zip(*parts, strict=True)]
 

@@ -6,6 +6,7 @@ whole, looked at, and noted in a diary with the state of its source; a call that
 writes what is missing or has changed.
 """
 
+import contextlib
 import json
 import shutil
 from contextlib import closing
@@ -21,7 +22,7 @@ from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
 from avnb.files import appending, in_parallel, locked, replacing, write_text
-from avnb.values import digest, unknown_name
+from avnb.values import unknown_name
 from avnb.workspace import cores
 
 FPS, PX, HZ = 16, 256, 16_000  # of the thesis's clips; frames are scaled to this height or width
@@ -91,22 +92,20 @@ def cached(
             "another form (h264 is the smallest)"
         )
     files = folder / f"cache-{form}"
-    with locked(files):
-        complete(manifest, form, files, workers or cores())
-    videos = [as_cached(video, form) for video in manifest.videos]
-    where = manifest.where.with_name(f"{manifest.where.name}-{form}")
     found = replace(
         manifest,
-        where=where,
-        videos=tuple(videos),
-        folder=files,
-        source=manifest.folder,
+        where=manifest.where.with_name(f"{manifest.where.name}-{form}"),
+        videos=tuple(as_cached(video, form) for video in manifest.videos),
+        cache=files,
+        cache_suffix=FORMS[form].suffix,
         encoding=form if FORMS[form].encoder else "",
     )
+    with locked(files):
+        complete(manifest, found, form, workers or cores())
     found.save()
     for name in TABLES:
         if (manifest.where / name).exists():
-            shutil.copy(manifest.where / name, where / name)
+            shutil.copy(manifest.where / name, found.where / name)
     return found
 
 
@@ -124,11 +123,6 @@ def choose(folder: Path, form: str) -> None:
 def size_gb(manifest: Manifest, form: str) -> float:
     """What a cache of these videos takes, about."""
     return sum(expected_bytes(video, form) for video in manifest.videos) / 1e9
-
-
-def file_name(video: Video, form: str) -> str:
-    """A video's file in the cache; its own name may hold folders."""
-    return digest(video.path) + FORMS[form].suffix
 
 
 def expected_bytes(video: Video, form: str) -> float:
@@ -149,49 +143,48 @@ def cached_size(video: Video, form: str) -> tuple[int, int]:
 
 def as_cached(video: Video, form: str) -> Video:
     """A video as it is in the cache, where time begins with the first frame."""
-    name = file_name(video, form)
     width, height = cached_size(video, form)
     hz = (HZ if FORMS[form].encoder else video.audio_hz) if video.audio_hz else 0
     fps = FPS if FORMS[form].encoder else video.fps
-    return replace(video, path=name, start=0.0, fps=fps, width=width, height=height, audio_hz=hz)
+    return replace(video, start=0.0, fps=fps, width=width, height=height, audio_hz=hz)
 
 
-def complete(manifest: Manifest, form: str, files: Path, workers: int) -> None:
-    """Write what the cache lacks."""
-    diary, known = files / "written.jsonl", dict[str, Any]()
+def complete(manifest: Manifest, made: Manifest, form: str, workers: int) -> None:
+    """Write what the cache `made` of a manifest lacks."""
+    assert made.cache is not None
+    diary, known = made.cache / "written.jsonl", dict[str, Any]()
     if diary.exists():
         for line in diary.read_text(errors="replace").splitlines():
-            try:
+            with contextlib.suppress(ValueError):  # cut short when its process was killed
                 path, state = json.loads(line)
-            except ValueError:  # cut short when its process was killed
-                continue
-            known[path] = state
-    states = {v.path: file_state(manifest.folder / v.path) for v in manifest.videos}
-    there = {path.name for path in files.iterdir()}
-    todo = [
-        v
-        for v in manifest.videos
-        if known.get(v.path) != states[v.path] or file_name(v, form) not in there
+                known[path] = state
+    states = [file_state(manifest.path(video)) for video in manifest.videos]
+    there = {path.name for path in made.cache.iterdir()}
+    rows = [
+        i
+        for i, video in enumerate(manifest.videos)
+        if known.get(video.path) != states[i] or made.path(video).name not in there
     ]
-    work = partial(write, manifest.folder, files, form)
-    title = f"cache of {manifest.name}, {form}"
-    done = len(manifest) - len(todo)
-    if not todo:
+    if not rows:
         return
+    todo = [(manifest.videos[i], made.path(manifest.videos[i])) for i in rows]
+    work, title = partial(write, manifest.folder, form), f"cache of {manifest.name}, {form}"
+    done = len(manifest) - len(todo)
     if len(todo) < FEW:
         bar = tqdm(todo, desc=title, unit="video", total=len(manifest), initial=done)
-        results = ((i, work(video)) for i, video in enumerate(bar))
+        results = ((i, work(one)) for i, one in enumerate(bar))
     else:
         results = in_parallel(work, todo, workers=workers, title=title, done=done)
     with appending(diary) as add, closing(results):
         for i, _ in results:
-            add(json.dumps([todo[i].path, states[todo[i].path]]))
+            add(json.dumps([todo[i][0].path, states[rows[i]]]))
 
 
-def write(source: Path, files: Path, form: str, video: Video) -> None:
-    """Write one video into the cache, and see that all its frames are there."""
+def write(source: Path, form: str, one: tuple[Video, Path]) -> None:
+    """Write one video into its file of the cache, and see that all its frames are there."""
+    video, file = one
     path = source / video.path
-    with replacing(files / file_name(video, form)) as partial_file:
+    with replacing(file) as partial_file:
         if not FORMS[form].encoder:
             keep_frames(path, video, partial_file)
             return

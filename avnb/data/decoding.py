@@ -17,14 +17,7 @@ import numpy as np
 from av.stream import Disposition
 
 from avnb.data import frame_file, packet_file
-from avnb.data.audio_stretch import (
-    RUN_IN_SECONDS,
-    RUN_OUT_SECONDS,
-    decoded,
-    first_packet,
-    mono,
-    stretch,
-)
+from avnb.data.audio_stretch import RUN_IN_SECONDS, RUN_OUT_SECONDS, first_packet, stretch
 from avnb.data.video_frames import (
     EARLY_SECONDS,
     NO_FRAME,
@@ -325,17 +318,3 @@ def read_soundtrack(path: str | Path, hz: int, *, seconds: float, start: float) 
     )
     assert whole is not None
     return whole[0]
-
-
-def read_audio(path: str | Path, hz: int) -> np.ndarray:
-    """All audio of a file, mono [samples] float32; empty when it has none."""
-    with opened(Path(path)) as (container, _):
-        if not container.streams.audio:
-            return np.zeros(0, np.float32)
-        stream = container.streams.audio[0]
-        pieces = dict(mono(decoded(stream, container.demux(stream), math.inf), hz, 0.0))
-    whole = np.zeros(max((at + len(piece) for at, piece in pieces.items()), default=0), np.float32)
-    for at, piece in pieces.items():
-        begin = max(at, 0)
-        whole[begin : at + len(piece)] = piece[begin - at :]
-    return whole

@@ -48,8 +48,9 @@ class Manifest:
     classes: tuple[str, ...]  # in the order of their labels
     videos: tuple[Video, ...]
     listed: int  # videos named by the lists, of both splits, whether usable or not
-    source: Path | None = None  # the data set's own folder, where `folder` is that of a cache
-    encoding: str = ""  # of the files in a cache that differ from the videos
+    cache: Path | None = None  # folder of the files that are read instead of the videos
+    cache_suffix: str = ""  # of their names
+    encoding: str = ""  # of those that are not exactly the videos
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -69,7 +70,7 @@ class Manifest:
     @property
     def origin(self) -> str:
         """The data as result rows name it: `synthetic` or `real`, and the digest."""
-        synthetic = ((self.source or self.folder).parent / "scenes.json").exists()
+        synthetic = (self.folder.parent / "scenes.json").exists()
         return f"{'synthetic' if synthetic else 'real'}:{self.digest}"
 
     @property
@@ -90,14 +91,20 @@ class Manifest:
         """The same data set with the given videos."""
         return replace(self, videos=tuple(videos))
 
-    def path(self, video: Video) -> Path:
-        """The video's file."""
+    def original(self, video: Video) -> Path:
+        """The video's own file."""
         return self.folder / video.path
+
+    def path(self, video: Video) -> Path:
+        """The file that is read: the video's own, or what a cache holds of it."""
+        if self.cache is None:
+            return self.original(video)
+        return self.cache / f"{digest(video.path)}{self.cache_suffix}"
 
     def save(self) -> None:
         """Write `manifest.csv` and `dataset.json` into the folder `where`."""
         write_table(self.where / "manifest.csv", PARSERS, map(asdict, self.videos))
-        names = ("name", "folder", "classes", "listed", "source", "encoding")
+        names = ("name", "folder", "classes", "listed", "cache", "cache_suffix", "encoding")
         metadata = {name: getattr(self, name) for name in names}
         write_text(self.where / "dataset.json", json.dumps(metadata, indent=1, default=str))
 
@@ -107,8 +114,8 @@ class Manifest:
         where = Path(where)
         metadata = json.loads((where / "dataset.json").read_text())
         metadata |= {"folder": Path(metadata["folder"]), "classes": tuple(metadata["classes"])}
-        source = metadata.get("source")
-        metadata["source"] = Path(source) if source else None
+        if metadata.get("cache"):
+            metadata["cache"] = Path(metadata["cache"])
         with (where / "manifest.csv").open(newline="") as file:
             table = list(csv.DictReader(file))
         rows: list[dict[str, Any]]

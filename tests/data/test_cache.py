@@ -39,7 +39,7 @@ def few(tmp_path) -> Manifest:
 @pytest.mark.parametrize("form", cache.FORMS)
 def test_frames_and_sound_are_those_of_the_file(few, form):
     made = cache.cached(few, form, few.where.parent)
-    assert made.folder.name == f"cache-{form}" and made.source == few.folder
+    assert made.cache.name == f"cache-{form}" and made.folder == few.folder
     assert Manifest.load(made.where) == made
     for old, new in zip(few.videos, made.videos, strict=True):
         assert (new.start, new.width, new.height) == (0, 64, 64)
@@ -96,7 +96,7 @@ def test_a_second_call_writes_what_is_missing_or_has_changed(few):
         return [json.loads(line)[0] for line in diary.read_text().splitlines()]
 
     made = cache.cached(few, "mpeg2", few.where.parent)
-    diary = made.folder / "written.jsonl"
+    diary = made.cache / "written.jsonl"
     assert written() == ["a.mp4", "b.mp4"]
     cache.cached(few, "mpeg2", few.where.parent)
     assert written() == ["a.mp4", "b.mp4"]
@@ -111,7 +111,7 @@ def test_a_second_call_writes_what_is_missing_or_has_changed(few):
     packet_file.check(made.path(made.videos[0]), 32)
     with pytest.raises(DecodeError, match="has 24 frames, not 33"):
         packet_file.check(made.path(made.videos[1]), 33)
-    assert not list(made.folder.glob("*.partial"))
+    assert not list(made.cache.glob(".*.partial"))
 
 
 def test_what_cannot_be_cached_says_why(few, monkeypatch):

@@ -29,6 +29,22 @@ def test_every_clip_is_dealt_once_and_not_in_bursts():
     assert spread == pytest.approx(4 / 6, abs=0.03)  # five independent places in the epoch
 
 
+def test_a_bounded_shuffle_keeps_a_videos_clips_near_and_apart():
+    run = Pretrain.from_flat(batch=8, shards=2, shuffle_steps=20)
+    plan = epoch_plan(400, run, 0)
+    rows = [row for step in plan for row in step]
+    assert len(plan) == 250 and set(rows) == {(v, c) for v in range(400) for c in range(5)}
+    steps = {}
+    for step, dealt in enumerate(plan):
+        for video, _ in dealt:
+            steps.setdefault(video, []).append(step)
+    reach = np.array([np.ptp(s) for s in steps.values()])
+    assert reach.max() <= 25 and reach.mean() == pytest.approx(20 * 4 / 6, rel=0.15)
+    readings = batch_plan.readings_by_step(plan, 25)
+    assert sum(map(len, readings)) == 400  # every file is opened once
+    assert plan != epoch_plan(400, run, 1)
+
+
 @pytest.mark.parametrize("window", [0, 7, 10_000])
 def test_readings_give_every_clip_when_it_is_due_and_hold_it_no_longer_than_the_window(window):
     plan = epoch_plan(60, Pretrain.from_flat(batch=4, shards=1), 0)

@@ -33,7 +33,12 @@ def test_decoded_videos_equal_the_rendered_scenes(manifest):
     times = (np.arange(len(rendered)) + 0.5) / golden.FPS
     decoded = decoding.read_frames(manifest.path(video), times, seconds=video.seconds)
     assert (np.stack(decoded) == np.stack(rendered)).all()
-    assert (decoding.read_audio(manifest.path(video), golden.AUDIO_HZ) == audio).all()
+    assert (
+        decoding.read_soundtrack(
+            manifest.path(video), golden.AUDIO_HZ, seconds=video.seconds, start=video.start
+        )
+        == audio
+    ).all()
 
 
 @pytest.mark.parametrize("name", golden.TRAINED)
