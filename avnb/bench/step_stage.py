@@ -22,12 +22,12 @@ from avnb.data.batch_transform import BatchTransform
 from avnb.data.transforms import sample_params
 from avnb.evaluation.features import device
 from avnb.models.methods import build_method, find_method
+from avnb.training.speed import matmul_flops, synchronise
 from avnb.training.trainer import accumulate_gradients
 
 VIDEOS, CLASSES = 10_000, 309
 BATCHES, BLOCKS, STEPS = (16, 64, 128), 3, 5
 SMALL = {"width": 8, "frame_px": 56}  # on a CPU
-SIZES = {"cuda": 8192, "cpu": 1024}  # of the square matrices whose product is the limit
 
 
 def noise(config: Pretrain) -> Batch:
@@ -50,12 +50,6 @@ def noise(config: Pretrain) -> Batch:
         video_index=torch.arange(size),
         label=torch.arange(size) % CLASSES,
     )
-
-
-def wait() -> None:
-    """Wait until the GPU has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 class Stepper:
@@ -86,11 +80,11 @@ class Stepper:
         """Seconds a step, the median of several blocks; the device is waited for after each."""
         spent = []
         for _ in range(blocks):
-            wait()
+            synchronise(self.device)
             start = time.perf_counter()
             for _ in range(steps):
                 self.step()
-            wait()
+            synchronise(self.device)
             spent.append((time.perf_counter() - start) / steps)
         return median(spent)
 
@@ -107,21 +101,6 @@ def set_precision(precision: str) -> None:
     """Allow TensorFloat-32, or not; other precisions are values of a run."""
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
-
-
-def matmul_flops(precision: str) -> float:
-    """Floating-point operations a second in a product of large square matrices."""
-    where = device()
-    size, kind = SIZES[where.type], torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(size, size, device=where, dtype=kind) for _ in range(2))
-    spent = []
-    for _ in range(5):
-        wait()
-        start = time.perf_counter()
-        a @ b
-        wait()
-        spent.append(time.perf_counter() - start)
-    return 2 * size**3 / min(spent)
 
 
 def measured(config: Pretrain, work: Workload) -> dict[str, Any]:
@@ -159,7 +138,7 @@ def step_rows(method: str, work: Workload) -> Iterator[Row]:
             compile_encoders=compiled,
             precision="bf16" if precision == "bf16" else "fp32",
         )
-        rate = matmul_flops(precision)
+        rate = matmul_flops(device(), torch.bfloat16 if precision == "bf16" else torch.float32)
         row: dict[str, Any] = {"way": precision + (", compiled" if compiled else ""), "batch": size}
         row |= {"precision": precision, "compiled": compiled, "gflop_per_clip": flops / 1e9}
         note = ""

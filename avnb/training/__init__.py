@@ -3,6 +3,7 @@
 torch_file   files of torch.save, written whole and read without running code
 released     checkpoints released with the thesis
 checkpoint   metadata and weights of a run; encoders for evaluation
+speed        how fast a run is, and how much of the device it uses
 state        a run between two steps, and how it resumes
 trainer      the training loop
 classifier   a video encoder that learns classes

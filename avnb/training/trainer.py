@@ -21,6 +21,7 @@ from avnb.models import collapse
 from avnb.models.methods.base import Method, TrainableModule
 from avnb.progress import ProgressReporter
 from avnb.training.checkpoint import Metadata
+from avnb.training.speed import SpeedLog
 from avnb.training.state import TrainingState
 
 VALIDATION_BATCH = 16  # clips; the mean over them does not depend on it
@@ -81,7 +82,8 @@ def fit(
 
     Gradients are averaged over processes and the first one writes. Resumes from `out/last.pt`
     when the same run wrote it, at any step. Means of all terms over an epoch, statistics of the
-    embeddings and validation metrics are a row of `out/log.jsonl`.
+    embeddings and validation metrics are a row of `out/log.jsonl`; how fast it was, of
+    `out/speed.jsonl`.
 
     Args:
         model: with the values of the run as `config`.
@@ -110,7 +112,7 @@ def fit(
     steps = max_steps or steps_per_epoch(len(clips), config) * config.optim.epochs
     silent = distributed.rank() > 0
     bar = ProgressReporter(steps * config.optim.batch, out.name.rpartition("-")[0], silent=silent)
-    network = data_parallel(model)
+    network, speed = data_parallel(model), SpeedLog(out / "speed.jsonl", model, transform)
     rank, processes = distributed.rank(), distributed.world_size()
     epochs = training_epochs(
         clips, config, state.steps, rank=rank, processes=processes, workers=workers
@@ -120,7 +122,7 @@ def fit(
             break
         model.train()
         adam.param_groups[0]["lr"] = config.optim.lr_at(epoch)
-        for batch in on_device(batches, device):
+        for batch in speed.watched(on_device(batches, device)):
             if state.is_due(config.compute.save_every_steps):
                 state.save()
             terms = training_step(network, model, transform, batch, epoch, adam)
@@ -129,6 +131,7 @@ def fit(
             if timer:
                 timer.count(state.steps)
         row = {"epoch": epoch, "lr": adam.param_groups[0]["lr"]} | embedding_statistics(model)
+        speed.end_epoch(epoch)
         if validation:
             row |= validation.measure(model, transform, device, bar)  # type: ignore[arg-type]
         state.end_epoch(row)

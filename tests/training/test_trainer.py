@@ -14,6 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avnb.config import Pretrain
+from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips
@@ -22,7 +23,7 @@ from avnb.data.manifest import Manifest
 from avnb.models import collapse
 from avnb.models.methods import METHODS, build_method, find_method
 from avnb.progress import MARK, ProgressReporter
-from avnb.training import checkpoint, runs
+from avnb.training import checkpoint, runs, speed
 from avnb.training.checkpoint import CheckpointError
 from avnb.training.entrypoint import main
 from avnb.training.pretraining import describe, pretraining_run, training_sampling
@@ -426,3 +427,23 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     torch.save({"epoch": 3, "model": {}}, tmp_path / "y.pt")
     with pytest.raises(CheckpointError, match=r"holds \['epoch', 'model'\]"):
         checkpoint.load(tmp_path / "y.pt")
+
+
+def test_speed_is_logged_beside_the_limit_and_changes_nothing(tiny, vggsound, metadata, tmp_path):
+    config = with_values(tiny, epochs=2)
+    train(config, vggsound, metadata, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1]
+    for row in rows:
+        assert row["clips_per_second"] > 0 and 0 <= row["waiting_share"] < 1
+        assert 0 < row["matmul_share"] == row["tflops"] / row["matmul_tflops"] < 1
+
+
+def test_operations_of_a_clip_are_those_of_the_thesis(vggsound):
+    """136.7 GFLOP a clip."""
+    config = Pretrain()
+    model = build_method(config, 10, 2)
+    frames = torch.zeros(1, 3, 16, 224, 224)
+    rest = {"label": torch.zeros(1), "video_index": torch.zeros(1)}
+    batch = Batch(frames=frames, audio=torch.zeros(1, 1, 128, 125), **rest)
+    assert speed.flops_per_clip(model, batch) / 1e9 == pytest.approx(136.7, rel=0.01)
