@@ -105,7 +105,7 @@ def fit(
     model.to(device), transform.to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     adam = torch.optim.Adam(
-        trained, lr=config.optim.lr_at(0), weight_decay=config.optim.weight_decay
+        trained, lr=config.optim.lr_at(0), weight_decay=config.optim.weight_decay, fused=True
     )
     state = TrainingState(model, adam, out / "last.pt", metadata)
     state.restore(device)
