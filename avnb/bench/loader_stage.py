@@ -7,6 +7,7 @@ from statistics import median
 from tqdm import tqdm
 
 from avnb.bench.rows import Row
+from avnb.bench.videos import Kind
 from avnb.bench.workload import Workload
 from avnb.config import Pretrain
 from avnb.data.clips import VideoClips
@@ -34,6 +35,13 @@ def loader_clips_per_second(
     return count / spent, 1e3 * spent_cpu / count
 
 
+def repeated(work: Workload, kind: Kind) -> VideoClips:
+    """Clips of a manifest in which few files stand for many."""
+    few = work.clips(kind)
+    many = few.manifest.only(few.manifest.videos * REPEATS)
+    return VideoClips(many, few.sampling, seed=0)
+
+
 def worker_counts() -> list[int]:
     """None, one, and doubled up to all cores."""
     most, counts = cores(), [0, 1]
@@ -46,9 +54,7 @@ def loader_stage(work: Workload) -> Iterator[Row]:
     """Clips a second with more and more workers, one clip a reading, and how well that scales."""
     run = work.config(batch=4 if work.quick else 16, shards=1, read_ahead_gb=0.0)
     kind, steps = work.kinds[0], 2 if work.quick else 5
-    few = work.clips(kind)
-    many = few.manifest.only(few.manifest.videos * REPEATS)
-    clips, counts = VideoClips(many, few.sampling, seed=0), worker_counts()
+    clips, counts = repeated(work, kind), worker_counts()
     found: dict[int, list[tuple[float, float]]] = {workers: [] for workers in counts}
     rounds = min(work.rounds, ROUNDS)
     for _ in tqdm(range(rounds), desc="loader", unit="round"):

@@ -7,12 +7,20 @@ from typing import Any
 
 import torch
 
-from avnb.bench import augmentation_stages, clip_stages, loader_stage, loss_stages, step_stage
+from avnb.bench import (
+    augmentation_stages,
+    clip_stages,
+    loader_stage,
+    loss_stages,
+    soak_stage,
+    step_stage,
+)
 from avnb.bench.rows import Row, append, read
 from avnb.bench.workload import Workload
 from avnb.models.methods import METHODS
 from avnb.values import unknown_name
 
+STORED = Path(__file__).with_name("measured.jsonl")  # of the full bench, on one machine
 Stage = Callable[[Workload], Iterator[Row]]
 
 STEPS: dict[str, Stage] = {
@@ -29,8 +37,10 @@ STAGES: dict[str, Stage] = {
     "bank": loss_stages.bank_stage,
     "vicreg": loss_stages.vicreg_stage,
     "retrieval": loss_stages.retrieval_stage,
+    "soak": soak_stage.soak_stage,
     **STEPS,
 }
+ON_REQUEST = {"soak", *STEPS}  # measured where they are named, or with a GPU
 
 
 def chosen(names: Sequence[str], *, gpu: bool) -> list[str]:
@@ -44,7 +54,9 @@ def chosen(names: Sequence[str], *, gpu: bool) -> list[str]:
             raise ValueError(unknown_name("stage", name, STAGES))
     if gpu and not torch.cuda.is_available():
         raise ValueError("--gpu needs a GPU, and PyTorch finds none here; leave it out")
-    return list(names) or [name for name in STAGES if gpu or name not in STEPS]
+    return list(names) or [
+        name for name in STAGES if name not in ON_REQUEST or (gpu and name in STEPS)
+    ]
 
 
 def run(names: Sequence[str], work: Workload, out: Path) -> list[Row]:
@@ -64,12 +76,13 @@ def run(names: Sequence[str], work: Workload, out: Path) -> list[Row]:
 
 
 def read_or_measure(file: str, folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """The rows of a file that `avnb bench` wrote, or, where none is named, of a quick bench.
+    """The rows of a file that `avnb bench` wrote: by default the one that comes with the package.
 
-    The quick one measures what a clip and a loss cost, not the loader, on small files in `folder`.
+    With `quick` as file, rows of a quick bench: it measures what a clip and a loss cost, not the
+    loader, on small files in `folder`.
     """
-    if file:
-        return read(Path(file).expanduser())
+    if file != "quick":
+        return read(Path(file).expanduser() if file else STORED)
     names = [name for name in chosen([], gpu=False) if name != "loader"]
     out = folder / f"quick-{rounds}.jsonl"
     run(names, Workload(folder / "videos-quick", rounds, quick=True), out)

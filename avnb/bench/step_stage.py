@@ -23,7 +23,7 @@ from avnb.data.transforms import sample_params
 from avnb.evaluation.features import device
 from avnb.models.methods import build_method, find_method
 from avnb.training.speed import matmul_flops, synchronise
-from avnb.training.trainer import accumulate_gradients
+from avnb.training.trainer import accumulate_gradients, compile_networks
 
 VIDEOS, CLASSES = 10_000, 309
 BATCHES, BLOCKS, STEPS = (16, 64, 128), 3, 5
@@ -58,13 +58,12 @@ class Stepper:
     def __init__(self, config: Pretrain):
         self.batch, self.device = noise(config), device()
         self.method = build_method(config, VIDEOS, CLASSES).to(self.device).train()
-        if config.compute.compile_encoders:
-            self.method.video_encoder.compile()
-            self.method.audio_encoder.compile()
         mels = config.spectrogram.mels
         statistics = ([0.0] * mels, [1.0] * mels)
         self.transform = BatchTransform(config, statistics).to(self.device)
-        self.adam = torch.optim.Adam(self.method.parameters(), lr=1e-4)
+        if config.compute.compile_encoders:
+            compile_networks(self.method, self.transform, self.device)
+        self.adam = torch.optim.Adam(self.method.parameters(), lr=1e-4, fused=True)
 
     def step(self) -> torch.Tensor:
         """One step; its loss, for which nothing has waited."""

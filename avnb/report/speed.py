@@ -85,6 +85,25 @@ def plot_clip_parts(rows: Iterable[BenchRow]) -> Figure:
     return fig
 
 
+def plot_loader(rows: Iterable[BenchRow]) -> Figure:
+    """Clips a second by number of workers, and memory over a soak where one was measured."""
+    rows = list(rows)
+    rates, soak = ([r for r in rows if r["stage"] == name] for name in ("loader", "soak"))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
+    workers = [r["workers"] for r in rates]
+    left.plot(workers, [r["clips_per_second"] for r in rates], "o-", color=LINES[0])
+    left.set(xlabel="workers", ylabel="clips a second", xticks=workers, ylim=(0, None))
+    for key, label, colour in (
+        ("parent_mb", "training process", LINES[0]),
+        ("worker_mb", "largest worker", LINES[1]),
+    ):
+        right.plot([r["clips"] for r in soak], [r[key] for r in soak], color=colour, label=label)
+    right.set(xlabel="clips read", ylabel="memory of its own, MB", ylim=(0, None))
+    if soak:
+        right.legend(fontsize=9)
+    return fig
+
+
 def plot_stage_ratios(rows: Iterable[BenchRow], *stages: str) -> Figure:
     """How many times faster stages on tensors are, with what their limit would allow."""
     chosen = compared(rows, *stages)
@@ -102,6 +121,25 @@ def plot_stage_ratios(rows: Iterable[BenchRow], *stages: str) -> Figure:
     ax.invert_yaxis()
     fig_legend(fig, ax)
     return fig
+
+
+def loader_sentences(rows: Iterable[BenchRow]) -> list[str]:
+    """How the loader scales, and whether its memory grows."""
+    rows, sentences = list(rows), []
+    for r in rows:
+        if r["stage"] == "loader" and r["workers"] > 1:
+            sentences.append(
+                f"{r['workers']} workers deliver {r['clips_per_second']:.0f} clips a second, "
+                f"{100 * r['scaling']:.0f} % of as many times one worker's; the training process "
+                f"spends {r['parent_ms_per_clip']:.2f} ms on each."
+            )
+    if soak := [r for r in rows if r["stage"] == "soak"]:
+        half, last = soak[len(soak) // 2], soak[-1]
+        sentences.append(
+            f"Over {last['clips']} clips the largest worker has {last['worker_mb']:.0f} MB of its "
+            f"own, and had {half['worker_mb']:.0f} MB half-way."
+        )
+    return sentences
 
 
 def describe_speed(rows: Iterable[BenchRow]) -> str:
@@ -122,6 +160,7 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
         most = max(own, key=lambda r: r["ms"])
         share = 100 * most["ms"] / most["against_ms"]
         sentences.append(f"{kind}: most of a clip's time is {most['way']} ({share:.0f} %).")
+    sentences += loader_sentences(rows)
     absent = sorted({r["way"] for r in rows if r["note"] == "not installed"})
     sentences += [f"{name} is not installed here, so it was not measured." for name in absent]
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in rows}

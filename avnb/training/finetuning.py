@@ -132,7 +132,5 @@ def train_process(folder: Path, job: dict[str, Any], device: torch.device) -> No
     model = Classifier(encoder, len(train.classes), config)
     if config.compute.sync_batch_norm == "all":
         distributed.synchronise_batch_norm(model, device)
-    if config.compute.compile_encoders:
-        model.video_encoder.compile()
     clips = VideoClips(train, training_sampling(config), seed=config.seed)
     fit(model, BatchTransform(), clips, metadata, folder, device, workers=job["workers"])

@@ -194,9 +194,6 @@ def train_process(folder: Path, job: dict[str, Any], device: torch.device) -> No
     sync = config.compute.sync_batch_norm
     if sync == "all" or (sync == "method" and model.shares_batch_norm):
         distributed.synchronise_batch_norm(model, device)
-    if config.compute.compile_encoders:
-        model.video_encoder.compile()
-        model.audio_encoder.compile()
     steps, validation = job.get("steps", 0), None
     if model.validation_metrics and not steps:
         px = config.clip.resized_px

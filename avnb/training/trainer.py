@@ -103,6 +103,8 @@ def fit(
     """
     config: Any = model.config
     model.to(device), transform.to(device)
+    if config.compute.compile_encoders:
+        compile_networks(model, transform, device)
     trained = [p for p in model.parameters() if p.requires_grad]
     adam = torch.optim.Adam(
         trained, lr=config.optim.lr_at(0), weight_decay=config.optim.weight_decay, fused=True
@@ -139,6 +141,15 @@ def fit(
         if rank == 0 and (warning := collapse.collapse_warning(state.log[-1])):
             progress.announce(warning)
     return state.path
+
+
+def compile_networks(model: Any, transform: Any, device: torch.device) -> None:
+    """Have torch.compile fuse what it can: the encoders, and on a GPU the augmentation."""
+    model.video_encoder.compile()
+    if getattr(model, "audio_encoder", None) is not None:
+        model.audio_encoder.compile()
+    if device.type == "cuda":  # a CPU augments in parts that fit its cache
+        transform.video.compile()
 
 
 def first_steps(epochs: Epochs, steps: int) -> Epochs:
