@@ -245,7 +245,7 @@ def test_what_is_used_whole_is_looked_at_whole(intact, world, tmp_path, monkeypa
     assert catalogue.open_manifest(work, "", str(intact), subset=most) == whole
     monkeypatch.setattr(catalogue, "synthetic_world", lambda _: world)
     synthetic = catalogue.open_manifest(work, "", subset=FEW)
-    assert len(synthetic) > 18 and synthetic.where.name == "fold1"
+    assert len(synthetic) > 18 and synthetic.where.name == "fold1-frames"
 
 
 @pytest.mark.slow
