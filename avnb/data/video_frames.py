@@ -21,6 +21,10 @@ class DecodeError(ValueError):
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
 
+    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+        """From process to process it goes as what it was made of."""
+        return type(self), (self.path, self.reason)
+
 
 class FrameConverter:
     """Converts the frames of a stream to upright RGB [H, W, 3], following its display matrix.

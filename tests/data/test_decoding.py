@@ -1,6 +1,8 @@
 """Real files, made here, read back."""
 
+import pickle
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -138,6 +140,15 @@ def test_what_cannot_be_read_is_named_with_its_reason(video, tmp_path, change):
     for attempt in (lambda: inspect(path), lambda: levels(path, [0], seconds=3)):
         with pytest.raises(DecodeError, match=r"bad\.mp4: ."):
             attempt()
+
+
+def test_an_error_survives_the_way_from_a_worker():
+    error = pickle.loads(pickle.dumps(DecodeError(Path("a/b.mp4"), "is gone")))
+    assert (str(error), error.path, error.reason) == (
+        "a/b.mp4: is gone",
+        Path("a/b.mp4"),
+        "is gone",
+    )
 
 
 def test_a_stream_cut_off_behind_a_whole_index_is_found(tmp_path):
