@@ -35,7 +35,7 @@ def interrupted(build):
         COMMAND, cwd=ROOT, env=environment(build), text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
-    wait_for(lambda: list(build.glob("smoke/runs/xid-*/output.txt")), seconds=240)
+    wait_for(lambda: list(build.glob("smoke/runs/xid-*/output.txt")), seconds=480)
     time.sleep(2)
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=60)
@@ -55,7 +55,7 @@ def pages(build, made):
     return [p for p in found if "_static" not in p.parts and p.name not in NO_ARTICLE]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_an_interruption_is_taken_calmly_and_leaves_nobody(build, interrupted):
     code, said = interrupted
     assert code == 130 and "the same command goes on where it was" in said
@@ -63,14 +63,14 @@ def test_an_interruption_is_taken_calmly_and_leaves_nobody(build, interrupted):
     wait_for(lambda: not alive(build))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_second_attempt_keeps_what_the_first_one_finished(made, build):
     assert "running 02_clips.ipynb" not in made.stdout + made.stderr
     assert "running 06_pretraining.ipynb" in made.stdout + made.stderr
     assert made.stdout.strip().endswith(str(build / "smoke/book/_build/html/index.html"))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_made_again_nothing_is_run_again(made, build):
     start = time.monotonic()
     again = subprocess.run(
@@ -118,7 +118,7 @@ def shown(browser, pages):
     context.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_page_opens_without_error_and_without_the_network(shown):
     assert len(shown) >= 9
     for one in shown:

@@ -100,7 +100,7 @@ def test_a_notebook_cell_that_times_out_leaves_no_process(tmp_path):
     cell = textwrap.dedent(LAUNCHER).replace("sys.argv[1]", repr(str(tmp_path)))
     cell = cell.replace("sys.argv[2]", "'sleep'")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-    client = NotebookClient(notebook, timeout=15, resources={"metadata": {"path": str(ROOT)}})
+    client = NotebookClient(notebook, timeout=30, resources={"metadata": {"path": str(ROOT)}})
     with pytest.raises(CellTimeoutError):
         client.execute()
     assert len(list(tmp_path.glob("ready*"))) == 2
