@@ -4,6 +4,7 @@ audio_stretch    packets of an audio stream -> mono samples of a stretch of time
 video_frames     which frames are needed, how they are decoded, their orientation
 frame_file       a video as its decoded frames and audio
 packet_file      a video as packets of its encoded frames, and its audio
+cache_file       reading either
 decoding         files and times in seconds -> frames and audio
 manifest         the usable videos of a data set
 listing          videos named by a data set's lists, checked against its folder

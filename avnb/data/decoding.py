@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from avnb.data import frame_file, packet_file
+from avnb.data import cache_file
 from avnb.data.audio_stretch import RUN_IN_SECONDS, RUN_OUT_SECONDS, first_packet, stretch
 from avnb.data.video_frames import (
     EARLY_SECONDS,
@@ -124,7 +125,7 @@ class Wanted:
     hz: int
     start: float
 
-    @property
+    @cached_property
     def stretches(self) -> dict[str, tuple[float, float]]:
         """First and last second of the packets that are needed, for each type of stream."""
         found = {}
@@ -135,7 +136,7 @@ class Wanted:
             found["audio"] = first / self.hz - RUN_IN_SECONDS, last / self.hz + RUN_OUT_SECONDS
         return found
 
-    @property
+    @cached_property
     def seek(self) -> float:
         """Where reading begins, in seconds; 0 when a jump would save nothing."""
         begin = min((begin for begin, _ in self.stretches.values()), default=0.0)
@@ -200,11 +201,10 @@ def read(
         DecodeError: when the file cannot be read.
     """
     path, length = Path(path), max(round(seconds * hz), 1)
-    for kind in (packet_file, frame_file):  # of a cache
-        if path.name.endswith(kind.SUFFIX):
-            return kind.read(
-                path, times, on_frame, audio_starts=audio_starts, samples=samples, hz=hz
-            )
+    if cache_file.is_of_a_cache(path):
+        return cache_file.read(
+            path, times, on_frame, audio_starts=audio_starts, samples=samples, hz=hz
+        )
     firsts = [] if audio_starts is None else np.round(audio_starts * hz).astype(int).tolist()
     firsts = [min(first, length - 1) for first in firsts]
     # What reaches past the end is cut out of the whole.

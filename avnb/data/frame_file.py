@@ -1,9 +1,9 @@
 """A video as its decoded frames and audio: nothing is left to decode, and nothing is lost."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save
 
 from avnb.data.video_frames import EARLY_SECONDS, OnFrame
@@ -27,35 +27,11 @@ def write(
     path.write_bytes(save(tensors, {"hz": str(hz)}))
 
 
-def read(
-    path: Path,
-    times: np.ndarray,
-    on_frame: OnFrame,
-    *,
-    audio_starts: np.ndarray | None,
-    samples: int,
-    hz: int,
-) -> np.ndarray | None:
-    """As `decoding.read`, of a file of `write` with the same rate; only what is wanted is read.
-
-    Raises:
-        ValueError: when the audio has another rate.
-    """
-    with safe_open(path, "numpy") as file:
-        if len(times):
-            begins = file.get_tensor("seconds") - EARLY_SECONDS
-            shown = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
-            first = int(shown.min())
-            frames = file.get_slice("frames")[first : int(shown.max()) + 1]
-            for i, number in enumerate(shown.tolist()):
-                on_frame(i, frames[number - first])
-        if audio_starts is None:
-            return None
-        stored = int(file.metadata()["hz"])
-        if stored != hz:
-            raise ValueError(f"{path} holds audio of {stored} Hz, and {hz} Hz are asked for")
-        audio = file.get_tensor("audio")
-    if not len(audio):
-        return np.zeros((len(audio_starts), samples), np.float32)
-    first_samples = np.minimum(np.round(audio_starts * hz).astype(int), len(audio) - 1)
-    return audio[(first_samples[:, None] + np.arange(samples)) % len(audio)]
+def show(path: Path, file: Any, times: np.ndarray, on_frame: OnFrame) -> None:
+    """Deliver the frame of each time from the open file."""
+    begins = file.get_tensor("seconds") - EARLY_SECONDS
+    shown = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
+    first = int(shown.min())
+    frames = file.get_slice("frames")[first : int(shown.max()) + 1]
+    for i, number in enumerate(shown.tolist()):
+        on_frame(i, frames[number - first])

@@ -127,56 +127,23 @@ def decoder_of(name: str, fps: int) -> Decoder:
     return Decoder(context, Fraction(1, fps), FrameConverter())
 
 
-def read(
-    path: Path,
-    times: np.ndarray,
-    on_frame: OnFrame,
-    *,
-    audio_starts: np.ndarray | None,
-    samples: int,
-    hz: int,
-) -> np.ndarray | None:
-    """As `decoding.read`, of a file of `write`.
-
-    Raises:
-        DecodeError: when it is damaged, or its audio has another rate.
-    """
-    with safe_open(path, "numpy") as file:
-        about = file.metadata()
-        if len(times):
-            left = show(file, decoder_of(about["decoder"], int(about["fps"])), times, on_frame)
-            if left:
-                raise DecodeError(path, f"lacks {len(left)} of {len(times)} frames: delete it")
-        if audio_starts is None:
-            return None
-        if int(about["hz"]) != hz:
-            reason = f"holds audio of {about['hz']} Hz, not {hz}: a cache serves one rate"
-            raise DecodeError(path, reason)
-        audio = file.get_slice("audio")
-        length = audio.get_shape()[0]
-        out = np.zeros((len(audio_starts), samples), np.float32)
-        for row, start in zip(out, audio_starts if length else (), strict=bool(length)):
-            first = min(round(float(start) * hz), length - 1)
-            if first + samples <= length:
-                piece = audio[first : first + samples]
-            else:  # it goes on at the beginning
-                piece = audio[:][(first + np.arange(samples)) % length]
-            np.multiply(piece, np.float32(1 / FULL_SCALE), out=row)
-    return out
-
-
 def check(path: Path, count: int) -> None:
     """Raise DecodeError unless it has `count` frames and all of them can be read."""
     with safe_open(path, "numpy") as file:
         fps, there = int(file.metadata()["fps"]), len(file.get_tensor("numbers"))
-    if there != count:
-        raise DecodeError(path, f"has {there} frames, not {count}")
-    times = np.arange(count) / fps
-    read(path, times, lambda i, image: None, audio_starts=None, samples=0, hz=0)
+        if there != count:
+            raise DecodeError(path, f"has {there} frames, not {count}")
+        show(path, file, np.arange(count) / fps, lambda i, image: None)
 
 
-def show(file: Any, decoder: Decoder, times: np.ndarray, on_frame: OnFrame) -> list[int]:
-    """Decode and deliver the frame of each time; the times whose frames are not there."""
+def show(path: Path, file: Any, times: np.ndarray, on_frame: OnFrame) -> None:
+    """Decode and deliver the frame of each time from the open file.
+
+    Raises:
+        DecodeError: when a frame is not there.
+    """
+    about = file.metadata()
+    decoder = decoder_of(about["decoder"], int(about["fps"]))
     numbers, keys, offsets = (file.get_tensor(name) for name in ("numbers", "keys", "offsets"))
     frames = np.floor((times + EARLY_SECONDS) / float(decoder.time_base)).astype(int)
     frames = frames.clip(0, len(numbers) - 1)
@@ -192,4 +159,5 @@ def show(file: Any, decoder: Decoder, times: np.ndarray, on_frame: OnFrame) -> l
         packet.is_keyframe = bool(keys[row])
         packets.append(packet)
     index = FrameIndex(decoder, packets, 0.0)
-    return show_indexed(index, decoder.converter, times, on_frame)
+    if left := show_indexed(index, decoder.converter, times, on_frame):
+        raise DecodeError(path, f"lacks {len(left)} of {len(times)} frames: delete it")

@@ -126,6 +126,21 @@ def test_what_cannot_be_cached_says_why(few, monkeypatch):
     assert len(list((few.where.parent / "cache-mpeg2").glob("*.safetensors"))) == 1  # a.mp4 is kept
 
 
+@pytest.mark.parametrize("form", cache.FORMS)
+def test_a_damaged_file_of_a_cache_is_named_and_the_next_one_is_read(few, form):
+    made = cache.cached(few, form, few.where.parent)
+    bad, good = (made.path(video) for video in made.videos)
+    whole = bad.read_bytes()
+    times, read = np.array([0.2]), decoding.read_frames
+    before = read(good, times, seconds=1)[0]
+    bad.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DecodeError, match=r"is damaged .*: delete it, and it is written again"):
+        read(bad, times, seconds=1)
+    with pytest.raises(DecodeError, match="holds audio of 16000 Hz, not 8000"):
+        decoding.read_soundtrack(good, 8000, seconds=1, start=0)
+    assert (read(good, times, seconds=1)[0] == before).all()
+
+
 def test_the_command_writes_a_cache_that_the_chapters_use_by_themselves(
     tmp_path, monkeypatch, capsys
 ):
