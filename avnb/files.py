@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -66,6 +67,16 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
             file.write(f"{line}\n".encode())
 
         yield add
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """The values of a file that `appending` wrote, one a line; a torn line is left out."""
+    if not path.exists():
+        return
+    with path.open(errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
 
 
 def serve_parent() -> None:

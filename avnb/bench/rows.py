@@ -13,7 +13,7 @@ from typing import Any
 import av
 import torch
 
-from avnb.files import appending
+from avnb.files import appending, json_lines
 from avnb.workspace import cores
 
 COLUMNS = ("stage", "what", "way", "ms", "against", "ms ", "ratio [quartiles]", "limit")
@@ -116,10 +116,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; `avnb bench --out {path}` writes it")
     latest: dict[tuple[str, ...], dict[str, Any]] = {}
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:  # cut short when its process was killed
-            continue
+    for row in json_lines(path):
         latest[tuple(str(row.get(k, "")) for k in ("stage", "what", "way", "against"))] = row
     return list(latest.values())

@@ -12,7 +12,7 @@ from avnb.data.decoding import StreamInfo, inspect
 from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, write_drawn
 from avnb.data.manifest import Manifest, Video, write_table
 from avnb.data.video_frames import DecodeError
-from avnb.files import appending, in_parallel, locked, write_text
+from avnb.files import appending, in_parallel, json_lines, locked, write_text
 from avnb.values import digest
 
 INSPECTION = 2  # raised whenever `inspect` describes the same file differently
@@ -49,15 +49,9 @@ def file_state(path: Path) -> list[int]:
 def read_diary(diary: Path, states: dict[str, list[int]]) -> dict[str, Contents]:
     """The contents that earlier calls recorded of the files that are still in the given state."""
     known: dict[str, Contents] = {}
-    if diary.exists():
-        with diary.open(errors="replace") as file:
-            for line in file:
-                try:
-                    path, state, contents = json.loads(line)
-                except ValueError:  # cut short when its process was killed
-                    continue
-                if states.get(path) == state:
-                    known[path] = contents if isinstance(contents, str) else StreamInfo(**contents)
+    for path, state, contents in json_lines(diary):
+        if states.get(path) == state:
+            known[path] = contents if isinstance(contents, str) else StreamInfo(**contents)
     return known
 
 

@@ -6,14 +6,13 @@ whole, looked at, and noted in a diary with the state of its source; a call that
 writes what is missing or has changed.
 """
 
-import contextlib
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
-from avnb.files import appending, in_parallel, locked, replacing, write_text
+from avnb.files import appending, in_parallel, json_lines, locked, replacing, write_text
 from avnb.values import unknown_name
 from avnb.workspace import cores
 
@@ -41,7 +40,7 @@ class Form:
     suffix: str
     encoder: str = ""  # of FFmpeg; '' keeps the decoded frames
     decoder: str = ""
-    options: tuple[str, ...] = ()  # of the encoder, name=value
+    options: Mapping[str, str] = field(default_factory=dict)  # of the encoder
     bits_per_second: int = 0  # of the video; 0 where its quality is given instead
     expected: int = 0  # bytes a second, with sound
 
@@ -51,7 +50,7 @@ FORMS = {
         suffix=packet_file.SUFFIX,
         encoder="mpeg2video",
         decoder="mpeg2video",
-        options=("g=12", "bf=2"),
+        options={"g": "12", "bf": "2"},
         bits_per_second=740_000,
         expected=130_000,
     ),
@@ -59,7 +58,7 @@ FORMS = {
         suffix=packet_file.SUFFIX,
         encoder="libx264",
         decoder="h264",
-        options=("preset=medium", "crf=25", "g=16", "bf=2", "tune=fastdecode"),
+        options={"preset": "medium", "crf": "25", "g": "16", "bf": "2", "tune": "fastdecode"},
         expected=70_000,
     ),
     FRAMES: Form(suffix=frame_file.SUFFIX),
@@ -152,12 +151,8 @@ def as_cached(video: Video, form: str) -> Video:
 def complete(manifest: Manifest, made: Manifest, form: str, workers: int) -> None:
     """Write what the cache `made` of a manifest lacks."""
     assert made.cache is not None
-    diary, known = made.cache / "written.jsonl", dict[str, Any]()
-    if diary.exists():
-        for line in diary.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError):  # cut short when its process was killed
-                path, state = json.loads(line)
-                known[path] = state
+    diary = made.cache / "written.jsonl"
+    known = dict(json_lines(diary))
     states = [file_state(manifest.path(video)) for video in manifest.videos]
     there = {path.name for path in made.cache.iterdir()}
     rows = [
@@ -201,8 +196,7 @@ def keep_frames(path: Path, video: Video, out: Path) -> None:
 def encode(path: Path, video: Video, form: Form, size: tuple[int, int], out: Path) -> int:
     """Write a video in another form; the number of its frames."""
     count = max(round(video.seconds * FPS), 1)
-    options = dict(option.split("=") for option in form.options)
-    encoder = packet_file.FrameEncoder(form.encoder, options, form.bits_per_second, FPS, size)
+    encoder = packet_file.FrameEncoder(form.encoder, form.options, form.bits_per_second, FPS, size)
     times = np.minimum(np.arange(count) / FPS, np.nextafter(video.seconds, 0))
     decoding.read(path, times, encoder.add, seconds=video.seconds, start=video.start)
     audio = soundtrack(path, video)
