@@ -29,7 +29,7 @@ def soak_stage(work: Workload) -> Iterator[Row]:
     plan = video_blocks(range(len(clips)), 1, size)
     epochs = itertools.count()
     plans = ((epoch, plan) for epoch in epochs)
-    loader = ClipLoader(clips, plans, size=size, workers=cores(), read_ahead_gb=0)
+    loader = ClipLoader(clips, plans, size=size, workers=cores())
     done, due = 0, total // POINTS
     bar = tqdm(total=total, desc="soak", unit="clip")
     for batch in loader:

@@ -7,6 +7,7 @@ their rows; those of a video that is due more than once in that time are read in
 """
 
 import itertools
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,8 +22,8 @@ from avnb.data.clips import VideoClips
 from avnb.data.readers import Readers, Reading, tensors
 from avnb.workspace import cores
 
-READ_AHEAD_GB = 1.0  # memory for batches, of one loader
 LEAST_BATCHES = 3  # one in use, one complete, one being read
+READINGS_A_WORKER = 2  # that are asked for ahead, so that none waits for the next
 MOST_BATCHES = 128  # more would not make a pass over a file serve more clips
 AUTO = -1  # workers: as many as there are cores to spare, if that pays
 VIDEOS_A_WORKER = 256  # then at least: starting one costs seconds, reading a video milliseconds
@@ -50,7 +51,7 @@ class ClipLoader:
         size: clips of a batch, at most.
         workers: decoding processes; 0 decodes in this process when a batch is asked for, AUTO takes
             as many as there are cores to spare.
-        read_ahead_gb: memory for batches; never less than three.
+        read_ahead_gb: memory for batches; never fewer than keep all workers busy.
     """
 
     def __init__(
@@ -60,18 +61,21 @@ class ClipLoader:
         *,
         size: int,
         workers: int = AUTO,
-        read_ahead_gb: float = READ_AHEAD_GB,
+        read_ahead_gb: float = 0.0,
     ):
         self.clips, self.plans, self.size = clips, plans, size
         self.workers = spare_workers(len(clips)) if workers == AUTO else workers
+        # A reading gives at most all clips of a video.
+        busy = math.ceil(READINGS_A_WORKER * self.workers * clips.sampling.count / size)
+        self.lead = max(LEAST_BATCHES, LEAST_BATCHES - 1 + busy)  # batches that are read ahead
         each = sum(tensor.nbytes for tensor in tensors(clips.empty(1))) * size
-        fitting = int(read_ahead_gb * 1e9 / each)
-        self.batches = min(max(fitting, LEAST_BATCHES), MOST_BATCHES)
+        fitting = min(int(read_ahead_gb * 1e9 / each), MOST_BATCHES)
+        self.batches = max(fitting, self.lead)
 
     @property
     def window(self) -> int:
         """Steps over which the clips of a video are read together."""
-        return self.batches - LEAST_BATCHES
+        return self.batches - self.lead
 
     @cached_property
     def readers(self) -> Readers:
@@ -106,8 +110,7 @@ class ClipLoader:
         readers.finish(readers.unread)  # what an abandoned pass has left
         steps, ahead = itertools.tee(self.schedule())
         # A reading's last clip is due within the window: its batch must be free by then.
-        lead = self.batches - self.window if self.workers else 1
-        coming = itertools.islice(ahead, lead)
+        coming = itertools.islice(ahead, self.lead if self.workers else 1)
         for number, (size, readings) in enumerate(steps):
             for _, further in coming:
                 for reading in further:

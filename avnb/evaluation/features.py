@@ -205,7 +205,7 @@ def fill(
     sampling, begin = dataset.sampling, min(writer.done for _, writer in pairs)
     plan = video_blocks(range(begin, len(dataset)), sampling.count, block)
     most = block * sampling.count
-    clips = ClipLoader(dataset, [(0, plan)], size=most, workers=workers, read_ahead_gb=0)
+    clips = ClipLoader(dataset, [(0, plan)], size=most, workers=workers)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(dataset), initial=begin, desc=title, unit="video"))
         for _, writer in pairs:

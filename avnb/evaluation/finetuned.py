@@ -98,7 +98,7 @@ def logits(classifier: Classifier, clips: VideoClips, workers: int, title: str) 
     transform, count = VideoTransform().to(device()), clips.sampling.count
     block = max(1, classifier.config.optim.batch // count)
     plan = video_blocks(range(len(clips)), count, block)
-    loader = ClipLoader(clips, [(0, plan)], size=block * count, workers=workers, read_ahead_gb=0)
+    loader = ClipLoader(clips, [(0, plan)], size=block * count, workers=workers)
     found = []
     with tqdm(total=len(clips), desc=title, unit="video") as bar:
         for batch in on_device(loader, device()):

@@ -135,7 +135,7 @@ def fresh_epochs(
     videos, size = len(dataset), config.probe_batch
     orders = [torch.randperm(videos, generator=rng) for _ in range(config.probe_epochs)]
     plans = [(epoch, video_blocks(order.tolist(), 1, size)) for epoch, order in enumerate(orders)]
-    clips = ClipLoader(dataset, plans, size=size, workers=workers, read_ahead_gb=0)
+    clips = ClipLoader(dataset, plans, size=size, workers=workers)
     title = f"{frozen.source.method} on {dataset.manifest.name}, {len(orders)} epochs"
     steps = sum(len(plan) for _, plan in plans)
     loaded = iter(tqdm(clips, total=steps, desc=title, unit="batch"))

@@ -44,9 +44,7 @@ class Validation:
     def loader(self) -> ClipLoader:
         """Reads the clips of this process; its workers are kept from epoch to epoch."""
         plan = video_blocks(self.rows, 1, VALIDATION_BATCH)
-        return ClipLoader(
-            self.clips, [(0, plan)], size=VALIDATION_BATCH, workers=self.workers, read_ahead_gb=0
-        )
+        return ClipLoader(self.clips, [(0, plan)], size=VALIDATION_BATCH, workers=self.workers)
 
     @torch.no_grad()
     def measure(

@@ -127,6 +127,17 @@ def test_workers_read_what_the_process_itself_would_read(clips, monkeypatch):
             assert sum(same(a, b) and len(a) == 4 for a, b in pairs) == 9
 
 
+@pytest.mark.parametrize("workers", [0, 1, 16])
+def test_enough_is_asked_for_ahead_to_keep_all_workers_busy(clips, workers):
+    for size in (1, 2, 64):
+        one = ClipLoader(clips, [], size=size, workers=workers)
+        readings = (one.lead - 2) * size / clips.sampling.count  # beside those in use and complete
+        assert one.lead >= 3 and readings >= 2 * workers
+        assert one.batches == one.lead and one.window == 0
+        more = ClipLoader(clips, [], size=size, workers=workers, read_ahead_gb=1)
+        assert more.lead == one.lead and more.window == more.batches - one.lead > 0
+
+
 @pytest.mark.slow
 def test_an_abandoned_pass_leaves_nothing_behind(clips, monkeypatch):
     monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
