@@ -68,7 +68,7 @@ def audit_command(args: argparse.Namespace) -> None:
 
 
 def cache_command(args: argparse.Namespace) -> None:
-    """Write a data set in a form that costs little to read, or stop reading it from there."""
+    """Write a data set in a form that costs little to read, and have the chapters use it."""
     from avnb.data import catalogue
     from avnb.workspace import Workspace
 
@@ -151,8 +151,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="clip, parts, augmentation, spectrogram, loader, bank, vicreg, retrieval, or "
-        "step-METHOD; by default all, step-METHOD with --gpu only",
+        help="clip, parts, augmentation, spectrogram, loader, bank, vicreg, retrieval, "
+        "soak or step-METHOD; by default all, but soak, and step-METHOD with --gpu only",
     )
     one.add_argument("--rounds", type=int, default=8, help="measured rounds of each comparison")
     one.add_argument("--out", type=Path, help="file of the rows; build/bench/rows.jsonl by default")

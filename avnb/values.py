@@ -16,7 +16,6 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 # 8 x 16.
 NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb"})
 
-
 # Values that did not exist when runs began, with what those did: they keep their ids.
 LATER_FIELDS = {"shuffle_steps": 0}
 

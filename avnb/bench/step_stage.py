@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from avnb.bench.rows import Row
 from avnb.bench.workload import Workload
@@ -22,7 +21,7 @@ from avnb.data.batch_transform import BatchTransform
 from avnb.data.transforms import sample_params
 from avnb.evaluation.features import device
 from avnb.models.methods import build_method, find_method
-from avnb.training.speed import matmul_flops, synchronise
+from avnb.training.speed import flops_per_clip, matmul_flops, synchronise
 from avnb.training.trainer import accumulate_gradients, compile_networks
 
 VIDEOS, CLASSES = 10_000, 309
@@ -88,14 +87,6 @@ class Stepper:
         return median(spent)
 
 
-def flops_per_clip(config: Pretrain) -> float:
-    """Floating-point operations of a step for each of its clips, counted by PyTorch."""
-    small = config.changed(batch=2, shards=1, precision="fp32", compile_encoders=False)
-    with FlopCounterMode(display=False) as counter:
-        Stepper(small).step()
-    return counter.get_total_flops() / 2
-
-
 def set_precision(precision: str) -> None:
     """Allow TensorFloat-32, or not; other precisions are values of a run."""
     torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
@@ -126,7 +117,8 @@ def step_rows(method: str, work: Workload) -> Iterator[Row]:
     values = {"method": method, **({} if work.gpu or work.quick else SMALL)}
     batches = BATCHES if work.gpu and not work.quick else (8,)
     precisions = ("bf16", "tf32", "fp32") if work.gpu else ("fp32",)
-    flops = flops_per_clip(work.config(**values))
+    one = Stepper(work.config(**values, batch=1, shards=1))
+    flops = flops_per_clip(one.method, one.transform(one.batch.to(one.device)))
     kinds = itertools.product((False, True) if work.gpu else (False,), precisions, batches)
     for compiled, precision, size in kinds:
         set_precision(precision)

@@ -100,9 +100,9 @@ class SpeedLog:
             batch = next(rest, None)
             if batch is None:
                 return
+            self.waited += time.perf_counter() - asked
             if not self.flops:
                 self.measure(batch)
-            self.waited += time.perf_counter() - asked
             self.clips += len(batch)
             yield batch
 
