@@ -21,6 +21,11 @@ ROOT = Path(__file__).parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The book first: what takes longest must not be what all others have to wait for."""
+    items.sort(key=lambda item: item.path.name != "test_book.py")
+
+
 @pytest.fixture(scope="session")
 def common(tmp_path_factory) -> Path:
     """A folder of this session, the same in all of its processes (`pytest -n`)."""

@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -46,6 +45,8 @@ def frame_formats(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 def plot_extents(rows: pd.DataFrame) -> Figure:
     """Distributions of length, frame size and frame rate of a manifest's videos, by split."""
+    import seaborn as sns
+
     fig, axes = plt.subplots(1, 3, figsize=(9, 3))
     hue = {"hue": rows["split"], "hue_order": list(SPLITS), "palette": SPLITS}
     options: dict[str, Any] = {"multiple": "stack", "alpha": 1, **hue}

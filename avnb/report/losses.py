@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -77,6 +76,8 @@ def plot_side_by_side(logs: Mapping[str, pd.DataFrame], panels: Mapping[str, str
 
 def plot_correlations(embedded: Mapping[str, Tensor]) -> Figure:
     """Correlations between the dimensions of each embedding [B, D]."""
+    import seaborn as sns
+
     fig, axes = plt.subplots(1, len(embedded), figsize=(3.4 * len(embedded), 3), squeeze=False)
     options: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "square": True}
     options |= {"xticklabels": 5, "yticklabels": 5, "cbar_kws": {"label": "correlation"}}

@@ -1,12 +1,16 @@
-"""The look of the book: titles, colours and order of the methods; figures of several panels."""
+"""The look of the book: titles, colours and order of the methods; figures of several panels.
+
+seaborn takes longer to import than all else that a chapter needs but torch, so it is imported
+where it draws.
+"""
 
 import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -42,17 +46,7 @@ def in_method_order(names: Iterable[str]) -> list[str]:
 
 def set_style() -> None:
     """Set the look of all figures; once per notebook."""
-    sns.set_theme(
-        style="ticks",
-        font_scale=0.95,
-        rc={
-            "figure.dpi": 110,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.constrained_layout.use": True,
-            "legend.frameon": False,
-        },
-    )
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
 
 
 def fig_legend(fig: Figure, ax: Axes) -> None:
@@ -73,6 +67,8 @@ def line_panels(
 
     `options` go to `seaborn.lineplot`; lines take the colours of `LINES` unless they name others.
     """
+    import seaborn as sns
+
     fig, axes = plt.subplots(1, len(panels), figsize=(9, height), squeeze=False)
     options = {"palette": LINES[: table[hue].nunique()], "errorbar": None} | options
     for ax, (column, title) in zip(axes[0], panels.items(), strict=True):
