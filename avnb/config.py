@@ -16,6 +16,7 @@ class Clip(Group):
     audio_seconds: float = within(1e-3, 3600, 2.0)
     audio_hz: int = within(1000, 192_000, 16_000)
     max_offset_seconds: float = within(0, 60, 0.5)  # between the starts of video and audio
+    audio_window: Literal["around", "released"] = "around"  # see `clip_times.audio_starts`
 
     @property
     def frames(self) -> int:
@@ -46,6 +47,7 @@ class Augment(Group):
     hue: float = within(0, 0.5, 0.2)  # in turns of the colour circle, either way
     gain_min: float = within(0, 1, 0.7)  # the waveform's peak is drawn from [gain_min, 1]
     mask_max_fraction: float = within(0, 1, 0.2)  # of time and of frequency
+    masks: Literal["one", "released"] = "one"  # an axis; released: several short ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class Spectrogram(Group):
     mels: int = within(1, 1024, 128)
     floor: float = within(1e-12, 1, 1e-5)
     peak: float = within(1e-3, 1, 1.0)  # of the waveform; 0.95 for the released checkpoints
+    framing: Literal["centred", "released"] = "centred"  # of the windows, see `AudioTransform`
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +98,10 @@ class VICReg(Group):
     """Variance-invariance-covariance regularisation (thesis 3.2), with its two suggested remedies.
 
     The two clips of `vicreg_v` start between `second_view_min_seconds` and `..._max_seconds`
-    apart. With `huber_delta` above 0 the invariance grows linearly for larger differences; with
+    apart. They pass the encoder together or, as in the released code, one after the other
+    (`views_per_forward`): BatchNorm's statistics are those of both, or of each.
+
+    With `huber_delta` above 0 the invariance grows linearly for larger differences; with
     probability `audio_rest_prob` a step leaves the audio path of `vicreg_av` unchanged (thesis
     4.2.3). Both are off in the thesis's runs.
     """
@@ -108,6 +114,7 @@ class VICReg(Group):
     second_view_max_seconds: float = within(0, 3600, 8.0)
     huber_delta: float = within(0, 1e6, 0.0)
     audio_rest_prob: float = within(0, 1, 0.0)
+    views_per_forward: int = within(1, 2, 2)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,23 +1,48 @@
-"""Values of evaluation, fine-tuning and of the synthetic world; the defaults are the thesis's."""
+"""Values of evaluation, fine-tuning and of the synthetic world; the defaults are the thesis's.
+
+Where the thesis and its released code evaluate differently, one value says how, and `protocol`
+sets them all.
+"""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 from avnb.config import Augment, Clip, Compute, check_shards
 from avnb.values import Config, Group, within
 
+# What each protocol changes; `author` is how the released code made Tables 4.3 and A.1.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "thesis": {},
+    "author": dict(
+        probe_clips="fresh",
+        probe_batch_norm="train",
+        flip_prob=0.5,
+        interpolation="nearest",
+        whole_video_sound=True,
+    ),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Config):
-    """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1)."""
+    """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1).
 
+    Raises:
+        ValueError: when batch statistics are to be updated by clips that are encoded only once.
+    """
+
+    protocol: Literal["thesis", "author"] = "thesis"  # of all values that are not given themselves
     seed: int = 0
     video_seconds: float = 0.5
     video_fps: float = 16.0
     resize_px: int = within(1, 10**6, 256)  # frames become squares of this side, then are cropped
-    protocol: Literal["cached", "released"] = "cached"  # released: clips are encoded every epoch
-    flip_prob: float = within(0, 1, 0.0)  # of the probe's training clips; released code: 0.5
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"  # bilinear: with antialiasing
+    probe_clips: Literal["cached", "fresh"] = "cached"  # fresh: new ones are encoded every epoch
+    probe_batch_norm: Literal["eval", "train"] = "eval"  # train: statistics move with the probe
+    flip_prob: float = within(0, 1, 0.0)  # of the probe's training clips
     retrieval_audio_seconds: float = 1.0
+    whole_video_sound: bool = False  # in retrieval; audio of clips otherwise
+    mel_statistics: str = ""  # file band,mean,std for released checkpoints; empty: the published
     train_clips: int = within(1, 10**6, 50)  # random clips cached per training video
     clip_level_clips: int = within(1, 10**6, 25)  # random clips per test video
     video_level_clips: int = within(1, 10**6, 10)  # uniformly spaced clips per video
@@ -27,9 +52,39 @@ class Evaluation(Config):
     bootstrap_resamples: int = within(1, 10**6, 2000)
     few_shot_percents: str = "5,10,20,50,100"  # of the training videos of each class
     clips_per_forward: int = within(1, 10**6, 64)  # fewer need less memory
+    draw_rounding: Literal["down", "nearest"] = "down"  # of the videos of a few-shot draw
+    class_split: Literal["auto", "published", "thesis", "synthetic"] = "auto"  # see class_splits
+    pretraining_classes: str = ""  # file of class names, or vggsound; empty: the encoders say
+    unseen_classes: str = ""  # file of test classes, instead of a rule
+    outliers: str = ""  # file of test classes that never match; empty: the thesis's
     text_encoders: str = "all-MiniLM-L6-v2,whaleloops/phrase-bert"  # which match class names
-    name_threshold: float = within(0, 1, 0.0)  # cosine above which names match; 0: the data set's
-    name_top: int = within(0, 10**6, 0)  # targets that each encoder may name; 0: the default
+    name_threshold: float = within(0, 1, 0.0)  # cosine above which names match; 0: the rule's
+    name_top: int = within(0, 10**6, 0)  # targets that each encoder may name; 0: the rule's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.probe_batch_norm == "train" and self.probe_clips == "cached":
+            raise ValueError(
+                "probe_batch_norm = 'train' moves the encoder's statistics while the probe learns, "
+                "so its clips must be encoded in every epoch: set probe_clips to 'fresh'"
+            )
+
+    @classmethod
+    def from_flat(cls, **values: Any) -> Self:
+        """As of any configuration; the protocol decides what is not given."""
+        preset = PROTOCOLS.get(values.get("protocol", "thesis"), {})
+        return super().from_flat(**{**preset, **values})
+
+    @property
+    def protocol_title(self) -> str:
+        """The protocol, and where single values differ from it, for result rows."""
+        usual = type(self).from_flat(protocol=self.protocol)
+        changed = [
+            f"{name} {value}"
+            for name in PROTOCOLS["author"]
+            if (value := getattr(self, name)) != getattr(usual, name)
+        ]
+        return ", ".join([self.protocol, *changed])
 
     def resized_px(self, clip: Clip) -> int:
         """Side of the resized frame; the clip's own where it would be smaller than the crop.

@@ -17,7 +17,13 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb"})
 
 # Values that did not exist when runs began, with what those did: they keep their ids.
-LATER_FIELDS = {"shuffle_steps": 0}
+LATER_FIELDS = {
+    "shuffle_steps": 0,
+    "audio_window": "around",
+    "masks": "one",
+    "framing": "centred",
+    "views_per_forward": 2,
+}
 
 
 def within(low: float, high: float, default: Any) -> Any:

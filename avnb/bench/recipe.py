@@ -126,7 +126,7 @@ def log_mel(wave: np.ndarray, gain: float, clip: Clip, form: Spectrogram) -> Ten
 def masked(mel: Tensor, params: AugmentParams) -> Tensor:
     """A spectrogram [M, t] with one stripe of each axis replaced by its mean."""
     mel = mel.clone()
-    for axis, (begin, length) in enumerate(params.masks[0].tolist()):
+    for axis, (begin, length) in enumerate(params.masks[0, :, 0].tolist()):
         size = mel.shape[axis]
         mel.narrow(axis, round(begin * size), int(length * size)).fill_(mel.mean())
     return mel

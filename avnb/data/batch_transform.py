@@ -26,7 +26,9 @@ class BatchTransform(nn.Module):
         super().__init__()
         self.video, self.audio = VideoTransform(), None
         if config is not None and mel_statistics is not None:
-            self.audio = AudioTransform(config.clip, config.spectrogram, mel_statistics)
+            self.audio = AudioTransform(
+                config.clip, config.spectrogram, mel_statistics, config.augment.masks
+            )
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:

@@ -20,14 +20,18 @@ def uniform_starts(seconds: float, clip_seconds: float, count: int) -> np.ndarra
 def audio_starts(
     video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
 ) -> np.ndarray:
-    """[C] starts of the audio, uniform within +- max_offset of the frames and where it fits.
+    """[C] starts of the audio, uniform where it fits and near the frames.
+
+    Near is, as in the thesis, a start within +- max_offset of that of the frames. In the released
+    code the frames start from max_offset before the audio to max_offset before its end.
 
     Frames that start after seconds - audio_seconds + max_offset leave no such place; starts drawn
     for clips of `required_seconds` never do.
     """
-    last = max(seconds - clip.audio_seconds, 0.0)
-    low = np.clip(video_starts - clip.max_offset_seconds, 0, last)
-    high = np.clip(video_starts + clip.max_offset_seconds, 0, last)
+    last, late = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
+    early = late if clip.audio_window == "around" else max(clip.audio_seconds - late, 0.0)
+    low = np.clip(video_starts - early, 0, last)
+    high = np.clip(video_starts + late, 0, last)
     return rng.uniform(low, high)
 
 
@@ -38,19 +42,22 @@ def second_view_starts(
     distance: tuple[float, float],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """[C] starts of a second clip, a distance d after the first.
+    """[C] starts of a second clip, a distance after the first.
 
-    Past the video's end it continues at the beginning. The two do not overlap wherever the video
-    leaves room for that; where it does not, d is taken modulo the room.
+    Past the video's end it goes on at the beginning. Distances that would bring the clip nearer
+    than the lower bound that way are not drawn. Where no distance is left, the second clip is as
+    far away as the video allows.
     """
-    d = rng.uniform(*distance, len(starts))
-    last = max(seconds - clip_seconds, 0.0)
-    after = np.maximum(last - starts - clip_seconds, 0.0)  # room behind the first clip
-    before = np.maximum(starts - clip_seconds, 0.0)
-    apart = after + before > 0
-    step = np.mod(np.maximum(d - clip_seconds, 0.0), np.where(apart, after + before, 1.0))
-    separate = np.where(step < after, starts + clip_seconds + step, step - after)
-    return np.where(apart, separate, np.mod(starts + d, last) if last else 0.0)
+    (least, most), last = distance, max(seconds - clip_seconds, 0.0)
+    left = last - starts  # distances up to this stay in the video, longer ones wrap
+    behind = np.clip(left - least, 0.0, most - least)
+    wrap = np.maximum(left, least)
+    wrapped = np.clip(min(most, last - least) - wrap, 0.0, None)
+    place = rng.uniform(0.0, 1.0, len(starts)) * (behind + wrapped)
+    second = starts + np.where(place < behind, least + place, wrap + place - behind)
+    second = np.where(second > last, second - last, second)
+    farthest = np.where(starts > left, 0.0, last)
+    return np.where(behind + wrapped > 0, second, farthest)
 
 
 def required_seconds(clip: Clip) -> float:

@@ -26,6 +26,7 @@ class Sampling:
     place: Literal["random", "uniform"]
     augment: Augment | None = None  # None: the downstream crops of `resize_px`
     resize_px: int = 0
+    interpolation: str = "bilinear"  # of `resize_px`
     random_crop: bool = False
     flip_prob: float = 0.0  # probability of a mirrored clip where there is no `augment`
     video: bool = True
@@ -55,7 +56,8 @@ class VideoClips:
         if s.augment is not None:
             return transforms.random_resized_crop(height, width, s.clip.frame_px, s.augment, rng)
         crop = transforms.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
-        return replace(crop, mirrored=rng.random() < s.flip_prob) if s.flip_prob else crop
+        mirrored = bool(s.flip_prob) and rng.random() < s.flip_prob
+        return replace(crop, mirrored=mirrored, interpolation=s.interpolation)
 
     def whole(self, row: int, epoch: int = 0) -> Batch:
         """All clips of one video."""
@@ -85,7 +87,7 @@ class VideoClips:
             torch.empty(clips, frames, px, px, 3, dtype=torch.uint8).permute(0, 4, 1, 2, 3)
             for _ in range(2 if s.second_view_seconds else 1)
         ]
-        params = [AugmentParams.empty(clips) if s.augment else None for _ in views]
+        params = [AugmentParams.empty(s.augment, clips) if s.augment else None for _ in views]
         return Batch(
             frames=views[0],
             audio=torch.empty(clips, clip.samples if s.audio else 0),

@@ -19,6 +19,9 @@ from avnb.config import Augment
 from avnb.data.colours import jitter, jitter_each
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Masks of an axis, at most; those of the released code cover 3 of 128 bands or 5 of 125 columns.
+MASKS = {"one": 1, "released": 32}
+SHORT_MASKS = (3 / 128, 5 / 125)
 PART_VALUES = 150_000  # of float32, 0.6 MB, that a CPU augments at a time
 T = TypeVar("T")
 
@@ -42,20 +45,20 @@ class AugmentParams:
     factors: Tensor  # [B, 4] brightness, contrast, saturation (factors), hue (turns)
     order: Tensor  # [B, 4] which of the four comes first, second ...; stays on the CPU
     gain: Tensor  # [B] peak of the waveform
-    masks: Tensor  # [B, 2, 2] frequency and time: begin and length, as fractions
+    masks: Tensor  # [B, 2, K, 2] frequency and time: begin and length of K masks, as fractions
 
     def __getitem__(self, rows: slice | list[int]) -> "AugmentParams":
         return map_tensors(lambda x: x[rows], self)
 
     @classmethod
-    def empty(cls, clips: int) -> "AugmentParams":
+    def empty(cls, augment: Augment, clips: int) -> "AugmentParams":
         """Room for the augmentation of so many clips."""
         return cls(
             flip=torch.empty(clips, dtype=torch.bool),
             factors=torch.empty(clips, 4),
             order=torch.empty(clips, 4, dtype=torch.long),
             gain=torch.empty(clips),
-            masks=torch.empty(clips, 2, 2),
+            masks=torch.empty(clips, 2, MASKS[augment.masks], 2),
         )
 
 
@@ -67,24 +70,45 @@ def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> Aug
 
     factors = [around_one(augment.brightness), around_one(augment.contrast)]
     factors += [around_one(augment.saturation), rng.uniform(-augment.hue, augment.hue, clips)]
-    length = rng.uniform(0, augment.mask_max_fraction, (clips, 2))
-    begin = rng.uniform(0, 1 - length)
+    masks = draw_masks(augment, clips, rng)
     return AugmentParams(
         flip=torch.from_numpy(rng.random(clips) < augment.flip_prob),
         factors=torch.from_numpy(np.stack(factors, axis=1)).float(),
         order=torch.from_numpy(rng.permuted(np.tile(np.arange(4), (clips, 1)), axis=1)),
         gain=torch.from_numpy(rng.uniform(augment.gain_min, 1, clips)).float(),
-        masks=torch.from_numpy(np.stack([begin, length], axis=-1)).float(),
+        masks=torch.from_numpy(masks).float(),
     )
+
+
+def draw_masks(augment: Augment, clips: int, rng: np.random.Generator) -> np.ndarray:
+    """[B, 2, K, 2] begin and length of the masks of each axis.
+
+    One of up to `mask_max_fraction`; or, as in the released code, short ones of random length that
+    together cover up to a random part of that.
+    """
+    most, count = augment.mask_max_fraction, MASKS[augment.masks]
+    if augment.masks == "one":
+        length = rng.uniform(0, most, (clips, 2, 1))
+    else:
+        covered = rng.uniform(0, most, (clips, 2, 1))
+        drawn = rng.uniform(0, SHORT_MASKS, (clips, count, 2)).transpose(0, 2, 1)
+        before = np.cumsum(drawn, axis=2) - drawn
+        length = np.clip(covered - before, 0, drawn)
+    return np.stack([rng.uniform(0, 1 - length), length], axis=-1)
 
 
 # ---- crops, clip by clip: videos differ in size -----------------------------------------------
 
 
-def resize(frames: Tensor, px: int) -> Tensor:
-    """uint8 [N, 3, H, W] -> [N, 3, px, px], bilinear with antialiasing, as torchvision's."""
+def resize(frames: Tensor, px: int, interpolation: str = "bilinear") -> Tensor:
+    """uint8 [N, 3, H, W] -> [N, 3, px, px].
+
+    Bilinear is with antialiasing, as torchvision's; nearest takes single pixels, as PIL's.
+    """
     if frames.shape[-2:] == (px, px):
         return frames
+    if interpolation == "nearest":
+        return F.interpolate(frames, (px, px), mode="nearest-exact")
     return F.interpolate(frames, (px, px), mode="bilinear", antialias=True)
 
 
@@ -96,6 +120,7 @@ class Crop:
     px: int
     resize_px: int = 0  # 0: the frame keeps its size
     mirrored: bool = False  # left and right are swapped at the end
+    interpolation: str = "bilinear"  # of `resize_px`
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         """The part of [H, W, 3] that is seen."""
@@ -108,7 +133,8 @@ class Crop:
         """What `cut` gives, uint8 [N, 3, h, w] -> [N, 3, px, px]."""
         if self.resize_px:
             top, left, height, width = self.box
-            part = resize(part, self.resize_px)[..., top : top + height, left : left + width]
+            part = resize(part, self.resize_px, self.interpolation)
+            part = part[..., top : top + height, left : left + width]
         part = resize(part, self.px)
         return part.flip(-1) if self.mirrored else part
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from avnb.evaluation import text_encoders
 from avnb.evaluation.class_names import ClassList, class_list, from_file
+from avnb.evaluation.rankings import Ranking, published_ranking
 from avnb.evaluation.results import Row, record, select
-from avnb.evaluation.text_encoders import TextEncoder
+from avnb.evaluation.text_encoders import PHRASE_BERT, NotFound, TextEncoder
 from avnb.values import digest
 from avnb.workspace import Workspace
 
@@ -103,11 +104,21 @@ def seen(
     targets, excluded = first.shape[1], {operator.index(i) for i in exclude}
     if wrong := sorted(i for i in excluded if not 0 <= i < targets):
         raise ValueError(f"exclude must hold targets in [0, {targets}), got {wrong}")
-    near = (first.max(axis=1) > threshold).tolist()
-    lists = zip(near, ranked(first, top).tolist(), ranked(second, top).tolist(), strict=True)
+    return agreed(first, ranked(second, top).tolist(), threshold, top, excluded)
+
+
+def agreed(
+    primary: np.ndarray,
+    second: Sequence[Sequence[int]] | None,
+    threshold: float,
+    top: int,
+    excluded: Collection[int],
+) -> tuple[list[list[int]], set[int]]:
+    """As `seen`, with the second model's best targets of each query; None where there is none."""
+    near, best = (primary.max(axis=1) > threshold).tolist(), ranked(primary, top).tolist()
     matches = [
         [t for t in one if t in other and t not in excluded] if counts else []
-        for counts, one, other in lists
+        for counts, one, other in zip(near, best, best if second is None else second, strict=True)
     ]
     return matches, {target for matched in matches for target in matched}
 
@@ -180,18 +191,26 @@ def outliers_of(queries: str, targets: str) -> tuple[str, ...]:
 
 
 def pairs(
-    queries: str, targets: str, thresholds: Mapping[str, float], threshold: float
+    queries: str,
+    targets: str,
+    thresholds: Mapping[str, float],
+    threshold: float,
+    *,
+    outliers: str = "",
 ) -> list[Pair]:
     """Every pre-training set with every test set; a file of names replaces either side.
 
     Without a file ('') the former are VGGSound, AudioSet and Kinetics-400, the latter UCF-101 and
-    HMDB-51. `thresholds` are by key of the test set; `threshold` is for any other.
+    HMDB-51. `thresholds` are by key of the test set; `threshold` is for any other. `outliers` is a
+    file of test classes that never match, by default those of the thesis.
     """
     asked = [from_file(queries)] if queries else [class_list(key) for key in QUERIES]
     against = [from_file(targets)] if targets else [class_list(key) for key in TARGETS]
     made = []
     for t, q in itertools.product(against, asked):
         cosine, removed = thresholds.get(t.key, threshold), outliers_of(q.key, t.key)
+        if outliers:
+            removed = tuple(name for name in from_file(outliers).plain if name in t.plain)
         made.append(Pair(queries=q, targets=t, threshold=cosine, outliers=removed))
     return made
 
@@ -201,19 +220,25 @@ def pairs(
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """A pair of data sets under two text encoders."""
+    """A pair of data sets under two text encoders, or under one where there is no second."""
 
     pair: Pair
-    models: tuple[str, str]  # titles
+    model: str  # title of the first text encoder
     reports: tuple[str, str]  # which text encoders these are and where they were found
     primary: np.ndarray  # [Q, T] cosines of the first model
-    secondary: np.ndarray  # [Q, T] of the second
+    second: Ranking | None  # of the second model
     top: int
+    as_published: float | None = None  # share of queries that the second ranks as published
 
     @property
     def method(self) -> str:
         """Both models, as in result rows."""
-        return " + ".join(self.models)
+        return f"{self.model} + {self.second.title}" if self.second else f"{self.model} alone"
+
+    @property
+    def depth(self) -> int:
+        """Targets of each query that both models rank."""
+        return self.second.depth if self.second else len(self.pair.targets)
 
     def seen(
         self, threshold: float | None = None, top: int | None = None, *, struck: bool = True
@@ -222,27 +247,46 @@ class Matched:
 
         With `struck` false the outliers are kept.
         """
-        return seen(
-            self.primary,
-            self.secondary,
-            threshold=self.pair.threshold if threshold is None else threshold,
-            top=min(top or self.top, len(self.pair.targets)),
-            exclude=self.pair.exclude if struck else (),
-        )
+        top = min(top or self.top, len(self.pair.targets))
+        second = self.second.top(top) if self.second else None
+        cosine = self.pair.threshold if threshold is None else threshold
+        return agreed(self.primary, second, cosine, top, self.pair.exclude if struck else ())
 
 
-def match(pair: Pair, first: TextEncoder, second: TextEncoder, *, top: int = 3) -> Matched:
-    """Compare the names of a pair under both models; `top` may exceed the number of targets."""
-    names, models = (pair.queries.plain, pair.targets.plain), (first, second)
-    primary, secondary = (similarity(*names, model) for model in models)
+def match(
+    pair: Pair, first: TextEncoder, second: TextEncoder | NotFound, *, top: int = 3
+) -> Matched:
+    """Compare the names of a pair under both models; `top` may exceed the number of targets.
+
+    Where the second is not at hand, its published ranking takes its place, if the pair has one;
+    otherwise the first model decides alone. Where it is, its ranking is compared with that.
+    """
+    names = pair.queries.plain, pair.targets.plain
+    published = None
+    if second.name == PHRASE_BERT:
+        published = published_ranking((pair.queries.key, pair.targets.key), *names)
+    ranking, same = published, None
+    if isinstance(second, TextEncoder):
+        ranking = live_ranking(similarity(*names, second), second)
+        if published:
+            same = float((ranking.targets[:, : published.depth] == published.targets).all(1).mean())
+    report = ranking.report if ranking else f"{second.report}. The first text encoder decides alone"
     return Matched(
         pair=pair,
-        models=(first.title, second.title),
-        reports=(first.report, second.report),
+        model=first.name,
+        reports=(first.report, report),
+        primary=similarity(*names, first),
+        second=ranking,
         top=top,
-        primary=primary,
-        secondary=secondary,
+        as_published=same,
     )
+
+
+def live_ranking(cosines: np.ndarray, encoder: TextEncoder) -> Ranking:
+    """All targets in the order of their cosines [Q, T] under a text encoder."""
+    order = ranked(cosines, cosines.shape[1])
+    sorted_cosines = np.take_along_axis(cosines, order, axis=1)
+    return Ranking(targets=order, cosines=sorted_cosines, title=encoder.name, report=encoder.report)
 
 
 def setting(threshold: float, top: int) -> str:
@@ -261,11 +305,13 @@ def measure(
 ) -> Iterator[Row]:
     """Result rows of a pair: seen concepts, queries that count, agreement of the models.
 
-    Seen concepts are counted at the pair's own setting and over the grid of `thresholds` x `tops`.
+    Seen concepts are counted at the pair's own setting and over the grid of `thresholds` x `tops`,
+    as far as both models rank targets.
     """
     pair, top, (queries, targets) = matched.pair, matched.top, matched.primary.shape
     known: dict[str, Any] = {"task": "concepts", "method": matched.method, "data": pair.origin}
     known |= {"level": pair.queries.key, "dataset": pair.targets.key}
+    tops = [k for k in tops if k <= matched.depth]
     grid = [(pair.threshold, top), *itertools.product(thresholds, tops)]
     for at in dict.fromkeys(grid):
         count = len(matched.seen(*at)[1])
@@ -273,14 +319,21 @@ def measure(
     known |= {"n": queries}
     count = int((matched.primary.max(axis=1) > pair.threshold).sum())
     yield Row(metric="queries", value=count, split=setting(*grid[0]), **known)
-    lists = (ranked(matrix, min(top, targets)) for matrix in (matched.primary, matched.secondary))
-    shared_targets = [len(np.intersect1d(*both)) for both in zip(*lists, strict=True)]
+    if matched.second is None:
+        return
+    most = min(top, targets)
+    lists = zip(ranked(matched.primary, most), matched.second.top(most), strict=True)
+    shared_targets = [len(np.intersect1d(*both)) for both in lists]
     for shared, count in enumerate(np.bincount(shared_targets, minlength=top + 1).tolist()):
         yield Row(metric=f"shared {shared}", value=count, split=f"top {top}", **known)
 
 
 def concept_rows(
-    pairs: Sequence[Pair], models: tuple[TextEncoder, TextEncoder], work: Workspace, *, top: int = 3
+    pairs: Sequence[Pair],
+    models: tuple[TextEncoder, TextEncoder | NotFound],
+    work: Workspace,
+    *,
+    top: int = 3,
 ) -> tuple[pd.DataFrame, list[Matched]]:
     """Rows of pairs, over both grids too, appended to the results of `work`; the matched pairs."""
     matched = [match(pair, *models, top=top) for pair in pairs]

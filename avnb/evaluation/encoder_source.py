@@ -1,11 +1,12 @@
 """The encoders to evaluate, by name: runs of this workspace, checkpoints, the user's own code."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avnb.config import Pretrain
 from avnb.data.catalogue import open_manifest
+from avnb.evaluation.class_names import TITLES, ClassList, class_list
 from avnb.files import locked
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label, parse_methods
@@ -28,13 +29,37 @@ class EncoderSource:
     name: str  # the run's id
     config: Pretrain  # with the clip that the encoders were trained on
     checkpoint: Path | None  # None: `config.backbone` is code of the user's own, without audio
+    mel_statistics: list[list[float]] | None = None  # instead of the checkpoint's
 
     def load(self) -> tuple[VideoEncoder, AudioEncoder | None, Metadata]:
         """The frozen encoders and what their run was."""
         if self.checkpoint is not None:
-            return checkpoint.load_encoders(self.checkpoint, backbone=self.config.backbone)
+            backbone = self.config.backbone
+            video, audio, metadata = checkpoint.load_encoders(self.checkpoint, backbone=backbone)
+            statistics = self.mel_statistics or metadata.mel_statistics
+            return video, audio, replace(metadata, mel_statistics=statistics)
         encoder = checkpoint.own_encoder(self.config.backbone)
         return encoder, None, unknown_training(self.config)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the checkpoint is one that the thesis's author published."""
+        file = self.checkpoint
+        return file is not None and checkpoint.read_metadata(file).data is None
+
+    @property
+    def trained_on(self) -> ClassList | None:
+        """The classes of the pre-training videos; None where the encoders do not say.
+
+        The released ones were trained on VGGSound.
+        """
+        if self.checkpoint is None:
+            return None
+        metadata = checkpoint.read_metadata(self.checkpoint)
+        key = metadata.data_set
+        if metadata.data is None:
+            return class_list(key)
+        return ClassList(key, TITLES.get(key, key), tuple(metadata.classes)) if key else None
 
     @property
     def starting_point(self) -> StartingPoint:
@@ -134,9 +159,9 @@ def encoder_sources(
 
     Args:
         work: where runs are; those that are missing are trained now.
-        methods: separated by commas, as `parse_methods` takes them. Where none of them is
-            trained (`random` alone), no data are needed, and the untrained encoders are like those
-            of the first checkpoint.
+        methods: separated by commas, as `parse_methods` takes them; '' for the checkpoints alone.
+            Where none of them is trained (`random` alone), no data are needed, and the untrained
+            encoders are like those of the first checkpoint.
         checkpoints: further encoders, separated by commas: files of ours or released ones, or
             callables `package.module:name` or `file.py:name` that give a video encoder. One of a
             method's name takes its place.
@@ -150,9 +175,10 @@ def encoder_sources(
         FileNotFoundError: when a file is not there.
         CheckpointError: when it is no checkpoint.
     """
-    names, changes = parse_methods(methods), parse_values(values)
-    config = work.pretraining(method="random", **{"seed": seed, **changes})
     items = [item.strip() for item in checkpoints.split(",") if item.strip()]
+    names = parse_methods(methods) if methods.strip() or not items else ()
+    changes = parse_values(values)
+    config = work.pretraining(method="random", **{"seed": seed, **changes})
     given = [
         source_of_code(item, config)
         if is_spec(item)
@@ -165,7 +191,7 @@ def encoder_sources(
         trained = pretraining_runs(work, manifest, names, seed=seed, values=changes)
         runs.train(list(trained.values()), resources, f"pre-training {', '.join(trained)}")
         sources = {method: source_of_run(run) for method, run in trained.items()}
-    else:
+    elif names:
         files = [source.config for source in given if source.checkpoint]
         sources["random"] = untrained_source(files[0] if files else config, work.runs)
     return sources | {source.method: source for source in given}

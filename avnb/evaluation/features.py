@@ -48,8 +48,8 @@ class Features:
 class FrozenEncoders(torch.nn.Module):
     """The encoders of a source with their transform, in evaluation mode.
 
-    A released checkpoint lacks the statistics that its spectrograms were standardised with; those
-    of the `training` videos stand in for them, and a line says so.
+    Where a source has no statistics of the mel bands, as untrained encoders, those of the
+    `training` videos are taken, and a line says so.
     """
 
     def __init__(
@@ -98,6 +98,33 @@ class FrozenEncoders(torch.nn.Module):
 def device() -> torch.device:
     """Where encoders run: the first GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def encode_all(
+    frozen: FrozenEncoders,
+    manifest: Manifest,
+    sampling: Sampling,
+    *,
+    seed: int,
+    workers: int = AUTO,
+    at_once: int = CLIPS_PER_FORWARD,
+    title: str = "features",
+) -> Features:
+    """Features of encoders that are in no file, in memory; arguments as of `extract`."""
+    clips = VideoClips(manifest, sampling, seed=seed)
+    block = max(1, at_once // sampling.count)
+    plan = video_blocks(range(len(clips)), sampling.count, block)
+    size = block * sampling.count
+    loader = ClipLoader(clips, [(0, plan)], size=size, workers=workers)
+    encoded = [
+        frozen.encode(batch, audio=sampling.audio, at_once=at_once)
+        for batch in tqdm(loader, title, len(plan), unit="batch")
+    ]
+    video, audio = (
+        torch.cat([part[name] for part in encoded]).unflatten(0, (len(clips), -1)).clone()
+        for name in ("video", "audio")
+    )
+    return Features(video=video, audio=audio, label=torch.tensor(clips.labels))
 
 
 def training_part(manifest: Manifest) -> Manifest:
@@ -173,6 +200,8 @@ def key_of(
     if source.checkpoint is not None:
         stat = source.checkpoint.stat()
         encoders += [str(source.checkpoint.resolve()), stat.st_mtime_ns, stat.st_size]
+    if source.mel_statistics is not None:
+        encoders += source.mel_statistics
     return {
         "encoders": encoders,
         "data": manifest.digest,

@@ -15,82 +15,16 @@ import torch
 from torch import Tensor
 
 from avnb.data.manifest import Manifest
-from avnb.evaluation import concepts, results, splits
+from avnb.evaluation import results, splits
 from avnb.evaluation.batched_probes import Training, fit_together
-from avnb.evaluation.class_names import TITLES, ClassList, class_list
-from avnb.evaluation.concepts import Matched, Pair
-from avnb.evaluation.features import Features
-from avnb.evaluation.probe import Probe, accuracies
+from avnb.evaluation.features import Features, FrozenEncoders, device
+from avnb.evaluation.probe import Probe, accuracies, fit_fresh, tested_by
 from avnb.evaluation.probe_features import ProbeFeatures, Sources, extract_each, row_metadata
 from avnb.evaluation.results import Row
-from avnb.evaluation.text_encoders import load_pair
+from avnb.evaluation.splits import Rounding
 from avnb.protocols import Evaluation
 from avnb.values import digest, unknown_name
 from avnb.workspace import Workspace
-
-PARTS = ("unseen", "seen")
-# Official names are matched as in the thesis. Other names, such as an object and a motion in the
-# synthetic world, may all share a few words: only the nearest target can mean the same.
-OFFICIAL_TOP, OWN_TOP, OWN_THRESHOLD = 3, 1, 0.7
-ADVICE = {
-    "seen": "lower the threshold or raise top, so that more names match",
-    "unseen": "raise the threshold or lower top, so that fewer names match",
-}
-
-
-# ---- seen and unseen classes ------------------------------------------------------------------
-
-
-def is_official(manifest: Manifest) -> bool:
-    """Whether all class names are in the official list of the data set."""
-    known = manifest.name in TITLES
-    return known and set(manifest.classes) <= set(class_list(manifest.name).names)
-
-
-def name_pair(pretraining: Manifest, target: Manifest, config: Evaluation) -> tuple[Pair, int]:
-    """The classes of two data sets as a pair to be matched, and the top-k to match it with.
-
-    Names of the official lists, all or some, get the thesis's setting and outliers; any other
-    names `OWN_TOP`, `OWN_THRESHOLD` and no outliers. `config.name_threshold` and
-    `config.name_top`, where not 0, replace either default.
-    """
-    both = pretraining, target
-    official = all(is_official(manifest) for manifest in both)
-    suffix = "" if official else ", own names"
-    queries, targets = (
-        ClassList(m.name, TITLES.get(m.name, m.name) + suffix, m.classes) for m in both
-    )
-    threshold, top = OWN_THRESHOLD, OWN_TOP
-    removed: tuple[str, ...] = ()
-    if official:
-        threshold = concepts.THRESHOLDS.get(target.name, concepts.DEFAULT_THRESHOLD)
-        top, removed = OFFICIAL_TOP, concepts.outliers_of(queries.key, targets.key)
-    threshold = config.name_threshold or threshold
-    outliers = tuple(name for name in removed if name in targets.plain)
-    pair = Pair(queries=queries, targets=targets, threshold=threshold, outliers=outliers)
-    return pair, config.name_top or top
-
-
-def seen_and_unseen(
-    work_folder: Path | str, pretraining: Manifest, target: Manifest, config: Evaluation
-) -> tuple[Matched, dict[str, list[str]]]:
-    """The matched names of two data sets, and the classes of each part as written to files.
-
-    Raises:
-        ModelNotFoundError: when a text encoder of the config is found nowhere.
-        ValueError: when a part is empty; the message says what to change.
-    """
-    models = load_pair(config.text_encoders)
-    pair, top = name_pair(pretraining, target, config)
-    matched = concepts.match(pair, *models, top=top)
-    files = splits.write_classes(Path(work_folder) / "splits", matched)
-    classes = {part: splits.read_classes(files[part]) for part in PARTS}
-    for part, names in classes.items():
-        if not names:
-            setting = f"threshold {pair.threshold:g}, top {top}"
-            raise ValueError(f"{pair.title}: no class is {part} at {setting}; {ADVICE[part]}")
-    return matched, classes
-
 
 # ---- draws ------------------------------------------------------------------------------------
 
@@ -129,10 +63,12 @@ def draws(
     *,
     percents: Sequence[float] = splits.PERCENTS,
     seeds: Sequence[int] = (0,),
+    rounding: Rounding = "down",
 ) -> list[Draw]:
     """Draws of every seed, percentage and part, from files that are made once in `folder`.
 
-    `classes` names those of each part, `percents` counts the training videos of each class.
+    `classes` names those of each part, `percents` counts the training videos of each class, and
+    `rounding` makes it a number.
 
     Raises:
         ValueError: for a class that the data set lacks, and a part without training videos.
@@ -142,7 +78,9 @@ def draws(
     label, drawn = [video.label for video in train.videos], []
     numbers = {part: numbered(manifest, names, part) for part, names in classes.items()}
     for seed in seeds:
-        files = splits.write_draws(folder, list(row), label, seed=seed, percents=percents)
+        files = splits.write_draws(
+            folder, list(row), label, seed=seed, percents=percents, rounding=rounding
+        )
         for (percent, file), part in itertools.product(files.items(), classes):
             rows, names = [row[video] for video in splits.read_draw(file)], set(classes[part])
             videos = torch.tensor([i for i in rows if label[i] in names])
@@ -200,12 +138,39 @@ def measure(
     jobs = [(method, draw) for method in features for draw in drawn]
     jobs.sort(key=lambda job: (job[0], job[1].part))
     fitted = fit_together([training(features[m].train, draw) for m, draw in jobs], config)
-    halves = digest({draw.part: draw.classes.tolist() for draw in drawn})
+    halves = class_digest(drawn)
     layers = zip(jobs, (probe for probe, _ in fitted), strict=True)
     for (method, _), group in itertools.groupby(layers, lambda one: (one[0][0], one[0][1].part)):
         tested = [(draw, probe) for (_, draw), probe in group]
         known = {**metadata[method], "data": f"{metadata[method]['data']}, classes {halves}"}
         yield from scored(features[method], tested, config, **known)
+
+
+def measure_fresh(
+    sources: Sources,
+    features: Mapping[str, ProbeFeatures],
+    target: Manifest,
+    drawn: Sequence[Draw],
+    config: Evaluation,
+    metadata: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Row]:
+    """As `measure`, one layer after the other, on clips that are encoded in every epoch."""
+    train, test = target.split("train"), target.split("test")
+    halves = class_digest(drawn)
+    for (method, source), draw in itertools.product(sources.items(), drawn):
+        frozen, seeded = FrozenEncoders(source).to(device()), replace(config, seed=draw.seed)
+        videos = train.only(train.videos[i] for i in draw.videos.tolist())
+        probe, _ = fit_fresh(frozen, videos, seeded, classes=draw.classes)
+        tested = features[method]
+        if config.probe_batch_norm == "train":
+            tested = replace(tested, **tested_by(frozen, test, config))
+        known = {**metadata[method], "data": f"{metadata[method]['data']}, classes {halves}"}
+        yield from scored(tested, [(draw, probe)], config, **known)
+
+
+def class_digest(drawn: Sequence[Draw]) -> str:
+    """Identifies the classes of all parts."""
+    return digest({draw.part: draw.classes.tolist() for draw in drawn})
 
 
 def scored(
@@ -235,11 +200,19 @@ def few_shot_rows(
     Each method is trained on `shares` percent of the training videos of each class, once for each
     of `seeds` draws from `config.seed` on. Returns the rows of these encoders, shares and seeds.
     """
-    features = extract_each(sources, target, config, work.features)
     seeded, test = range(config.seed, config.seed + seeds), target.split("test")
-    drawn = draws(target, classes, work.folder / "splits", percents=shares, seeds=seeded)
-    metadata = {method: row_metadata(source, test, work) for method, source in sources.items()}
-    return results.record(work.results, measure(features, drawn, config, metadata))
+    options: dict[str, Any] = {"percents": shares, "seeds": seeded}
+    options["rounding"] = config.draw_rounding
+    drawn = draws(target, classes, work.folder / "splits", **options)
+    metadata = {
+        method: row_metadata(source, test, work, config) for method, source in sources.items()
+    }
+    features = extract_each(sources, target, config, work.features)
+    if config.probe_clips == "fresh":
+        rows = measure_fresh(sources, features, target, drawn, config, metadata)
+    else:
+        rows = measure(features, drawn, config, metadata)
+    return results.record(work.results, rows)
 
 
 # ---- over seeds -------------------------------------------------------------------------------

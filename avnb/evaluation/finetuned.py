@@ -115,6 +115,7 @@ def measure(
     clips = {"clip": tested.clip, "video": tested.video}
     fields = dict(task="finetune", dataset=manifest.name, data=manifest.origin)
     fields |= metadata | {"method": run.method, "run": run.name}
+    fields["protocol"] = config.protocol_title
     classes = len(manifest.classes)
     identity = torch.nn.Identity()
     return accuracies(identity, clips, tested.label, config, classes=classes, **fields)

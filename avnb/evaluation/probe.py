@@ -23,17 +23,19 @@ from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.features import FrozenEncoders, device
+from avnb.evaluation.features import Features, FrozenEncoders, device, encode_all
 from avnb.evaluation.probe_features import (
     ProbeFeatures,
     Sources,
+    downstream_clip,
     extract_each,
     extract_parts,
     row_metadata,
     samplings,
+    testing,
 )
 from avnb.evaluation.results import Row, percent_row, record
-from avnb.protocols import Evaluation
+from avnb.protocols import PROTOCOLS, Evaluation
 from avnb.workspace import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
@@ -71,35 +73,75 @@ def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fi
     if not videos or not clips:
         raise ValueError(
             f"features of {videos} videos with {clips} clips each cannot train a probe; with "
-            "protocol = 'released' none are kept, and `fit_fresh` encodes them"
+            "probe_clips = 'fresh' none are kept, and `fit_fresh` encodes them"
         )
     rng = torch.Generator().manual_seed(config.seed)
     return descend(cached_epochs(features, label, config, rng), width, classes, config, rng)
 
 
 def fit_fresh(
-    source: EncoderSource, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
+    frozen: FrozenEncoders,
+    train: Manifest,
+    config: Evaluation,
+    *,
+    classes: Tensor | None = None,
+    workers: int = AUTO,
 ) -> Fitted:
     """As `fit`, but a new clip of each training video is cut and encoded in every epoch.
 
-    As the released code, except that its encoder's batch statistics keep moving.
+    With `probe_batch_norm` = train the encoder normalises with the statistics of each batch, and
+    its running ones move with them, as in the released code; `frozen` keeps what they become.
+
+    Args:
+        frozen: the encoders.
+        train: the training videos.
+        config: values of the probe.
+        classes: labels of the data set that the layer tells apart, ascending; all by default.
+        workers: decoding processes.
     """
-    train = manifest.split("train")
-    sampling = replace(samplings(source.config, config)["train"], count=1)
-    frozen = FrozenEncoders(source).to(device())
+    sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
     rng = torch.Generator().manual_seed(config.seed)
     clips = VideoClips(train, sampling, seed=config.seed)
-    epochs = fresh_epochs(frozen, clips, config, rng, workers)
-    return descend(epochs, frozen.video_encoder.features, len(manifest.classes), config, rng)
+    labels = torch.arange(len(train.classes)) if classes is None else classes
+    epochs = fresh_epochs(frozen, clips, labels, config, rng, workers)
+    frozen.train(config.probe_batch_norm == "train")
+    fitted = descend(epochs, frozen.video_encoder.features, len(labels), config, rng)
+    frozen.eval()
+    return fitted
 
 
-def fit_uncached(source: EncoderSource, manifest: Manifest, config: Evaluation) -> Fitted:
-    """`fit` on features that are extracted anew, whatever the cache holds."""
-    train, sampling_of = {"train": manifest.split("train")}, partial(samplings, config=config)
-    with tempfile.TemporaryDirectory() as cache:
-        features = extract_parts({"": source}, train, sampling_of, config, Path(cache), AUTO)
-        one = features[""]["train"]
-        return fit(one.video, one.label, len(manifest.classes), config)
+def tested_by(
+    frozen: FrozenEncoders, test: Manifest, config: Evaluation, *, workers: int = AUTO
+) -> dict[str, Features]:
+    """Features of test videos under encoders whose statistics have moved, by level."""
+    options: dict[str, Any] = {"seed": config.seed, "at_once": config.clips_per_forward}
+    options |= {"workers": workers, "title": f"{test.name}, {frozen.source.method}"}
+    tested = testing(downstream_clip(frozen.source.config, config), config)
+    return {level: encode_all(frozen, test, s, **options) for level, s in tested.items()}
+
+
+def fit_probe(
+    source: EncoderSource,
+    manifest: Manifest,
+    features: ProbeFeatures,
+    config: Evaluation,
+    *,
+    workers: int = AUTO,
+) -> tuple[Fitted, ProbeFeatures]:
+    """A probe trained as the protocol says, and the features that it is tested on.
+
+    `features` are those of `extract_each`; where the encoder's statistics move, the test videos
+    are encoded again with what they have become.
+    """
+    if config.probe_clips == "cached":
+        train = features.train
+        return fit(train.video, train.label, len(manifest.classes), config), features
+    frozen = FrozenEncoders(source).to(device())
+    fitted = fit_fresh(frozen, manifest.split("train"), config, workers=workers)
+    if config.probe_batch_norm == "train":
+        moved = tested_by(frozen, manifest.split("test"), config, workers=workers)
+        features = replace(features, **moved)
+    return fitted, features
 
 
 def epoch_orders(
@@ -127,11 +169,15 @@ def cached_epochs(
 def fresh_epochs(
     frozen: FrozenEncoders,
     dataset: VideoClips,
+    classes: Tensor,
     config: Evaluation,
     rng: torch.Generator,
     workers: int,
 ) -> Iterator[Iterator[Examples]]:
-    """The batches of each epoch, decoded from the videos: other clips every time."""
+    """The batches of each epoch, decoded from the videos: other clips every time.
+
+    Labels are counted within `classes`, ascending labels of the data set.
+    """
     videos, size = len(dataset), config.probe_batch
     orders = [torch.randperm(videos, generator=rng) for _ in range(config.probe_epochs)]
     plans = [(epoch, video_blocks(order.tolist(), 1, size)) for epoch, order in enumerate(orders)]
@@ -140,12 +186,17 @@ def fresh_epochs(
     steps = sum(len(plan) for _, plan in plans)
     loaded = iter(tqdm(clips, total=steps, desc=title, unit="batch"))
     for _, plan in plans:
+        # Batch statistics are those of the whole batch.
+        at_once = size if frozen.training else config.clips_per_forward
         encoded = (
-            (frozen.encode(batch, audio=False, at_once=config.clips_per_forward), batch.label)
+            (frozen.encode(batch, audio=False, at_once=at_once), batch.label)
             for batch in itertools.islice(loaded, len(plan))
         )
         # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        yield ((features["video"].clone(), label) for features, label in encoded)
+        yield (
+            (features["video"].clone(), torch.searchsorted(classes, label))
+            for features, label in encoded
+        )
 
 
 def initial_weight(classes: int, width: int, rng: torch.Generator) -> Tensor:
@@ -260,46 +311,62 @@ def probe_rows(
     """Linear probes of several encoders, measured and appended to the workspace's results.
 
     Each encoder gets `seeds` probes, seeded with `config.seed`, `config.seed` + 1, ...; the clips
-    are those of `config.seed`. Returns their rows, and fitted probes and features by method.
+    are those of `config.seed`. Returns their rows, and fitted probes and features by method, those
+    of the first seed where the encoder's statistics move.
     """
     if seeds < 1:
         raise ValueError(f"seeds = {seeds}: at least one probe must be trained")
     features = extract_each(sources, manifest, config, work.features)
     fitted: dict[str, list[Fitted]] = {method: [] for method in sources}
-    rows = []
+    rows, first = [], dict[str, ProbeFeatures]()
     for (method, source), i in itertools.product(sources.items(), range(seeds)):
-        seeded, train = replace(config, seed=config.seed + i), features[method].train
-        metadata = row_metadata(source, manifest, work)
-        metadata |= {"split": split, "protocol": config.protocol}
-        if config.protocol == "released":
-            probe, losses = fit_fresh(source, manifest, seeded)
-        else:
-            probe, losses = fit(train.video, train.label, len(manifest.classes), seeded)
-        fitted[method].append((probe, losses))
-        rows += scored(probe, features[method], seeded, **metadata)
-    return record(work.results, rows), fitted, features
+        seeded = replace(config, seed=config.seed + i)
+        trained, tested = fit_probe(source, manifest, features[method], seeded)
+        fitted[method].append(trained)
+        metadata = row_metadata(source, manifest, work, config)
+        rows += scored(trained[0], tested, seeded, split=split, **metadata)
+        first[method] = tested if i == 0 else first[method]
+    return record(work.results, rows), fitted, first
 
 
-def protocol_rows(
-    source: EncoderSource,
-    manifest: Manifest,
-    config: Evaluation,
-    work: Workspace,
-    *,
-    split: str = "test",
+# Each choice that the released code makes otherwise than the thesis, alone and all together.
+CHOICES: dict[str, dict[str, Any]] = {
+    "thesis": {},
+    "fresh clips": {"probe_clips": "fresh"},
+    "moving BatchNorm": {"probe_clips": "fresh", "probe_batch_norm": "train"},
+    "mirrored clips": {"flip_prob": 0.5},
+    "nearest neighbour": {"interpolation": "nearest"},
+    "author": {"protocol": "author", **PROTOCOLS["author"]},
+}
+
+
+def choice_rows(
+    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace, *, split: str
 ) -> pd.DataFrame:
-    """Both protocols for one encoder: rows of accuracy and of training seconds, appended as well.
+    """Probes of several encoders under each of `CHOICES`; their rows, appended as well.
 
-    The seconds of `cached` include encoding its training clips, whatever the cache holds.
+    `seconds` are those of training a layer, the encoding of its training clips included, whatever
+    the cache holds.
     """
-    released = replace(config, protocol="released")  # test clips are the same, and enough
-    features = extract_each({"": source}, manifest, released, work.features)[""]
-    metadata, rows = {"split": split, **row_metadata(source, manifest, work)}, []
-    for metadata["protocol"], train in (("cached", fit_uncached), ("released", fit_fresh)):
-        begin = time.monotonic()
-        probe, _ = train(source, manifest, config)
-        seconds = time.monotonic() - begin
-        rows += scored(probe, features, config, **metadata)
-        timed: dict[str, Any] = {"task": "protocol", "metric": "seconds", "seed": config.seed}
-        rows.append(Row(value=seconds, **timed, **metadata))
+    rows = []
+    for changes in CHOICES.values():
+        changed = config.changed(**changes)
+        features = extract_each(sources, manifest, changed, work.features)
+        for method, source in sources.items():
+            metadata = {"split": split, **row_metadata(source, manifest, work, changed)}
+            begin = time.monotonic()
+            if changed.probe_clips == "cached":
+                extract_uncached(source, manifest, changed)
+            trained, tested = fit_probe(source, manifest, features[method], changed)
+            seconds = time.monotonic() - begin
+            rows += scored(trained[0], tested, changed, **metadata)
+            timed: dict[str, Any] = {"task": "protocol", "metric": "seconds", "seed": config.seed}
+            rows.append(Row(value=seconds, **timed, **metadata))
     return record(work.results, rows)
+
+
+def extract_uncached(source: EncoderSource, manifest: Manifest, config: Evaluation) -> None:
+    """Encode the training clips into a folder that is deleted, to see how long it takes."""
+    train, sampling_of = {"train": manifest.split("train")}, partial(samplings, config=config)
+    with tempfile.TemporaryDirectory() as cache:
+        extract_parts({"": source}, train, sampling_of, config, Path(cache), AUTO)

@@ -27,7 +27,7 @@ Sources = Mapping[str, EncoderSource]  # encoders to evaluate, by method
 class ProbeFeatures:
     """Features that a probe is trained and tested on."""
 
-    train: Features  # random clips, random crops; [V, 0, F] under the protocol `released`
+    train: Features  # random clips, random crops; [V, 0, F] where fresh ones are encoded
     clip: Features  # random clips of test videos, centre crops
     video: Features  # uniformly spaced clips of test videos, centre crops
 
@@ -47,6 +47,7 @@ def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float =
 def testing(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
     """How clips of test videos are sampled, by level."""
     common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
+    common["interpolation"] = config.interpolation
     return {
         "clip": Sampling(count=config.clip_level_clips, place="random", **common),
         "video": Sampling(count=config.video_level_clips, place="uniform", **common),
@@ -89,18 +90,21 @@ def extract_each(
     """Features for training and both levels of testing by method, cached."""
     train, test = manifest.split("train"), manifest.split("test")
     parts = {"train": train, "clip": test, "video": test}
-    if config.protocol == "released":
+    fresh = config.probe_clips == "fresh"
+    if fresh:
         del parts["train"]
     sampling_of = functools.partial(samplings, config=config)
     features = extract_parts(sources, parts, sampling_of, config, cache, workers)
-    for tested in features.values() if config.protocol == "released" else ():
+    for tested in features.values() if fresh else ():
         none = torch.empty(len(train), 0, tested["clip"].video.shape[2])
         label = torch.tensor(train.labels)
         tested["train"] = Features(video=none, audio=none[..., :0], label=label)
     return {method: ProbeFeatures(**tested) for method, tested in features.items()}
 
 
-def row_metadata(source: EncoderSource, manifest: Manifest, work: Workspace) -> dict[str, Any]:
-    """Fields of result rows that identify the encoder, the videos and the profile."""
-    encoder = {"method": source.method, "run": source.name}
+def row_metadata(
+    source: EncoderSource, manifest: Manifest, work: Workspace, config: Evaluation
+) -> dict[str, Any]:
+    """Fields of result rows that identify the encoder, the videos, the profile and protocol."""
+    encoder = {"method": source.method, "run": source.name, "protocol": config.protocol_title}
     return {"dataset": manifest.name, "data": manifest.origin, "profile": work.name, **encoder}

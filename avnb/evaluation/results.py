@@ -38,7 +38,7 @@ class Row:
     profile: str = ""
     run: str = ""  # id of the run whose checkpoint was measured
     data: str = ""  # `synthetic` or `real`, and the digest of the test videos
-    protocol: str = ""  # training clips of a probe: cached, released
+    protocol: str = ""  # of the evaluation: thesis, author, or either with changes
     source: str = "this book"
     where: str = ""  # table of the source
 

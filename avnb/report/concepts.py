@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from avnb.evaluation.class_names import TITLES
@@ -51,7 +50,7 @@ def plot_cosines(matched: Sequence[Matched]) -> Figure:
         ax.text(0.98, 0.95, above, ha="right", va="top", transform=ax.transAxes)
         ax.set_title(m.pair.title, fontsize=10)
     for ax in axes[-1]:
-        ax.set_xlabel(f"cosine, {matched[0].models[0]}", fontsize=10)
+        ax.set_xlabel(f"cosine, {matched[0].model}", fontsize=10)
     for ax in axes[:, 0]:
         ax.set_ylabel("density")
     fig_legend(fig, axes[0, 0])
@@ -69,6 +68,8 @@ def plot_sensitivity(rows: pd.DataFrame, published: pd.DataFrame, own_top: int) 
         published: the thesis's rows `seen`.
         own_top: the top-k of the thesis's setting.
     """
+    import seaborn as sns
+
     settings = [read_setting(split) for split in rows["split"]]
     table = rows.assign(threshold=[t for t, _ in settings], top=[k for _, k in settings])
     levels, datasets = table["level"].unique(), table["dataset"].unique()
@@ -97,15 +98,18 @@ def plot_two_models(matched: Matched, rows: pd.DataFrame) -> Figure:
     """Cosines of one pair of data sets under both models, and how many top targets they share.
 
     Args:
-        matched: the pair of the left panel.
+        matched: the pair of the left panel; shown are the targets that the second model ranks.
         rows: result rows `shared 0`, `shared 1`, ... of all pairs.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.7), width_ratios=(1, 1.25))
     density: dict[str, Any] = {"bins": "log", "cmap": "crest", "mincnt": 1, "linewidths": 0.1}
-    left.hexbin(matched.primary.ravel(), matched.secondary.ravel(), gridsize=45, **density)
+    if (second := matched.second) is None:
+        raise ValueError(f"{matched.method}: there is no second text encoder to compare with")
+    first = np.take_along_axis(matched.primary, second.targets, axis=1)
+    left.hexbin(first.ravel(), second.cosines.ravel(), gridsize=45, **density)
     left.axvline(matched.pair.threshold, **DASHED)
-    left.set_xlabel(f"cosine, {matched.models[0]}", fontsize=9)
-    left.set_ylabel("cosine, " + matched.models[1].replace(" (", "\n("), fontsize=9)
+    left.set_xlabel(f"cosine, {matched.model}", fontsize=9)
+    left.set_ylabel(f"cosine, {second.title}", fontsize=9)
     left.set_title(matched.pair.title, fontsize=10)
     table = rows.assign(pair=pair_titles(rows), share=100 * rows["value"] / rows["n"])
     table["metric"] = table["metric"].str.removeprefix("shared ")
@@ -223,9 +227,23 @@ def describe_sensitivity(rows: pd.DataFrame, low: str, high: str) -> str:
     return bullets(lines)
 
 
+def describe_text_encoders(matched: Sequence[Matched]) -> str:
+    """Which text encoders compared the names, and how far a live ranking is the published one."""
+    lines = list(dict.fromkeys(report for m in matched for report in m.reports))
+    lines += [
+        f"**{m.pair.title}**: {100 * m.as_published:.0f} % of the classes have the published "
+        "ranking here as well."
+        for m in matched
+        if m.as_published is not None
+    ]
+    return bullets(lines)
+
+
 def describe_models(rows: pd.DataFrame) -> str:
     """How often the two models have no top target in common; result rows `shared k`."""
     none = rows[rows["metric"] == "shared 0"].to_dict("records")
+    if not none:
+        return "The first model decided alone."
     parts = [f"{pair_title(row)} {100 * row['value'] / row['n']:.0f} %" for row in none]
     return "Share of classes for which the two models have no target in common: " + ", ".join(parts)
 

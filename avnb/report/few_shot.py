@@ -1,6 +1,5 @@
 """Figures, tables and readings on few-shot probes."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
-from avnb.evaluation.concepts import Matched
-from avnb.evaluation.few_shot import PARTS
+from avnb.evaluation.class_splits import PARTS, ClassSplit
 from avnb.profiles import SIZES
 from avnb.report.style import chance_line, fig_legend, in_method_order, method_colour, method_title
 from avnb.report.wording import Record, bullets, records, rows_where, side, with_interval
@@ -20,15 +18,25 @@ from avnb.report.wording import Record, bullets, records, rows_where, side, with
 LEVELS = tuple((level, metric) for level in ("clip", "video") for metric in ("top1", "top5"))
 HEADLINE = {"level": "video", "metric": "top1"}  # what the readings are about
 ZERO = {"low": 0.0, "high": 0.0}
+ALONE = "Only one method was evaluated, so there is nothing to compare it with."
 BASE_SHADES = {"here": ("#fde3cf", "#d55e00"), "thesis": ("#fff6d6", "#b58900")}
 
 
-def describe_split(matched: Matched, classes: Mapping[str, Sequence[str]]) -> str:
+RULES = {
+    "published": "the lists of the thesis's code",
+    "thesis": "names matched by the rule of the thesis",
+    "synthetic": "the object and the motion that each class of the synthetic world is made of",
+    "file": "the list of unseen classes that was given",
+}
+
+
+def describe_split(split: ClassSplit) -> str:
     """How the classes were split into unseen and seen ones, and which are which."""
-    pair = matched.pair
-    setting = f"threshold {pair.threshold:g}, top {matched.top}, by {' and '.join(matched.models)}"
-    parts = [f"{len(names)} {part}: {', '.join(names)}" for part, names in classes.items()]
-    return f"**{pair.title}**, {setting}:\n\n{bullets(parts)}"
+    rule, matched = RULES[split.rule], split.matched
+    if matched is not None:
+        rule += f" (threshold {matched.pair.threshold:g}, top {matched.top}, by {matched.method})"
+    parts = [f"{len(names)} {part}: {', '.join(names)}" for part, names in split.classes.items()]
+    return f"**{split.title}**, {rule}:\n\n{bullets(parts)}"
 
 
 def few_shot_panels(
@@ -93,15 +101,15 @@ def plot_few_shot_gaps(
     """Differences to `base`, whose accuracies are given in boxes (Figures 4.2, 4.4).
 
     Args:
-        differences: of one data set, from `few_shot.gaps`.
+        differences: of one data set, from `few_shot.gaps`; none where there is one method.
         ours: accuracies, averaged by `few_shot.over_seeds`.
         published: the thesis's, likewise.
         base: the method that the differences are to.
     """
-    fig, panels = few_shot_panels(differences, "difference, points")
+    fig, panels = few_shot_panels(ours, "difference, points")
     for setting, axes in panels:
         line = rows_where(differences, **setting)
-        low, high = min(line["low"].min(), 0), max(line["high"].max(), 0)
+        low, high = min([0, *line["low"]]), max([1, *line["high"]])
         for ax, part in zip(axes, PARTS, strict=True):
             ax.axhline(0, color=method_colour(base), lw=1.6)
             method_lines(ax, rows_where(line, part=part))
@@ -184,11 +192,14 @@ def describe_few_shot(rows: pd.DataFrame, profile: str) -> str:
             f"the wider of Student's t over {seeds} seeds (draw of the videos and initial weights) "
             "and the bootstrap over test videos."
         )
-    return f"{bullets(lines)}\n\nIntervals: {intervals}\n{SIZES.get(profile, '')}"
+    protocol = f"Protocol: {rows['protocol'].iloc[0]}."
+    return f"{bullets(lines)}\n\nIntervals: {intervals} {protocol}\n{SIZES.get(profile, '')}"
 
 
 def describe_gaps(differences: pd.DataFrame) -> str:
     """In how many settings a method is above the base, below it, or too close to call."""
+    if differences.empty:
+        return ALONE
     lines = []
     for part in PARTS:
         counts, total = [], 0
@@ -212,6 +223,8 @@ def describe_unseen(differences: pd.DataFrame, base: str = "supervised") -> str:
         -1: "it gains *less* on classes that pre-training did not name",
         0: "the intervals overlap, so the two cannot be told apart",
     }
+    if differences.empty:
+        return ALONE
     lines = []
     for method, rows in with_all_videos(differences).items():
         unseen, seen = (rows[part] for part in PARTS)

@@ -149,7 +149,7 @@ def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
 def read_metadata(path: str | Path) -> Metadata:
     """What a checkpoint, ours or a released one, says of its pre-training; no network is built.
 
-    Of a released one's run, what is not in the file is None.
+    Of a released one's run, what neither the file nor the publication says is None.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -173,10 +173,16 @@ def pretraining_metadata(path: Path, content: Any) -> Metadata:
 
 
 def released_metadata(method: str) -> Metadata:
-    """What is known of a released run: the thesis's values, but none of its statistics."""
-    config = Pretrain.from_flat(method=method, peak=0.95).flat()
+    """What is known of a released run: the thesis's values, the released code's spectrograms."""
+    config = Pretrain.from_flat(method=method, peak=0.95, framing="released", masks="released")
     return Metadata(
-        kind="pretraining", config=config, data=None, data_set="vggsound", videos=50_000, classes=[]
+        kind="pretraining",
+        config=config.flat(),
+        data=None,
+        data_set="vggsound",
+        videos=50_000,
+        classes=[],
+        mel_statistics=released.read_bands(released.BANDS, config.spectrogram.mels),
     )
 
 

@@ -1,5 +1,7 @@
 """Checkpoints that the thesis's author released: their layout, and the encoders in them."""
 
+import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.training.torch_file import CheckpointError, shortened
 
+BANDS = Path(__file__).with_name("released_bands.csv")  # published beside the code
 LAYOUT = ("epoch", "model", "optimizer", "train_criterion")
 LINEAR = ("weight", "bias")
 NORM = (*LINEAR, "running_mean", "running_var", "num_batches_tracked")
@@ -148,3 +151,24 @@ def released_encoders(path: Path, content: Any) -> tuple[VideoEncoder, AudioEnco
     both.load_state_dict({name: tensors[released_key(name)] for name in both.state_dict()})
     both.eval().requires_grad_(False)
     return video, audio
+
+
+def read_bands(path: str | Path, bands: int) -> list[list[float]]:
+    """Mean and deviation of each mel band, from a table `band,mean,std`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no such table, or one of another number of bands.
+    """
+    path = Path(path).expanduser()
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        found = {int(row["band"]): (float(row["mean"]), float(row["std"])) for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of the columns band, mean, std: {error}") from error
+    if sorted(found) != list(range(bands)) or len(rows) != bands:
+        raise ValueError(f"{path} has {len(rows)} rows; the bands 0 to {bands - 1} are needed")
+    if wrong := [i for i, (m, s) in found.items() if not (math.isfinite(m) and 0 < s < math.inf)]:
+        raise ValueError(f"{path}: band {wrong[0]} needs a finite mean and a deviation above 0")
+    return [[found[i][side] for i in range(bands)] for side in (0, 1)]

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from PIL import Image
 from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
 from avnb.data import colours, transforms
+from avnb.data.decoding import read_frames
+from avnb.data.manifest import Manifest
 from avnb.data.spectrograms import AudioTransform
 from avnb.data.transforms import VideoTransform, sample_params
 
@@ -204,9 +207,55 @@ def test_masks_cover_at_most_a_fifth_of_each_axis():
     assert rows.float().mean() > 8 and columns.float().mean() > 8
 
 
+def test_the_released_masks_are_many_and_short_and_take_the_clips_minimum():
+    augment = Augment(masks="released")
+    params = sample_params(augment, 400, RNG(2))
+    view, wave = AudioTransform(CLIP, FORM, FLAT, "released"), torch.randn(400, 32_000)
+    plain, x = view.log_mel(wave, params.gain), view(wave, params)[:, 0]
+    least = plain.amin(dim=(1, 2))
+    masked = x == least[:, None, None]
+    rows, columns = masked.all(dim=2), masked.all(dim=1)
+    covered = torch.stack([rows.float().mean(1), columns.float().mean(1)])
+    assert covered.max() <= 0.2 and covered.mean() > 0.05
+    lengths = params.masks[..., 1] * torch.tensor([128.0, 125.0])[:, None]
+    assert (lengths.amax(dim=(0, 2)) <= torch.tensor([3.0, 5.0]) + 1e-3).all()
+    runs = (rows.int().diff(dim=1) == 1).sum(1)
+    assert runs.max() > 4  # several masks
+    assert torch.equal(x[~masked], plain[~masked])
+
+
+def test_one_mask_an_axis_is_the_same_draw_as_ever():
+    one = sample_params(Augment(), 3, RNG(0))
+    expected = torch.tensor([[0.2483, 0.1715], [0.4198, 0.0067]])
+    torch.testing.assert_close(one.masks[0, :, 0], expected, atol=1e-4, rtol=0)
+
+
 def test_bands_are_standardised_with_the_given_statistics():
     wave = torch.randn(1, 32_000)
     plain = AudioTransform(CLIP, FORM, FLAT)(wave)
     mean, std = torch.arange(128.0), torch.arange(1.0, 129)
     got = AudioTransform(CLIP, FORM, (mean.tolist(), std.tolist()))(wave)
     torch.testing.assert_close(got, (plain - mean[:, None]) / std[:, None])
+
+
+# ---- against PIL --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_crops_of_real_frames_are_those_of_pil(manifests, interpolation):
+    """PIL's bilinear filter antialiases; its nearest neighbour takes single pixels."""
+    manifest = Manifest.load(manifests / "ucf101").split("test")
+    resample = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+    for video in manifest.videos[:4]:
+        (frame,) = read_frames(
+            manifest.path(video), np.zeros(1), seconds=video.seconds, start=video.start
+        )
+        for px in (32, 64):  # as in the thesis a power of two: no place is half-way between pixels
+            box = (3, 5, 24, 24)
+            crop = transforms.Crop(box=box, px=24, resize_px=px, interpolation=interpolation)
+            part = torch.from_numpy(crop.cut(frame)).permute(2, 0, 1)[None]
+            ours = crop.fit(part)[0].permute(1, 2, 0).numpy().astype(int)
+            whole = Image.fromarray(frame).resize((px, px), resample[interpolation])
+            theirs = np.asarray(whole.crop((5, 3, 29, 27))).astype(int)
+            apart = np.abs(ours - theirs)
+            assert apart.max() <= (0 if interpolation == "nearest" else 2)

@@ -1,7 +1,6 @@
 """Few-shot probes: together as alone, on the right classes, with intervals that say enough."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -10,9 +9,8 @@ import torch
 
 from avnb import distributed, report
 from avnb.data.manifest import Manifest
-from avnb.evaluation import batched_probes, concepts, few_shot, probe, results, splits
+from avnb.evaluation import batched_probes, class_splits, few_shot, probe, results, splits
 from avnb.evaluation.batched_probes import Training
-from avnb.evaluation.class_names import class_list
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features
 from avnb.evaluation.probe_features import ProbeFeatures
@@ -161,7 +159,7 @@ def test_rows_are_complete_and_say_what_a_probe_alone_says(target, classes, tmp_
     drawn, known, rows = measured(target, classes, tmp_path)
     table = results.frame(vars(row) for row in rows)
     assert len(table) == 3 * len(drawn) * 4  # none has another's identity
-    assert set(table["split"]) == {f"{p}, {s} %" for p in few_shot.PARTS for s in (40, 100)}
+    assert set(table["split"]) == {f"{p}, {s} %" for p in class_splits.PARTS for s in (40, 100)}
     assert set(table["seed"]) == {3, 4} and set(table["task"]) == {"few-shot"}
     needed = ["low", "high", "n", "chance", "run", "data", "profile"]
     assert table[needed].notna().all(axis=None) and (table[needed] != "").all(axis=None)
@@ -215,72 +213,6 @@ def test_shares_that_are_no_percentages_are_an_error(text):
         few_shot.percentages(text)
 
 
-# ---- the synthetic world's names --------------------------------------------------------------
-
-
-NAMES = Evaluation(text_encoders="all-MiniLM-L6-v2,wordllama")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
-def test_half_of_the_synthetic_classes_are_seen_those_that_mean_the_same(name, manifests, tmp_path):
-    both = [Manifest.load(manifests / n) for n in ("vggsound", name)]
-    matched, found = few_shot.seen_and_unseen(tmp_path, *both, NAMES)
-    assert "own names" in matched.pair.title and not matched.pair.outliers
-    assert set(found["seen"]) == {
-        "ucf101": {"BallBouncing", "BellRinging", "BoxSpinning", "CrossShaking", "StarPulsing",
-                   "WheelRolling"},
-        "hmdb51": {"bounce_box", "roll_ball", "shake_cross", "spin_star"},
-    }[name]  # fmt: skip
-    assert len(found["unseen"]) == len(found["seen"])
-    files = {file.stem: file.read_text().splitlines() for file in tmp_path.rglob("*.txt")}
-    assert files == found and "package wordllama" in matched.reports[1]
-
-
-def test_a_side_without_classes_says_what_to_change(manifests, tmp_path):
-    both = [Manifest.load(manifests / n) for n in ("vggsound", "ucf101")]
-    for setting, said in (
-        ({"name_top": 3}, "no class is unseen at threshold 0.7, top 3; raise the threshold or"),
-        ({"name_threshold": 1.0}, "no class is seen at threshold 1, top 1; lower the threshold or"),
-    ):
-        config = Evaluation.from_flat(**{**NAMES.flat(), **setting})
-        with pytest.raises(ValueError, match=said):
-            few_shot.seen_and_unseen(tmp_path, *both, config)
-
-
-def listed(name, classes):
-    """A data set of these classes without videos."""
-    folder = Path("x")
-    return Manifest(name=name, folder=folder, where=folder, classes=classes, videos=(), listed=0)
-
-
-def test_official_names_get_the_thesiss_setting_and_its_outliers_all_or_some_of_them():
-    def official(name, count=None):
-        return listed(name, class_list(name).names[:count])
-
-    pair, top = few_shot.name_pair(official("vggsound"), official("hmdb51"), NAMES)
-    assert (pair.threshold, top, len(pair.outliers)) == (0.46, 3, 8)
-    assert pair.title == "VGGSound → HMDB-51"
-    assert pair == concepts.pairs("", "", concepts.THRESHOLDS, 0.5)[3]
-    pair, _ = few_shot.name_pair(official("vggsound", 200), official("hmdb51", 10), NAMES)
-    assert pair.outliers == ("cartwheel",) and pair.exclude == {1}
-    pair, top = few_shot.name_pair(official("vggsound"), official("kinetics400"), NAMES)
-    assert (pair.threshold, top, pair.outliers) == (concepts.DEFAULT_THRESHOLD, 3, ())
-
-
-def test_a_data_set_of_ones_own_is_matched_as_other_names_are(tmp_path):
-    own = listed("kitchen", ("frying_eggs", "zebra braying"))
-    official = listed("vggsound", class_list("vggsound").names)
-    for pretraining, seen in (
-        (official, "zebra braying"),
-        (listed("eggs", ("eggs frying",)), "frying_eggs"),
-    ):
-        matched, parts = few_shot.seen_and_unseen(tmp_path, pretraining, own, NAMES)
-        assert matched.pair.title.endswith(", own names → kitchen, own names")
-        assert (matched.pair.threshold, matched.top, matched.pair.outliers) == (0.7, 1, ())
-        assert parts["seen"] == [seen]
-
-
 # ---- over seeds, figures, words ---------------------------------------------------------------
 
 
@@ -331,7 +263,7 @@ def ours():
     height = {"random": 8.0, "supervised": 30.0, "xid": 45.0}
     return results.frame(
         row(m, v + percent / 5 + seed, seed, part, percent, level=level, metric=metric)
-        for m, v in height.items() for part in few_shot.PARTS for percent in (5, 100)
+        for m, v in height.items() for part in class_splits.PARTS for percent in (5, 100)
         for seed in range(3) for level in ("clip", "video") for metric in ("top1", "top5")
     )  # fmt: skip
 

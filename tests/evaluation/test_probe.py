@@ -4,16 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from avnb import report
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
 from avnb.evaluation import features, probe, results
 from avnb.evaluation.encoder_source import EncoderSource, untrained_source
-from avnb.evaluation.features import Features
+from avnb.evaluation.features import Features, FrozenEncoders
 from avnb.evaluation.probe import Probe, clip_level, top_k, video_level
 from avnb.evaluation.probe_features import ProbeFeatures
 from avnb.models.methods import parse_methods
 from avnb.profiles import PROFILES
-from avnb.protocols import Evaluation
+from avnb.protocols import PROTOCOLS, Evaluation
 from avnb.workspace import Workspace
 from tests.conftest import with_values
 
@@ -124,11 +125,12 @@ def watched(monkeypatch, module):
 
 def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config, monkeypatch):
     read = watched(monkeypatch, probe)
-    layer, losses = probe.fit_fresh(several["a"], few, config, workers=0)
+    frozen, train = FrozenEncoders(several["a"]), few.split("train")
+    layer, losses = probe.fit_fresh(frozen, train, config, workers=0)
     assert sorted(read) == [(epoch, row, (0,)) for epoch in range(3) for row in range(10)]
     assert [row for _, row, _ in read[:10]] != [row for _, row, _ in read[10:20]]  # shuffled
     assert len(losses) == 3 and layer.weight.shape == (len(few.classes), 32)
-    again, _ = probe.fit_fresh(several["a"], few, config, workers=0)
+    again, _ = probe.fit_fresh(frozen, train, config, workers=0)
     assert torch.equal(layer.weight, again.weight)
 
 
@@ -147,21 +149,86 @@ def test_videos_are_read_once_for_all_that_see_the_same(
     assert found["b"].train.video.shape == (10, 2, 32)
     assert not torch.equal(found["a"].train.video, found["b"].train.video)
     read.clear()
-    released = replace(config, protocol="released")
-    found = probe.extract_each(several, few, released, tmp_path / "together", workers=0)
+    fresh = replace(config, probe_clips="fresh")
+    found = probe.extract_each(several, few, fresh, tmp_path / "together", workers=0)
     assert not read and found["a"].train.video.shape == (10, 0, 32)
     with pytest.raises(ValueError, match=r"10 videos with 0 clips each .* `fit_fresh`"):
-        probe.fit(found["a"].train.video, found["a"].train.label, 12, released)
+        probe.fit(found["a"].train.video, found["a"].train.label, 12, fresh)
 
 
-def test_both_protocols_are_measured_with_their_times(several, few, config, tmp_path):
+def statistics(frozen):
+    return {k: v.clone() for k, v in frozen.state_dict().items() if "running" in k}
+
+
+def test_frozen_statistics_stay_and_moving_ones_become_those_of_the_target(several, few, config):
+    frozen, train = FrozenEncoders(several["a"]), few.split("train")
+    before, weights = statistics(frozen), [p.clone() for p in frozen.parameters()]
+    fresh = replace(config, probe_clips="fresh")
+    still, _ = probe.fit_fresh(frozen, train, fresh, workers=0)
+    assert all(torch.equal(statistics(frozen)[k], before[k]) for k in before)
+    moving = replace(fresh, probe_batch_norm="train")
+    moved, _ = probe.fit_fresh(frozen, train, moving, workers=0)
+    after = statistics(frozen)
+    video = [k for k in before if k.startswith("video_encoder")]
+    assert video and not any(torch.equal(after[k], before[k]) for k in video)
+    assert all(torch.equal(after[k], before[k]) for k in before.keys() - {*video})
+    assert not frozen.training and not torch.equal(still.weight, moved.weight)
+    for p, w in zip(frozen.parameters(), weights, strict=True):
+        assert torch.equal(p, w)
+    # The statistics of the first layer, by hand: three epochs of one batch of ten clips.
+    first = FrozenEncoders(several["a"])
+    sampling = replace(probe.samplings(first.source.config, config)["train"], count=1)
+    clips, wanted = VideoClips(train, sampling, seed=config.seed), torch.zeros(4)
+    for epoch in range(3):
+        frames = torch.cat([clips.whole(row, epoch).frames for row in range(10)])
+        with torch.no_grad():
+            x = first.video_encoder.stem[0](first.transform.video(frames))
+        wanted = 0.9 * wanted + 0.1 * x.mean(dim=(0, 2, 3, 4))
+    torch.testing.assert_close(
+        after["video_encoder.stem.1.running_mean"], wanted, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_what_is_tested_under_moved_statistics_is_encoded_with_them(several, few, config, tmp_path):
     work = Workspace("smoke", tmp_path, {})
-    rows = probe.protocol_rows(several["a"], few, config, work, split="test2")
-    assert rows["protocol"].tolist() == 5 * ["cached"] + 5 * ["released"]
+    author = config.changed(protocol="author", **PROTOCOLS["author"])
+    rows, _, tested = probe.probe_rows({"a": several["a"]}, few, author, work)
+    usual, _, features = probe.probe_rows({"a": several["a"]}, few, config, work)
+    assert set(rows["protocol"]) == {"author"} and set(usual["protocol"]) == {"thesis"}
+    assert len(results.read(work.results)) == len(rows) + len(usual)
+    for part in ("clip", "video"):
+        one, other = getattr(tested["a"], part), getattr(features["a"], part)
+        assert one.video.shape == other.video.shape and torch.equal(one.label, other.label)
+        assert not torch.allclose(one.video, other.video, atol=1e-3)
+
+
+def test_a_protocol_sets_what_is_not_given_and_rows_say_what_differs():
+    author = Evaluation.from_flat(protocol="author")
+    assert {name: getattr(author, name) for name in PROTOCOLS["author"]} == PROTOCOLS["author"]
+    assert author.protocol_title == "author" and Evaluation().protocol_title == "thesis"
+    given = Evaluation.from_flat(protocol="author", flip_prob=0.0)
+    assert given.protocol_title == "author, flip_prob 0.0" and given.interpolation == "nearest"
+    assert Evaluation.from_flat(**given.flat()) == given
+    with pytest.raises(ValueError, match="set probe_clips to 'fresh'"):
+        Evaluation.from_flat(probe_batch_norm="train")
+    with pytest.raises(ValueError, match="'authors' is unknown; did you mean 'author'"):
+        Evaluation.from_flat(protocol="authors")
+
+
+def test_every_choice_is_measured_with_its_time(several, few, config, tmp_path):
+    work = Workspace("smoke", tmp_path, {})
+    rows = probe.choice_rows({"a": several["a"]}, few, config, work, split="test2")
+    titles = [config.changed(**c).protocol_title for c in probe.CHOICES.values()]
+    assert rows["protocol"].unique().tolist() == titles and len(set(titles)) == 6
     assert rows.equals(results.read(work.results)) and set(rows["split"]) == {"test2"}
     timed = rows["metric"] == "seconds"
     assert (rows[timed]["value"] > 0).all() and set(rows[~timed]["n"]) == {3}
     assert rows[~timed].eval("low <= value <= high").all()
+    table = report.choice_table(rows)
+    assert table.index.get_level_values("choice").tolist() == list(probe.CHOICES)
+    said = report.describe_choices(rows)
+    assert "% as in the thesis" in said and "times as long" in said
+    assert len(report.plot_choices(rows).axes) == 1
 
 
 def test_mirrored_clips_are_mirrored(few, config, tiny):
@@ -193,10 +260,10 @@ def test_every_seed_has_its_probe_and_its_rows(manifests, tiny, tmp_path, monkey
     work = Workspace("smoke", tmp_path, {})
     probe.probe_rows(sources, manifest, replace(config, seed=1), work)  # not among the next ones
     rows, fitted, found = probe.probe_rows(sources, manifest, config, work, seeds=3)
-    assert found is features and len(results.read(work.results)) == len(rows) + 4
+    assert found == features and len(results.read(work.results)) == len(rows) + 4
     assert rows["seed"].tolist() == 4 * [4] + 4 * [5] + 4 * [6]
     same = rows[["method", "run", "n", "protocol", "profile"]].drop_duplicates()
-    assert same.values.tolist() == [["xid", "xid-1", 90, "cached", "smoke"]]
+    assert same.values.tolist() == [["xid", "xid-1", 90, "thesis", "smoke"]]
     assert rows.eval("low < value <= high").all()
     probes = [layer for layer, _ in fitted["xid"]]
     assert not torch.equal(probes[0].weight, probes[1].weight)

@@ -11,6 +11,8 @@ from avnb import report
 from avnb.config import Pretrain
 from avnb.data.manifest import Manifest
 from avnb.evaluation import results
+from avnb.evaluation.probe import CHOICES
+from avnb.protocols import Evaluation
 
 
 def row(method, value, low, high, **more):
@@ -108,17 +110,18 @@ def test_a_confusion_matrix_is_read_from_its_largest_mistake_on():
     plt.close("all")
 
 
-def test_protocols_are_compared_by_intervals_and_times():
-    both = [row("xid", v, v - 3, v + 3, protocol=p) for v, p in ((30, "cached"), (34, "released"))]
+def test_choices_are_compared_by_intervals_and_times():
+    titles = [Evaluation().changed(**c).protocol_title for c in CHOICES.values()]
+    values = zip((30, 34, 41, 31, 29, 45), titles, strict=True)
+    both = [row("xid", v, v - 3, v + 3, protocol=p, level="video") for v, p in values]
     times = [
-        results.Row(task="protocol", metric="seconds", value=v, method="xid", dataset="ucf101",
-                    protocol=p)
-        for v, p in ((2.0, "cached"), (9.0, "released"))
+        results.Row(task="protocol", metric="seconds", value=v, method="xid",
+                    dataset="ucf101", protocol=p)
+        for v, p in ((2.0, titles[0]), (9.0, titles[1]))
     ]  # fmt: skip
-    said = report.describe_protocols(frame(*both, *times))
-    assert "the intervals overlap" in said and "9.0 s, 4.5 times as long" in said
-    both[1] = row("xid", 40, 37, 43, protocol="released")
-    assert "the intervals do *not* overlap" in report.describe_protocols(frame(*both, *times))
+    said = report.describe_choices(frame(*both, *times))
+    assert re.search(r"; only moving BatchNorm 41.0\s.* % and author 45.0\s.* lie apart", said)
+    assert "9.0 s, 4.5 times as long" in said
 
 
 def test_a_method_and_a_data_set_of_ones_own_stand_in_every_table_and_figure():

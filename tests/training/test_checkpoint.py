@@ -8,7 +8,9 @@ import os
 import re
 from collections import OrderedDict
 
+import numpy as np
 import pytest
+import scipy.signal
 import torch
 import torchvision
 from torch import nn
@@ -17,7 +19,6 @@ from avnb.config import Clip, Pretrain, Spectrogram
 from avnb.data.batch import Batch
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
-from avnb.data.mel_statistics import mel_statistics
 from avnb.data.spectrograms import AudioTransform
 from avnb.evaluation.encoder_source import source_of_file, untrained_source
 from avnb.evaluation.features import FrozenEncoders, extract
@@ -25,7 +26,7 @@ from avnb.models import backbones
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
 from avnb.protocols import Finetune
-from avnb.training import checkpoint
+from avnb.training import checkpoint, released
 from avnb.training.checkpoint import (
     CheckpointError,
     load_encoders,
@@ -36,7 +37,8 @@ from avnb.training.checkpoint import (
 from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.pretraining import describe
 from avnb.training.released import released_encoders, released_key
-from tests.conftest import with_values
+from avnb.values import LATER_FIELDS
+from tests.conftest import ROOT, with_values
 
 CHANNELS = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
 
@@ -189,8 +191,11 @@ def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, c
     for net, same in zip((video, audio), encoders, strict=True):
         assert same_weights(net.state_dict(), same.state_dict())
     assert metadata == read_metadata(path) == released_metadata(variant)
-    assert metadata.pretrain == Pretrain.from_flat(method=variant, peak=0.95)
-    assert metadata.mel_statistics is None and metadata.data is None
+    released = dict(peak=0.95, framing="released", masks="released")
+    assert metadata.pretrain == Pretrain.from_flat(method=variant, **released)
+    assert metadata.data is None
+    mean, std = metadata.mel_statistics
+    assert (mean[0], std[0], len(mean), len(std)) == (-2.01244134, 0.4379371, 128, 128)
 
 
 def test_one_trained_without_a_parallel_wrapper_has_no_prefix(networks, content, tmp_path):
@@ -233,7 +238,32 @@ def test_released_names_by_hand(ours, theirs):
     assert released_key(ours) == theirs
 
 
-# ---- sound without the author's statistics ------------------------------------------------------
+# ---- audio under the published statistics -------------------------------------------------------
+
+
+def slaney_filters(hz=16_000, bins=257, bands=128):
+    """[bands, bins] triangles of equal area on Slaney's scale: linear up to 1 kHz, then log."""
+    step = np.log(6.4) / 27
+
+    def to_hz(mel):
+        return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp(step * (mel - 15)))
+
+    top = 15 + np.log(hz / 2 / 1000) / step
+    edges = to_hz(np.linspace(0, top, bands + 2))
+    at = np.linspace(0, hz / 2, bins)
+    rise = (at - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    fall = (edges[2:, None] - at) / np.diff(edges)[1:, None]
+    return np.clip(np.minimum(rise, fall), 0, None) * 2 / (edges[2:] - edges[:-2])[:, None]
+
+
+def released_log_mel(wave):
+    """The released code's spectrogram of one waveform, as its description says, in NumPy."""
+    wave = 0.95 * wave / np.abs(wave).max()
+    padded = np.pad(wave, (512 - 256) // 2, mode="reflect")
+    window = scipy.signal.get_window("hann", 512)
+    starts = range(0, len(padded) - 511, 256)
+    magnitude = np.abs([np.fft.rfft(padded[s : s + 512] * window) for s in starts])
+    return np.log10(np.maximum(magnitude @ slaney_filters().T, 1e-5)).T
 
 
 def one_clip():
@@ -253,48 +283,82 @@ def few(manifests, tmp_path):
     return manifest
 
 
+def test_no_filter_is_empty_and_each_has_the_area_of_all_others():
+    filters = slaney_filters()
+    assert (filters.max(axis=1) > 0).all()
+    theirs = AudioTransform(Clip(), Spectrogram(), ([0.0] * 128, [1.0] * 128)).mel.mel_scale.fb.T
+    np.testing.assert_allclose(theirs.numpy(), filters, atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0])
+def test_log_mels_of_real_files_are_those_of_the_released_code(few, xid_file, seconds):
+    frozen = FrozenEncoders(source_of_file(xid_file))
+    clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=seconds, max_offset_seconds=0.0)
+    sampling = Sampling(clip=clip, count=2, place="uniform", resize_px=36, video=False)
+    for row in range(len(few)):
+        for wave in VideoClips(few, sampling, seed=0).whole(row).audio:
+            ours = frozen.transform.audio.log_mel(wave[None])[0].numpy()
+            theirs = released_log_mel(wave.double().numpy())
+            assert ours.shape == theirs.shape == (128, int(62.5 * seconds))
+            apart = np.abs(ours - theirs)
+            # Where a band is nearly silent beside loud ones, single precision shows.
+            assert np.quantile(apart, 0.999) < 1e-4 and apart.max() < 1e-3
+
+
 @pytest.mark.slow
-def test_a_released_checkpoint_hears_with_the_statistics_of_the_training_videos(
+def test_a_released_checkpoint_hears_as_the_released_code_did(
     xid_file, networks, few, tmp_path, capsys
 ):
     clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=1.0, max_offset_seconds=0.0)
     config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
     test = few.split("test")
     (features,) = extract([source_of_file(xid_file)], test, config, tmp_path, seed=0)
-    said = "holds no mel band statistics: taken from 4 videos of ucf101"
-    assert capsys.readouterr().out.count(said) == 1
-    (again,) = extract([source_of_file(xid_file)], test, config, tmp_path, seed=0)
-    assert said not in capsys.readouterr().out and torch.equal(features.audio, again.audio)
-
-    run = Pretrain.from_flat(method="xid", peak=0.95)
-    mean, std = mel_statistics(few.split("train"), run, workers=1)
-    wave = torch.cat([VideoClips(test, config, seed=0).whole(row).audio for row in range(2)])
-    wave = 0.95 * wave / wave.abs().amax(1, keepdim=True)
-    plain = AudioTransform(clip, Spectrogram(), (mean, std))
-    mel = plain.mel(wave)[..., :62].clamp_min(1e-5).log10()
-    x = (mel - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
-    with torch.no_grad():
-        wanted = networks["audio_model"](x[:, None])
-    torch.testing.assert_close(features.audio[:, 0], wanted, rtol=1e-4, atol=1e-4)
+    assert "statistics" not in capsys.readouterr().out
+    bands = np.array(released.read_bands(released.BANDS, 128))[..., None]
+    for row in range(2):
+        (wave,) = VideoClips(test, config, seed=0).whole(row).audio
+        x = (released_log_mel(wave.double().numpy()) - bands[0]) / bands[1]
+        with torch.no_grad():
+            wanted = networks["audio_model"](torch.from_numpy(x).float()[None, None])
+        torch.testing.assert_close(features.audio[row], wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_other_training_videos_give_other_sounds_and_pictures_need_none(
-    xid_file, few, tmp_path, capsys
-):
+def test_a_table_of_bands_is_whole_or_an_error_that_says_what_is_wrong(tmp_path):
+    good, path = released.BANDS.read_text(), tmp_path / "bands.csv"
+    shared = ROOT.parent / "shared" / "data" / "author_band_statistics.csv"
+    assert not shared.exists() or shared.read_text() == good
+    for text, said in (
+        (good[: good.index("37,")], r"has \d+ rows; the bands 0 to 127 are needed"),
+        (good.replace("band", "row", 1), "no table of the columns band, mean, std"),
+        (good.replace("0.43793710", "0"), "band 0 needs a finite mean and a deviation above 0"),
+        (good.replace("0.43793710", "nan"), "band 0 needs"),
+        (good.replace("0.43793710", "much"), "no table of the columns"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            released.read_bands(path, 128)
+    with pytest.raises(FileNotFoundError):
+        released.read_bands(tmp_path / "none.csv", 128)
+
+
+@pytest.mark.slow
+def test_untrained_encoders_take_the_statistics_of_the_training_videos(few, tmp_path, tiny, capsys):
     clip = Clip(video_seconds=0.25, frame_px=32, audio_seconds=1.0, max_offset_seconds=0.0)
     config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
-    both = extract([source_of_file(xid_file)], few.split("test"), config, tmp_path, seed=0)
+    source = untrained_source(tiny, tmp_path / "runs")
+    both = extract([source], few.split("test"), config, tmp_path, seed=0)
+    said = "holds no mel band statistics: taken from 4 videos of ucf101"
+    assert capsys.readouterr().out.count(said) == 1
     few.only((*few.videos[:1], *few.split("test").videos)).save()
-    both += extract([source_of_file(xid_file)], few.split("test"), config, tmp_path, seed=0)
+    both += extract([source], few.split("test"), config, tmp_path, seed=0)
     assert torch.equal(both[0].video, both[1].video)
     assert not torch.allclose(both[0].audio, both[1].audio, atol=1e-3)
     capsys.readouterr()
     silent = dataclasses.replace(config, audio=False)
-    (unheard,) = extract([source_of_file(xid_file)], few.split("test"), silent, tmp_path, seed=0)
-    assert unheard.audio.numel() == 0
-    assert "statistics" not in capsys.readouterr().out
+    (unheard,) = extract([source], few.split("test"), silent, tmp_path, seed=0)
+    assert unheard.audio.numel() == 0 and "statistics" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="name the videos to take them from"):
-        FrozenEncoders(source_of_file(xid_file)).encode(one_clip(), audio=True, at_once=1)
+        FrozenEncoders(source).encode(one_clip(), audio=True, at_once=1)
 
 
 def test_a_released_checkpoint_is_evaluated_under_a_name_made_of_its_content(xid_file, tmp_path):
@@ -460,9 +524,8 @@ def test_a_checkpoint_of_format_2_gives_its_values_and_its_encoders(former):
     assert v.audio_rest_prob == 0.125 and c.compute.sync_batch_norm == "method"
     same = FORMER_PRETRAINING.keys() & c.flat().keys() - {"sync_batch_norm"}
     assert {name: c.flat()[name] for name in same} == {n: FORMER_PRETRAINING[n] for n in same}
-    assert (
-        c.flat().keys() - {"backbone", "read_ahead_gb", "shuffle_steps"} == metadata.config.keys()
-    )  # no value is lost
+    later = {"backbone", "read_ahead_gb", *LATER_FIELDS}
+    assert c.flat().keys() - later == metadata.config.keys()  # no value is lost
     video, audio, again = load_encoders(path)
     assert again == metadata
     for net, own in ((video, model.video_encoder), (audio, model.audio_encoder)):

@@ -74,8 +74,10 @@ class VisualVICReg(AudioVisualVICReg):
         """Loss and the three terms, of the whole batch on every process."""
         if batch.second_view is None:
             raise ValueError("vicreg_v needs batches with a second clip of each video")
+        views = [batch.frames, batch.second_view]
+        if self.config.vicreg.views_per_forward == 2:
+            views = [torch.cat(views)]
         with self.autocast(batch):
-            both = torch.cat([batch.frames, batch.second_view])
-            z = self.video_expander(self.video_encoder(both))
+            z = torch.cat([self.video_expander(self.video_encoder(x)) for x in views])
         first, second = z.chunk(2)
         return self.regularised(first=first, second=second)
