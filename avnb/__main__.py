@@ -55,7 +55,8 @@ def audit_command(args: argparse.Namespace) -> None:
 
     root, missing = args.folder.resolve(), args.allow_missing
     listing = datasets.listing(args.dataset, root, args.fold, allow_missing=missing)
-    manifest, bad = audit.audit(listing, args.out, workers=cores())
+    options = {"workers": cores(), "max_damaged": args.max_damaged}
+    manifest, bad = audit.audit(listing, args.out, **options)
     print(
         f"{len(listing.entries)} of {listing.listed} listed files are there, and "
         f"{len(listing.unlisted)} that no list names; {args.out / 'mismatches.csv'} names all"
@@ -64,6 +65,8 @@ def audit_command(args: argparse.Namespace) -> None:
     print(
         f"{len(manifest)} usable videos of {len(manifest.classes)} classes, {silent} without sound"
     )
+    if flawed := [video for video in manifest.videos if video.damaged]:
+        print(f"{len(flawed)} of them are damaged in places; the column `damaged` gives the share")
     print(f"{len(bad)} cannot be decoded; {args.out / 'ledger.csv'} gives the reasons")
 
 
@@ -114,6 +117,7 @@ def bench_command(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All commands."""
+    from avnb.data.audit import MAX_DAMAGED
     from avnb.data.cache import FORMS, LIMIT_GB
     from avnb.data.datasets import DATA_SETS
 
@@ -138,6 +142,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("out", type=Path, help="folder for the tables")
     one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
+    one.add_argument(
+        "--max-damaged",
+        type=float,
+        default=MAX_DAMAGED,
+        metavar="SHARE",
+        help="of a file's packets that may fail to be decoded, from 0 to 1",
+    )
     one.set_defaults(run=audit_command)
 
     one = commands.add_parser(

@@ -138,6 +138,9 @@ class Subset(Group):
     validation_videos: int = within(0, 10**9, 10_000)
     subset_seed: int = 0
     patience_epochs: int = within(1, 10**6, 2)  # without better validation accuracy, then stop
+    subset_ids: str = ""  # file of ids, one a line, instead of a draw
+    validation_ids: str = ""  # the same for validation
+    max_damaged: float = within(0, 1, 0.05)  # share of a video's packets that cannot be decoded
 
 
 @dataclass(frozen=True, kw_only=True)

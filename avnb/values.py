@@ -14,7 +14,8 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 # Values that fit a run to a machine. As with the number of processes, a run that has started
 # continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
 # 8 x 16.
-NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb"})
+# `subset_ids` is a file; which videos it names is part of the data.
+NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids"})
 
 # Values that did not exist when runs began, with what those did: they keep their ids.
 LATER_FIELDS = {
@@ -23,6 +24,8 @@ LATER_FIELDS = {
     "masks": "one",
     "framing": "centred",
     "views_per_forward": 2,
+    "validation_ids": "",
+    "max_damaged": 0.05,
 }
 
 

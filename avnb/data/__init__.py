@@ -26,6 +26,7 @@ batch            a batch of clips
 clips            the clips of a video, read in one pass
 batch_plan       which clips make up each batch of an epoch
 readers          processes that read clips into a batch in shared memory
+replacements     what takes the place of clips that cannot be read in training
 loader           batches of clips as planned, read ahead of their use
 batch_transform  from a decoded batch to the networks' input
 mel_statistics   mean and deviation of each mel band of the training audio

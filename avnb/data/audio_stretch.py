@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import gcd
 from typing import Any
 
@@ -13,6 +13,7 @@ from av.filter import Graph
 GAP_SECONDS = 0.1  # a larger gap between two frames is filled with silence
 RUN_IN_SECONDS = 0.25  # decoded before a stretch: decoders and resampler depend on what came before
 RUN_OUT_SECONDS = 0.05  # and after it, for the resampler
+Decode = Callable[[Any, Iterable[Any]], Iterator[Any]]
 UNSIGNED_SILENCE = 128  # of samples of 8 bits, which have no sign
 
 
@@ -23,14 +24,26 @@ def first_packet(packets: Sequence[Any], seconds: float) -> int:
     return early[-1] if early and packets[early[-1]].pts is not None else 0
 
 
-def decoded(stream: Any, packets: Iterable[Any], until: float) -> Iterator[Any]:
-    """The frames of a stream that have a time, as far as `until` on its own clock."""
+def every_frame(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    """The frames of a stream."""
     for packet in itertools.chain((p for p in packets if p.size), [None]):  # None: the end
-        for frame in stream.decode(packet):
-            if frame.time is not None:
-                yield frame
-                if frame.time + frame.samples / frame.sample_rate >= until:
-                    return
+        yield from stream.decode(packet)
+
+
+def intact_frames(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    """The frames of a stream without those of packets that cannot be decoded."""
+    for packet in itertools.chain((p for p in packets if p.size), [None]):
+        with contextlib.suppress(av.error.InvalidDataError):
+            yield from stream.decode(packet)
+
+
+def decoded(frames: Iterable[Any], until: float) -> Iterator[Any]:
+    """The frames that have a time, as far as `until` on their own clock."""
+    for frame in frames:
+        if frame.time is not None:
+            yield frame
+            if frame.time + frame.samples / frame.sample_rate >= until:
+                return
 
 
 def joined(frames: Iterable[Any], start: float, period: int) -> tuple[int, Any]:
@@ -92,16 +105,24 @@ def mono(frames: Iterable[Any], hz: int, start: float) -> Iterator[tuple[int, np
 
 
 def stretch(
-    stream: Any, packets: Sequence[Any], first: int, samples: int, hz: int, start: float
+    stream: Any,
+    packets: Sequence[Any],
+    first: int,
+    samples: int,
+    hz: int,
+    start: float,
+    decode: Decode = every_frame,
 ) -> np.ndarray:
     """[samples] float32 from sample `first` on, at `hz` after `start`; zeros where there is none.
 
     Args:
         stream: whose decoder has not been used yet.
         packets: of the stream, in order, from before the stretch on.
+        decode: turns them into frames.
     """
     out = np.zeros(samples, np.float32)
-    frames = decoded(stream, packets, start + (first + samples) / hz + RUN_OUT_SECONDS)
+    until = start + (first + samples) / hz + RUN_OUT_SECONDS
+    frames = decoded(decode(stream, packets), until)
     for at, piece in mono(frames, hz, start):
         begin, end = max(at, first), min(at + len(piece), first + samples)
         if begin < end:

@@ -15,7 +15,8 @@ from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, json_lines, locked, write_text
 from avnb.values import digest
 
-INSPECTION = 2  # raised whenever `inspect` describes the same file differently
+MAX_DAMAGED = 0.05  # of a file's packets
+INSPECTION = 3  # raised whenever `inspect` describes the same file differently
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,16 @@ class Unusable:
 
 
 Contents = StreamInfo | str  # of a file, or the reason why it cannot be read
+
+
+def problem(contents: Contents, max_damaged: float) -> str:
+    """Why a file cannot be used; '' when it can."""
+    if isinstance(contents, str):
+        return contents
+    if contents.damaged > max_damaged:
+        share, most = (100 * value for value in (contents.damaged, max_damaged))
+        return f"{share:.1f} % of its packets cannot be decoded; {most:g} % may be (`max_damaged`)"
+    return ""
 
 
 def inspect_file(folder: Path, path: str) -> Contents:
@@ -86,7 +97,12 @@ def decode_files(
 
 
 def decode_subset(
-    listing: Listing, states: dict[str, list[int]], diary: Path, workers: int, subset: Subset
+    listing: Listing,
+    states: dict[str, list[int]],
+    diary: Path,
+    workers: int,
+    subset: Subset,
+    max_damaged: float,
 ) -> tuple[dict[str, Contents], Drawn]:
     """A draw of usable videos, and the contents of the files that had to be looked at for it.
 
@@ -99,7 +115,7 @@ def decode_subset(
         ids = [*drawn[0], *drawn[1]]
         new = {paths[i]: states[paths[i]] for i in ids if paths[i] not in contents}
         contents |= decode_files(listing, new, diary, workers)
-        found = {i for i in ids if isinstance(contents[paths[i]], str)}
+        found = {i for i in ids if problem(contents[paths[i]], max_damaged)}
         if not found:
             return contents, drawn
         unusable |= found
@@ -112,6 +128,7 @@ def audit(
     workers: int = 2,
     diary: Path | None = None,
     subset: Subset | None = None,
+    max_damaged: float = MAX_DAMAGED,
 ) -> tuple[Manifest, list[Unusable]]:
     """Decode every listed file, or a subset; write `manifest.csv` and `ledger.csv` into `out`.
 
@@ -126,6 +143,8 @@ def audit(
         diary: a file that several audits of one folder may share; by default one in `out`.
         subset: decode only the training videos that it draws from the lists, and replacements of
             those that cannot be used; `train.txt` and `validation.txt` in `out` name the drawn.
+        max_damaged: share of a file's packets that may fail to be decoded, in [0, 1]. Such files
+            play with a flaw; the column `damaged` of the manifest gives the share of each.
 
     Raises:
         FileNotFoundError: when the folder vanishes during the audit.
@@ -140,6 +159,7 @@ def audit(
         states = {e.path: [INSPECTION, *file_state(folder / e.path)] for e in entries}
         key = digest([[[asdict(e), *states[e.path]] for e in entries], mismatches])
         metadata: dict[str, object] = {"folder": str(folder), "files": key}
+        metadata["max_damaged"] = max_damaged
         if subset:
             metadata["subset"] = draw_values(subset)
         if stamp.exists() and json.loads(stamp.read_text()) == metadata:
@@ -147,11 +167,11 @@ def audit(
                 return Manifest.load(out), [Unusable(**row) for row in csv.DictReader(file)]
         write_table(out / "mismatches.csv", ("path", "what"), mismatches)
         if subset:
-            contents, drawn = decode_subset(listing, states, diary, workers, subset)
+            contents, drawn = decode_subset(listing, states, diary, workers, subset, max_damaged)
             write_drawn(out, drawn)
         else:
             contents = decode_files(listing, states, diary, workers)
-        manifest, ledger = write_tables(listing, contents, out)
+        manifest, ledger = write_tables(listing, contents, out, max_damaged)
         write_text(stamp, json.dumps(metadata))
     return manifest, ledger
 
@@ -163,15 +183,15 @@ def audited_subset(where: Path) -> list[int] | None:
 
 
 def write_tables(
-    listing: Listing, contents: dict[str, Contents], out: Path
+    listing: Listing, contents: dict[str, Contents], out: Path, max_damaged: float
 ) -> tuple[Manifest, list[Unusable]]:
     """Write manifest and ledger of the files with contents, in the order of the lists."""
     videos, ledger = [], []
     for entry in (e for e in listing.entries if e.path in contents):
         result = contents[entry.path]
-        if isinstance(result, str):
-            ledger.append(Unusable(path=entry.path, reason=result))
-        else:
+        if reason := problem(result, max_damaged):
+            ledger.append(Unusable(path=entry.path, reason=reason))
+        elif isinstance(result, StreamInfo):
             videos.append(Video(**asdict(entry), **asdict(result)))
     write_table(out / "ledger.csv", ("path", "reason"), map(asdict, ledger))
     if not videos:

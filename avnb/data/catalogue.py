@@ -49,13 +49,20 @@ def audited(
         root = synthetic_world(work) / data_set
     listing = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
     where = work.folder / "manifests" / f"{listing.name}-{digest(str(root))}"
+    max_damaged = subset.max_damaged if subset else audit.MAX_DAMAGED
     training = sum(entry.split == "train" for entry in listing.entries)
-    if not (folder and subset and training > subset.subset_videos + subset.validation_videos):
+    if not (folder and subset and (subset.subset_ids or training > drawn_videos(subset))):
         subset = None
     name, diary = f"fold{fold}", where / "decoded.jsonl"
     if subset:
         name += f"-subset-{digest(draw_values(subset))}"
-    return where, audit.audit(listing, where / name, workers=cores(), diary=diary, subset=subset)[0]
+    options: dict[str, Any] = {"workers": cores(), "diary": diary, "subset": subset}
+    return where, audit.audit(listing, where / name, max_damaged=max_damaged, **options)[0]
+
+
+def drawn_videos(subset: Subset) -> int:
+    """Videos that a pre-training draws."""
+    return subset.subset_videos + subset.validation_videos
 
 
 def open_manifest(

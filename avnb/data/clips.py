@@ -161,6 +161,8 @@ class Draw:
 class ClipBuffer:
     """Collects the frames of a clip; when all are there, they are resized in one call.
 
+    Frames that come again, because the file was read again, replace those that came before.
+
     Args:
         crop: of the clip.
         target: [3, T, S, S] uint8, where they go.
@@ -168,20 +170,22 @@ class ClipBuffer:
     """
 
     def __init__(self, crop: Crop, target: Tensor, video: Video):
-        self.crop, self.target, self.missing = crop, target, target.shape[1]
-        self.video = video
+        self.crop, self.target, self.video = crop, target, video
+        self.missing = {*range(target.shape[1])}
         self.parts = np.zeros(0, np.uint8)
 
     def add(self, time: int, image: np.ndarray) -> None:
-        """Frame [H, W, 3] number `time`, each once."""
+        """Frame [H, W, 3] number `time`."""
         found, audited = image.shape[1::-1], (self.video.width, self.video.height)
         if found != audited:
             raise DecodeError(Path(self.video.path), f"has frames of {found} pixels, not {audited}")
         part = self.crop.cut(image)
+        if not self.missing:  # the file is read again
+            self.missing = {*range(self.target.shape[1])}
         if not self.parts.size:
-            self.parts = np.empty((self.missing, *part.shape), np.uint8)  # [T, h, w, 3]
+            self.parts = np.empty((len(self.missing), *part.shape), np.uint8)  # [T, h, w, 3]
         self.parts[time] = part
-        self.missing -= 1
+        self.missing.discard(time)
         if not self.missing:
             frames = self.crop.fit(torch.from_numpy(self.parts).permute(0, 3, 1, 2))
             self.target.copy_(frames.transpose(0, 1))

@@ -18,7 +18,14 @@ import numpy as np
 from av.stream import Disposition
 
 from avnb.data import cache_file
-from avnb.data.audio_stretch import RUN_IN_SECONDS, RUN_OUT_SECONDS, first_packet, stretch
+from avnb.data.audio_stretch import (
+    RUN_IN_SECONDS,
+    RUN_OUT_SECONDS,
+    every_frame,
+    first_packet,
+    intact_frames,
+    stretch,
+)
 from avnb.data.video_frames import (
     EARLY_SECONDS,
     NO_FRAME,
@@ -44,6 +51,7 @@ class StreamInfo:
     width: int
     height: int
     audio_hz: int  # 0 when there is no audio stream
+    damaged: float = 0.0  # share of its packets that cannot be decoded
 
 
 def video_stream(path: Path, container: Any) -> Any:
@@ -73,19 +81,30 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise DecodeError(path, error.strerror or str(error)) from error
 
 
+def decoded_packets(container: Any, streams: Sequence[Any]) -> Iterator[list[Any] | None]:
+    """The frames of each packet of some streams; None for one that cannot be decoded."""
+    for packet in container.demux(streams):
+        try:
+            yield packet.decode()
+        except av.error.InvalidDataError:
+            yield None
+
+
 def inspect(path: str | Path) -> StreamInfo:
-    """Decode the whole file and describe it.
+    """Decode the whole file and describe it; packets that cannot be decoded are counted.
 
     Raises:
-        DecodeError: when it cannot be opened or decoded to its end, or is shorter than announced.
+        DecodeError: when it cannot be opened or read to its end, or is shorter than announced.
     """
     path = Path(path)
     with opened(path) as (container, video):
         convert, audio = converter(video), container.streams.audio[:1]
         size, shown, untimed, has_audio = (0, 0), list[tuple[float, float]](), 0, False
+        packets = damaged = 0
         try:
-            for packet in container.demux([video, *audio]):
-                for frame in packet.decode():
+            for frames in decoded_packets(container, [video, *audio]):
+                packets, damaged = packets + 1, damaged + (frames is None)
+                for frame in frames or ():
                     if isinstance(frame, av.AudioFrame):
                         has_audio = True
                         continue
@@ -107,9 +126,14 @@ def inspect(path: str | Path) -> StreamInfo:
         if seconds < MIN_COMPLETE * announced:
             raise DecodeError(path, f"ends after {seconds:.2f} s of {announced:.2f} s")
         hz = audio[0].rate if has_audio else 0
-    height, width = size
     return StreamInfo(
-        start=start, seconds=seconds, fps=fps, width=width, height=height, audio_hz=hz
+        start=start,
+        seconds=seconds,
+        fps=fps,
+        width=size[1],
+        height=size[0],
+        audio_hz=hz,
+        damaged=damaged / packets,
     )
 
 
@@ -187,12 +211,16 @@ def read(
 
     Args:
         times: [N] seconds from the beginning, each in [0, seconds), in any order.
-        on_frame: called once for each time with its index and the frame [H, W, 3] shown then.
+        on_frame: called for each time with its index and the frame [H, W, 3] shown then; a second
+            time where the file had to be read again from its beginning.
         seconds: length of the video; audio that reaches past it goes on at its beginning.
         start: time stamp of the video's first frame; all other times count from it.
         audio_starts: [C] seconds, or None for no audio.
         samples: length of each audio segment.
         hz: sampling rate of the result.
+
+    A file that cannot be read after a jump, or without damaged packets, is read once more from its
+    beginning and without them.
 
     Returns:
         [C, samples] float32 (zeros where the file has no audio stream), or None.
@@ -200,11 +228,32 @@ def read(
     Raises:
         DecodeError: when the file cannot be read.
     """
-    path, length = Path(path), max(round(seconds * hz), 1)
+    path = Path(path)
     if cache_file.is_of_a_cache(path):
         return cache_file.read(
             path, times, on_frame, audio_starts=audio_starts, samples=samples, hz=hz
         )
+    values = path, times, on_frame, seconds, start, audio_starts, samples, hz
+    try:
+        return read_source(*values)
+    except DecodeError:
+        return read_source(*values, careful=True)
+
+
+def read_source(
+    path: Path,
+    times: np.ndarray,
+    on_frame: OnFrame,
+    seconds: float,
+    start: float,
+    audio_starts: np.ndarray | None,
+    samples: int,
+    hz: int,
+    *,
+    careful: bool = False,
+) -> np.ndarray | None:
+    """As `read`, of a video file; carefully from its beginning, in order, past what is damaged."""
+    length = max(round(seconds * hz), 1)
     firsts = [] if audio_starts is None else np.round(audio_starts * hz).astype(int).tolist()
     firsts = [min(first, length - 1) for first in firsts]
     # What reaches past the end is cut out of the whole.
@@ -213,18 +262,20 @@ def read(
         container, video = stack.enter_context(opened(path))
         audible = spans if container.streams.audio else []
         wanted = Wanted(times=times, spans=audible, hz=hz, start=start)
-        packets = wanted.demux(container, video, seek=True)
-        if not wanted.reached_by(packets):  # it has no index, or a wrong one
+        packets = wanted.demux(container, video, seek=not careful)
+        if not careful and not wanted.reached_by(packets):  # it has no index, or a wrong one
             container, video = stack.enter_context(opened(path))
             packets = wanted.demux(container, video, seek=False)
-        if len(times):
+        if len(times) and careful:
+            show_in_order(path, times, on_frame, start)
+        elif len(times):
             show(path, video, packets["video"], times, on_frame, start)
         if audio_starts is None:
             return None
         out = np.zeros((len(spans), samples), np.float32)
         if audible:
             stream = container.streams.audio[0]
-            pieces = listen(path, stream, packets["audio"], {*spans}, hz, start)
+            pieces = listen(path, stream, packets["audio"], {*spans}, hz, start, careful=careful)
             for row, first, span in zip(out, firsts, spans, strict=True):
                 row[:] = pieces[span][(first - span[0] + np.arange(samples)) % span[1]]
     return out
@@ -250,7 +301,7 @@ def show_in_order(path: Path, times: np.ndarray, on_frame: OnFrame, start: float
     """The same, for any file: from its beginning, frame by frame."""
     with opened(path) as (container, video):
         selector = FrameSelector(times, on_frame, converter(video))
-        for frame in container.decode(video):
+        for frame in intact_frames(video, container.demux(video)):
             if frame.time is not None:
                 selector.add(frame, frame.time - start)
             if not selector.incomplete:
@@ -261,16 +312,24 @@ def show_in_order(path: Path, times: np.ndarray, on_frame: OnFrame, start: float
 
 
 def listen(
-    path: Path, audio: Any, packets: Sequence[Any], spans: set[Span], hz: int, start: float
+    path: Path,
+    audio: Any,
+    packets: Sequence[Any],
+    spans: set[Span],
+    hz: int,
+    start: float,
+    *,
+    careful: bool,
 ) -> dict[Span, np.ndarray]:
     """The samples of each span. Decoders remember: each span gets one of its own."""
     pieces: dict[Span, np.ndarray] = {}
     for span in sorted(spans):
         with opened(path) if pieces else contextlib.nullcontext() as again:
             stream = again[0].streams.audio[0] if again else audio
-            begin = first_packet(packets, span[0] / hz + start)
+            begin = 0 if careful else first_packet(packets, span[0] / hz + start)
+            decode = intact_frames if careful else every_frame
             try:
-                pieces[span] = stretch(stream, packets[begin:], *span, hz, start)
+                pieces[span] = stretch(stream, packets[begin:], *span, hz, start, decode)
             except av.error.FFmpegError:
                 if begin == 0:
                     raise
@@ -294,7 +353,7 @@ def read_all_frames(path: str | Path, start: float) -> tuple[np.ndarray, list[np
     frames: dict[float, np.ndarray] = {}
     with opened(Path(path)) as (container, video):
         convert = converter(video)
-        for frame in container.decode(video):
+        for frame in intact_frames(video, container.demux(video)):
             if frame.time is not None:
                 frames[frame.time - start] = convert(frame)
     if not frames:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from avnb.config import Subset
 from avnb.data.manifest import Entry
 from avnb.files import write_text
+from avnb.values import digest
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 SHOWN_FILES = 8  # an error names so many of many files
@@ -99,9 +100,40 @@ def check_complete(listing: Listing, allow_missing: bool) -> None:
         )
 
 
-def draw_values(config: Subset) -> list[int]:
-    """The values that decide a draw."""
-    return [config.subset_videos, config.validation_videos, config.subset_seed]
+def draw_values(config: Subset) -> list[int | str]:
+    """The values that decide a draw; of files of ids, what they hold."""
+    values = [config.subset_videos, config.validation_videos, config.subset_seed]
+    files = [digest(read_ids(file)) for file in (config.subset_ids, config.validation_ids) if file]
+    return [*values, *files]
+
+
+def read_ids(file: str) -> dict[str, int]:
+    """The ids in a file, one a line, with their line numbers.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: for an id that stands there twice, and a file without any.
+    """
+    path = need(Path(file).expanduser(), "a text file with the id of a training video a line")
+    ids: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if (name := line.strip()) and ids.setdefault(name, number) != number:
+            raise ValueError(f"{path}, line {number}: {name!r} stands in line {ids[name]} as well")
+    if not ids:
+        raise ValueError(f"{path} holds no id; write one a line")
+    return ids
+
+
+def given_ids(file: str, known: Collection[str]) -> list[str]:
+    """The ids in a file, each of which must be known."""
+    for name, number in read_ids(file).items():
+        if name not in known:
+            example = f", such as {min(known)!r}" if known else ""
+            raise ValueError(
+                f"{file}, line {number}: {name!r} is no training video of the lists; their ids are "
+                f"the names of the files without folder and ending{example}"
+            )
+    return [*read_ids(file)]
 
 
 def draw_subset(
@@ -115,7 +147,14 @@ def draw_subset(
     the next of its class, if there is one, and by the next of the rest otherwise. So one more
     unusable id adds one other to the draw, and all that were drawn before remain in it, though
     one for validation may become one for training.
+
+    Files of ids take the place of either draw; the unusable among them are not replaced.
+
+    Raises:
+        ValueError: for a file that names no training video, or one for both purposes.
     """
+    if config.subset_ids or config.validation_ids:
+        return draw_given(entries, config, unusable)
     rng = np.random.default_rng(config.subset_seed)
     classes: dict[str, list[str]] = {}
     for entry in sorted((e for e in entries if e.split == "train"), key=lambda e: e.id):
@@ -132,6 +171,24 @@ def draw_subset(
     rest = [rest[i] for i in rng.permutation(len(rest)) if rest[i] not in passed]
     more = config.subset_videos - len(chosen)
     return chosen + rest[:more], rest[more:][: config.validation_videos]
+
+
+def draw_given(entries: Iterable[Entry], config: Subset, unusable: Collection[str]) -> Drawn:
+    """As `draw_subset`, where a file names the videos of one purpose, or files those of both."""
+    entries = [entry for entry in entries if entry.split == "train"]
+    known = {entry.id for entry in entries}
+    files = config.subset_ids, config.validation_ids
+    named = [given_ids(file, known) if file else [] for file in files]
+    if both := {*named[0]} & {*named[1]}:
+        raise ValueError(f"{' and '.join(files)} both name {min(both)!r}")
+    rest = [entry for entry in entries if entry.id not in {*named[0], *named[1]}]
+    own = replace(config, subset_ids="", validation_ids="")
+    train, validation = ([i for i in ids if i not in unusable] for ids in named)
+    if not config.subset_ids:
+        train, _ = draw_subset(rest, replace(own, validation_videos=0), unusable)
+    elif not config.validation_ids:
+        _, validation = draw_subset(rest, replace(own, subset_videos=2), unusable)
+    return train, validation
 
 
 def drawn_files(folder: Path) -> tuple[Path, Path]:

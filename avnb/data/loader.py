@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ from avnb.data.batch import Batch
 from avnb.data.batch_plan import BatchPlan, Training, epoch_plan, readings_by_step, steps_per_epoch
 from avnb.data.clips import VideoClips
 from avnb.data.readers import Readers, Reading, tensors
+from avnb.data.replacements import Replacements
 from avnb.workspace import cores
 
 LEAST_BATCHES = 3  # one in use, one complete, one being read
@@ -52,6 +54,7 @@ class ClipLoader:
         workers: decoding processes; 0 decodes in this process when a batch is asked for, AUTO takes
             as many as there are cores to spare.
         read_ahead_gb: memory for batches; never fewer than keep all workers busy.
+        replacements: take the place of clips that cannot be read; without them that is an error.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class ClipLoader:
         size: int,
         workers: int = AUTO,
         read_ahead_gb: float = 0.0,
+        replacements: Replacements | None = None,
     ):
         self.clips, self.plans, self.size = clips, plans, size
+        self.replacements = replacements
         self.workers = spare_workers(len(clips)) if workers == AUTO else workers
         # A reading gives at most all clips of a video.
         busy = math.ceil(READINGS_A_WORKER * self.workers * clips.sampling.count / size)
@@ -81,7 +86,8 @@ class ClipLoader:
     def readers(self) -> Readers:
         """Started when they are needed first, and kept for further passes."""
         store = self.clips.empty(self.batches * self.size)
-        return Readers(self.clips, store, self.workers)
+        on_error = self.replacements.note if self.replacements else None
+        return Readers(self.clips, store, self.workers, on_error)
 
     def schedule(self) -> Iterator[tuple[int, list[Reading]]]:
         """Of each batch its size, and the readings that begin with it."""
@@ -117,6 +123,8 @@ class ClipLoader:
                     readers.ask(reading)
             readers.finish(readings)
             begin = number % self.batches * self.size
+            if self.replacements:
+                self.replacements.fill(readers.store, begin, size)
             yield readers.store[begin : begin + size]
             coming = itertools.islice(ahead, 1)
 
@@ -131,11 +139,19 @@ def video_blocks(videos: Iterable[int], count: int, block: int) -> BatchPlan:
 
 
 def training_epochs(
-    clips: VideoClips, run: Training, done: int, *, rank: int, processes: int, workers: int
+    clips: VideoClips,
+    run: Training,
+    done: int,
+    *,
+    rank: int,
+    processes: int,
+    workers: int,
+    ledger: Path | None = None,
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Each epoch after `done` steps, with the rest of this process's part of its batches.
 
-    Workers are started once and read ahead over the end of an epoch.
+    Workers are started once and read ahead over the end of an epoch. With a `ledger`, clips that
+    cannot be read are replaced and written there.
     """
     size, steps = run.optim.batch // processes, steps_per_epoch(len(clips), run)
     current, skip = divmod(done, steps)
@@ -147,7 +163,14 @@ def training_epochs(
     epochs = range(current, run.optim.epochs)
     plans = ((epoch, plan(epoch)) for epoch in epochs)
     memory = run.compute.read_ahead_gb
-    loader = ClipLoader(clips, plans, size=size, workers=workers, read_ahead_gb=memory)
+    loader = ClipLoader(
+        clips,
+        plans,
+        size=size,
+        workers=workers,
+        read_ahead_gb=memory,
+        replacements=Replacements(ledger, clips) if ledger else None,
+    )
     batches = iter(loader)
     for epoch in epochs:
         first = max(epoch * steps, done)

@@ -5,7 +5,7 @@ import shutil
 import signal
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -29,6 +29,9 @@ class Reading(NamedTuple):
     video: int
     clips: tuple[int, ...]
     rows: tuple[int, ...]
+
+
+OnError = Callable[[Reading, DecodeError], None]
 
 
 class Reader:
@@ -119,10 +122,14 @@ class Readers:
         clips: what is read.
         store: the batch.
         workers: processes.
+        on_error: called with what could not be read, and why; by default that is raised.
     """
 
-    def __init__(self, clips: VideoClips, store: Batch, workers: int):
+    def __init__(
+        self, clips: VideoClips, store: Batch, workers: int, on_error: OnError | None = None
+    ):
         self.clips, self.store = clips, share(store) if workers else store
+        self.on_error = on_error or self.refuse
         self.readers = [Reader(clips, self.store) for _ in range(workers)]
         self.close = weakref.finalize(self, stop, self.readers)
         if torch.cuda.is_available():
@@ -133,7 +140,10 @@ class Readers:
     def ask(self, reading: Reading) -> None:
         """Have the clips read, by the reader with the least to do."""
         if not self.readers:
-            self.clips.read(reading[:3], self.store, reading.rows)
+            try:
+                self.clips.read(reading[:3], self.store, reading.rows)
+            except DecodeError as error:
+                self.on_error(reading, error)
             return
         reader = min(self.readers, key=lambda r: len(r.asked))
         self.unread.add(reading)
@@ -144,10 +154,10 @@ class Readers:
             self.hear(reader)
 
     def finish(self, readings: Iterable[Reading]) -> None:
-        """Wait until these have been read.
+        """Wait until these have been read, or could not be.
 
         Raises:
-            DecodeError: when a file cannot be read.
+            DecodeError: when a file cannot be read, unless `on_error` takes it.
             ChildProcessError: when a reader dies or hangs; it names the file.
         """
         wanted = {*readings}
@@ -166,10 +176,15 @@ class Readers:
         except (EOFError, ConnectionResetError):
             reader.process.join()
             self.fail([reader], f"died (exit code {reader.process.exitcode})")
-        self.unread.discard(reader.asked.popleft())
+        reading = reader.asked.popleft()
+        self.unread.discard(reading)
         if problem is not None:
-            self.close()
-            raise DecodeError(*problem)
+            self.on_error(reading, DecodeError(*problem))
+
+    def refuse(self, reading: Reading, error: DecodeError) -> NoReturn:
+        """Stop all, because something could not be read."""
+        self.close()
+        raise error
 
     def fail(self, readers: Sequence[Reader], what: str) -> NoReturn:
         """Stop all; say which files some of them were at."""

@@ -1,11 +1,14 @@
 """Figures and readings on pre-training runs."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from avnb.config import Pretrain
+from avnb.data.replacements import LEDGER, read_ledger
 from avnb.models.collapse import collapse_warning
 from avnb.report.wording import bullets
 
@@ -59,6 +62,20 @@ def describe_covariance(log: pd.DataFrame) -> str:
     if (others.iloc[-1] < others.iloc[lowest]).all():
         return f"{lead} and rose while both other terms fell, as in the thesis."
     return f"{lead}; unlike in the thesis, not both of the other terms fell after that."
+
+
+def describe_replacements(folder: Path) -> str:
+    """How many clips of a run could not be read and were replaced; '' when there is none."""
+    lines = list(read_ledger(folder))
+    if not lines:
+        return ""
+    videos = sorted({line["video"] for line in lines})
+    some = ", ".join(f"`{video}`" for video in videos[:3])
+    plural = "" if len(videos) == 1 else "s"
+    return (
+        f"- **{len(lines)} clips of {len(videos)} video{plural}** could not be read ({some}); "
+        f"others of their batches took their place. `{LEDGER}` in the run's folder says why."
+    )
 
 
 def describe_pretraining(log: pd.DataFrame, run: Pretrain) -> str:

@@ -17,6 +17,7 @@ from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, ClipLoader, on_device, training_epochs, video_blocks
+from avnb.data.replacements import LEDGER
 from avnb.models import collapse
 from avnb.models.methods.base import Method, TrainableModule
 from avnb.progress import ProgressReporter
@@ -115,7 +116,13 @@ def fit(
     network, speed = data_parallel(model), SpeedLog(out / "speed.jsonl", model, transform)
     rank, processes = distributed.rank(), distributed.world_size()
     epochs = training_epochs(
-        clips, config, state.steps, rank=rank, processes=processes, workers=workers
+        clips,
+        config,
+        state.steps,
+        rank=rank,
+        processes=processes,
+        workers=workers,
+        ledger=out / LEDGER,
     )
     for epoch, batches in first_steps(epochs, max_steps) if max_steps else epochs:
         if model.is_finished(config, state.log):

@@ -16,10 +16,13 @@ from avnb.config import Subset
 from avnb.data import catalogue, subsets
 from avnb.data.audit import audit
 from avnb.data.datasets import listing
+from avnb.data.decoding import inspect
 from avnb.data.listing import draw_subset
+from avnb.data.manifest import Manifest
 from avnb.profiles import PROFILES
 from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
+from tests.data.test_decoding import with_noise
 
 AUDIT = """
 import sys
@@ -308,3 +311,21 @@ def test_two_audits_at_once_decode_each_file_once(intact, tmp_path):
         assert len(lines(out / "manifest.csv")) == n + m + 1
     drawn = set.union(*ids(outs[0]), *ids(outs[1]))
     assert len(records) == len(set(records)) == len(drawn) < len(found.entries)
+
+
+def test_damage_within_a_limit_is_in_the_manifest_and_beyond_it_in_the_ledger(
+    copied_world, tmp_path
+):
+    found = listing("hmdb51", copied_world / "hmdb51")
+    file = copied_world / "hmdb51" / found.entries[0].path
+    with_noise(file, file, [5])
+    share = inspect(file).damaged
+    assert 0 < share < 0.05
+    manifest, ledger = audit(found, tmp_path / "out", workers=1)
+    (row,) = [v for v in manifest.videos if v.damaged]
+    assert (row.path, row.damaged) == (found.entries[0].path, share) and not ledger
+    assert Manifest.load(tmp_path / "out") == manifest
+    manifest, ledger = audit(found, tmp_path / "out", workers=1, max_damaged=share / 2)
+    assert [u.path for u in ledger] == [row.path]
+    assert "% of its packets cannot be decoded; " in ledger[0].reason
+    assert row.path not in {v.path for v in manifest.videos}

@@ -219,3 +219,43 @@ def test_a_file_with_sound_alone_is_no_video(tmp_path):
         out.mux(audio.encode())
     with pytest.raises(DecodeError, match="holds no video stream"):
         inspect(path)
+
+
+# ---- damaged packets ----------------------------------------------------------------------------
+
+
+def with_noise(source, path, which):
+    """A copy of a file in which some packets of the video stream hold noise."""
+    with av.open(str(source)) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+        places = [(packets[i].pos, packets[i].size) for i in which]
+    content = bytearray(source.read_bytes())
+    for at, size in places:
+        content[at + 4 : at + size] = np.random.default_rng(0).bytes(size - 4)
+        content[at : at + 4] = (2**31 - 1).to_bytes(4, "big")  # the length of its first unit
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_packet_is_counted_and_the_rest_is_read(video, tmp_path):
+    bad = with_noise(video, tmp_path / "bad.mp4", [33])
+    whole, found = inspect(video), inspect(bad)
+    assert whole.damaged == 0 < found.damaged < 0.02
+    assert found.seconds == pytest.approx(whole.seconds, abs=0.06)
+    times = [0.1, 1.0, 2.1, 2.6, 2.9]
+    seen, audio = levels(bad, times, seconds=3.0, audio_starts=np.zeros(1), samples=48_000)
+    good, same = levels(video, times, seconds=3.0, audio_starts=np.zeros(1), samples=48_000)
+    assert seen == good and np.array_equal(audio, same)
+
+
+def test_what_a_jump_does_not_reach_is_read_from_the_beginning(video, tmp_path):
+    """The key frame at 2 s is damaged, so that decoding cannot begin there."""
+    bad = with_noise(video, tmp_path / "bad.mp4", [40])
+    seen, _ = levels(bad, [0.2, 2.2], seconds=3.0)
+    assert seen[0] == 4 and abs(seen[1] - 44) <= 6  # what is shown is near
+
+
+def test_noise_alone_is_an_error_with_its_reason(video, tmp_path):
+    bad = with_noise(video, tmp_path / "bad.mp4", range(60))
+    with pytest.raises(DecodeError, match=r"bad\.mp4"):
+        levels(bad, [0.2], seconds=3.0)

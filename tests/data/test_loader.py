@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from avnb.data.batch import Batch
 from avnb.data.batch_plan import epoch_plan, steps_per_epoch
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import ClipLoader, training_epochs, video_blocks
+from avnb.data.replacements import Replacements, read_ledger
 from avnb.data.video_frames import DecodeError
 
 
@@ -179,6 +181,55 @@ def test_an_unreadable_file_is_the_same_error_from_a_worker(clips, monkeypatch, 
     for workers in (0, 1):
         with pytest.raises(DecodeError, match="No such file"):
             list(ClipLoader(gone, [(0, [[(0, 0)]])], size=1, workers=workers))
+
+
+def with_missing(clips, folder, missing):
+    """The same clips from a copy of the videos without some of them."""
+    shutil.copytree(clips.manifest.folder, folder, dirs_exist_ok=True)
+    for row in missing:
+        (folder / clips.manifest.videos[row].path).unlink()
+    manifest = replace(clips.manifest, folder=folder, cache=None)
+    return VideoClips(manifest, clips.sampling, seed=clips.seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_clip_that_cannot_be_read_is_replaced_by_the_next_of_its_batch(
+    clips, tmp_path, workers, monkeypatch
+):
+    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+    whole = VideoClips(replace(clips.manifest, cache=None), clips.sampling, seed=clips.seed)
+    broken, ledger = with_missing(clips, tmp_path / "videos", [3]), tmp_path / "unreadable.jsonl"
+    plan = [[(0, 0), (3, 1), (1, 0)], [(2, 0), (5, 1), (3, 0)], [(4, 0), (5, 0)]]
+    expected = [b.apply(torch.clone) for b in ClipLoader(whole, [(7, plan)], size=3, workers=0)]
+    replacements = Replacements(ledger, broken)
+    batches = ClipLoader(broken, [(7, plan)], size=3, workers=workers, replacements=replacements)
+    donors = [[0, 2, 2], [0, 1, 0], [0, 1]]
+    for want, got, rows in zip(expected, batches, donors, strict=True):
+        for field in ("frames", "audio", "label", "video_index"):
+            assert torch.equal(getattr(got, field), getattr(want, field)[rows])
+    lines = list(read_ledger(tmp_path))
+    videos = [v.path for v in broken.manifest.videos]
+    assert [(x["epoch"], x["video"], x["clip"], x["replaced_by"]) for x in lines] == [
+        (7, videos[3], 1, videos[1]), (7, videos[3], 0, videos[2]),
+    ]  # fmt: skip
+    assert all("No such file" in x["reason"] for x in lines)
+    new = Replacements(ledger, broken)
+    again = ClipLoader(broken, [(7, plan)], size=3, workers=0, replacements=new)
+    assert len(list(again)) == 3 and list(read_ledger(tmp_path)) == lines  # each once
+
+
+def test_more_than_one_in_a_hundred_videos_or_a_whole_batch_is_an_error(clips, tmp_path):
+    broken = with_missing(clips, tmp_path / "videos", [1, 3])
+    ledger = tmp_path / "unreadable.jsonl"
+    many = [[(1, 0), (0, 0)], [(3, 0), (2, 0)]]
+    with pytest.raises(DecodeError, match=r"It is number 2 of \d+ videos .* \(1 may be\)"):
+        list(ClipLoader(broken, [(0, many)], size=2, workers=0,
+                        replacements=Replacements(ledger, broken)))  # fmt: skip
+    alone = [[(3, 0), (3, 1)]]
+    with pytest.raises(DecodeError, match="No such file"):
+        list(ClipLoader(broken, [(0, alone)], size=2, workers=0,
+                        replacements=Replacements(ledger, broken)))  # fmt: skip
 
 
 def test_shared_memory_that_is_too_small_is_told_before_it_is_used(clips, monkeypatch):

@@ -104,3 +104,44 @@ def test_each_unusable_id_is_replaced_by_one_other(tmp_path, wanted):
         train, rest = now, others
     few = draw_subset(videos, config, label.keys() - {"a1", "c2"})
     assert sorted(few[0]) == ["a1", "c2"] and few[1] == []
+
+
+def ids_file(path, ids):
+    path.write_text("".join(f"{i}\n" for i in ids))
+    return str(path)
+
+
+def test_a_file_of_ids_takes_the_place_of_the_draw(tmp_path):
+    manifest = a_manifest(tmp_path, a=20, b=20)
+    mine = ids_file(tmp_path / "mine.txt", ["b7", "a3", "b1"])
+    config = Subset(subset_ids=mine, validation_videos=4)
+    train, validation = draw_subset(manifest.videos, config)
+    assert train == ["b7", "a3", "b1"] and len(validation) == 4 and not {*train} & {*validation}
+    assert draw_subset(manifest.videos, config, {"a3"})[0] == ["b7", "b1"]
+    theirs = ids_file(tmp_path / "validation.txt", ["a0", "b0"])
+    both = Subset(subset_ids=mine, validation_ids=theirs)
+    assert draw_subset(manifest.videos, both) == (["b7", "a3", "b1"], ["a0", "b0"])
+    alone = Subset(validation_ids=theirs, subset_videos=6)
+    train, validation = draw_subset(manifest.videos, alone)
+    assert len(train) == 6 and not {*train} & {"a0", "b0"} and validation == ["a0", "b0"]
+    files = subsets.subset_files(manifest, both)
+    assert files[0].read_text() == "a3\nb1\nb7\n" and files[1].read_text() == "a0\nb0\n"
+    ids_file(tmp_path / "mine.txt", ["b7"])  # another content is another draw
+    assert subsets.subset_files(manifest, both)[0] != files[0]
+
+
+def test_a_file_of_ids_that_does_not_fit_says_where(tmp_path):
+    manifest = a_manifest(tmp_path, a=3)
+    for ids, said in (
+        (["a0", "a9"], r"mine.txt, line 2: 'a9' is no training video .* such as 'a0'"),
+        (["a0", "a1", "a0"], r"mine.txt, line 3: 'a0' stands in line 1 as well"),
+        ([""], "mine.txt holds no id; write one a line"),
+    ):
+        mine = ids_file(tmp_path / "mine.txt", ids)
+        with pytest.raises(ValueError, match=said):
+            draw_subset(manifest.videos, Subset(subset_ids=mine))
+    mine = ids_file(tmp_path / "mine.txt", ["a0"])
+    with pytest.raises(ValueError, match="both name 'a0'"):
+        draw_subset(manifest.videos, Subset(subset_ids=mine, validation_ids=mine))
+    with pytest.raises(FileNotFoundError, match="the id of a training video a line"):
+        draw_subset(manifest.videos, Subset(subset_ids=str(tmp_path / "none.txt")))

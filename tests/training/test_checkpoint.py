@@ -18,14 +18,19 @@ from torch import nn
 from avnb.config import Clip, Pretrain, Spectrogram
 from avnb.data.batch import Batch
 from avnb.data.clips import Sampling, VideoClips
+from avnb.data.decoding import read_soundtrack
 from avnb.data.manifest import Manifest
 from avnb.data.spectrograms import AudioTransform
-from avnb.evaluation.encoder_source import source_of_file, untrained_source
+from avnb.evaluation.class_names import class_list
+from avnb.evaluation.class_splits import pretraining_classes
+from avnb.evaluation.encoder_source import encoder_sources, source_of_file, untrained_source
 from avnb.evaluation.features import FrozenEncoders, extract
+from avnb.evaluation.retrieval import retrieval_rows
 from avnb.models import backbones
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
-from avnb.protocols import Finetune
+from avnb.profiles import PROFILES
+from avnb.protocols import Evaluation, Finetune
 from avnb.training import checkpoint, released
 from avnb.training.checkpoint import (
     CheckpointError,
@@ -38,6 +43,7 @@ from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.pretraining import describe
 from avnb.training.released import released_encoders, released_key
 from avnb.values import LATER_FIELDS
+from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
 
 CHANNELS = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
@@ -275,9 +281,9 @@ def one_clip():
 
 @pytest.fixture
 def few(manifests, tmp_path):
-    """Four training and two test videos of UCF-101 that can be heard, as a data set."""
+    """Six training and two test videos of UCF-101 that can be heard, as a data set."""
     whole = Manifest.load(manifests / "ucf101").with_audio()
-    videos = (*whole.split("train").videos[:4], *whole.split("test").videos[:2])
+    videos = (*whole.split("train").videos[:6], *whole.split("test").videos[:2])
     manifest = dataclasses.replace(whole.only(videos), where=tmp_path / "few")
     manifest.save()
     return manifest
@@ -323,6 +329,42 @@ def test_a_released_checkpoint_hears_as_the_released_code_did(
         torch.testing.assert_close(features.audio[row], wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_released_checkpoint_is_evaluated_alone(xid_file, few, tmp_path):
+    """Without VGGSound, without pre-training anything; retrieval under both protocols."""
+    work = Workspace("smoke", tmp_path, PROFILES["smoke"])
+    sources = encoder_sources(work, "", str(xid_file))
+    assert set(sources) == {"xid"} and sources["xid"].is_released
+    assert pretraining_classes(sources, Evaluation()) == class_list("vggsound")
+    rows = {}
+    for protocol in ("thesis", "author"):
+        config = Evaluation.from_flat(protocol=protocol, video_level_clips=2, clips_per_forward=2)
+        table, features = retrieval_rows(sources, few, config, work)
+        rows[protocol] = table
+        assert set(table["protocol"]) == {protocol} and len(table) == 8
+    for side, part in zip(features["xid"], ("test", "train"), strict=True):
+        videos = few.split(part)
+        assert side.video.shape == (len(videos), 2, 512) and side.audio.shape == (
+            len(videos),
+            1,
+            512,
+        )
+    # The last query's audio feature by hand, from the whole soundtrack.
+    video = few.split("test").videos[-1]
+    wave = read_soundtrack(few.path(video), 16_000, seconds=video.seconds, start=video.start)
+    frozen = FrozenEncoders(sources["xid"])
+    with torch.no_grad():
+        wanted = frozen.audio_encoder(frozen.transform.audio(torch.from_numpy(wave)[None]))
+    torch.testing.assert_close(features["xid"][0].audio[-1], wanted, rtol=1e-4, atol=1e-4)
+    assert not work.runs.exists()
+    other = tmp_path / "bands.csv"
+    other.write_text("band,mean,std\n" + "".join(f"{i},0,1\n" for i in range(128)))
+    config = Evaluation(video_level_clips=2, mel_statistics=str(other))
+    retrieval_rows(sources, few, config, work)
+    with pytest.raises(ValueError, match="name each once"):
+        encoder_sources(work, "", "")
+
+
 def test_a_table_of_bands_is_whole_or_an_error_that_says_what_is_wrong(tmp_path):
     good, path = released.BANDS.read_text(), tmp_path / "bands.csv"
     shared = ROOT.parent / "shared" / "data" / "author_band_statistics.csv"
@@ -347,7 +389,7 @@ def test_untrained_encoders_take_the_statistics_of_the_training_videos(few, tmp_
     config = Sampling(clip=clip, count=1, place="uniform", resize_px=36)
     source = untrained_source(tiny, tmp_path / "runs")
     both = extract([source], few.split("test"), config, tmp_path, seed=0)
-    said = "holds no mel band statistics: taken from 4 videos of ucf101"
+    said = "holds no mel band statistics: taken from 6 videos of ucf101"
     assert capsys.readouterr().out.count(said) == 1
     few.only((*few.videos[:1], *few.split("test").videos)).save()
     both += extract([source], few.split("test"), config, tmp_path, seed=0)
@@ -524,7 +566,7 @@ def test_a_checkpoint_of_format_2_gives_its_values_and_its_encoders(former):
     assert v.audio_rest_prob == 0.125 and c.compute.sync_batch_norm == "method"
     same = FORMER_PRETRAINING.keys() & c.flat().keys() - {"sync_batch_norm"}
     assert {name: c.flat()[name] for name in same} == {n: FORMER_PRETRAINING[n] for n in same}
-    later = {"backbone", "read_ahead_gb", *LATER_FIELDS}
+    later = {"backbone", "read_ahead_gb", "subset_ids", *LATER_FIELDS}
     assert c.flat().keys() - later == metadata.config.keys()  # no value is lost
     video, audio, again = load_encoders(path)
     assert again == metadata

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from avnb import report
 from avnb.config import Pretrain
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
@@ -20,6 +22,7 @@ from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest
+from avnb.data.replacements import read_ledger
 from avnb.models import collapse
 from avnb.models.methods import METHODS, build_method, find_method
 from avnb.progress import MARK, ProgressReporter
@@ -101,6 +104,22 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert same_tensors(whole, resumed)
     logs = [(tmp_path / x / "log.jsonl").read_text() for x in "ab"]
     assert logs[0] == logs[1] and len(logs[0].splitlines()) == tiny.optim.epochs
+
+
+def test_a_video_that_is_lost_after_the_audit_does_not_end_a_run(
+    tiny, vggsound, metadata, tmp_path
+):
+    shutil.copytree(vggsound.folder, tmp_path / "videos")
+    lost = dataclasses.replace(vggsound, folder=tmp_path / "videos", cache=None)
+    lost.path(lost.videos[2]).unlink()
+    config = with_values(tiny, epochs=1)
+    path = train(config, lost, metadata, tmp_path / "run")
+    lines = list(read_ledger(path.parent))
+    assert {line["video"] for line in lines} == {lost.videos[2].path}
+    assert len(lines) == config.clips_per_video  # of one epoch
+    said = report.describe_replacements(path.parent)
+    assert f"**{len(lines)} clips of 1 video** could not be read" in said
+    assert report.describe_replacements(tmp_path) == ""
 
 
 def test_training_changes_encoders_and_banks_and_logs_every_term(
