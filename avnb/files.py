@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -56,17 +56,51 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def appending(path: Path) -> Iterator[Callable[[str], None]]:
-    """A function that adds a line to a text file, at once: a kill can tear the last one only."""
+    """A function that adds a line to a text file, at once: a kill can tear the last one only.
+
+    What was left of a torn line is removed: nobody could read it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
-        if size := file.seek(0, os.SEEK_END):
-            file.seek(size - 1)
-            if file.read() != b"\n":
-                file.write(b"\n")  # after a torn line
+        if (size := file.seek(0, os.SEEK_END)) and not ends_with_a_line(file, size):
+            file.truncate(whole_lines(file, size))
 
         def add(line: str) -> None:
             file.write(f"{line}\n".encode())
 
         yield add
+
+
+def ends_with_a_line(file: IO[bytes], size: int) -> bool:
+    """Whether the last of `size` bytes ends a line."""
+    file.seek(size - 1)
+    return file.read(1) == b"\n"
+
+
+def whole_lines(file: IO[bytes], size: int, step: int = 2**16) -> int:
+    """How many of `size` bytes belong to whole lines."""
+    while size:
+        begin = max(0, size - step)
+        file.seek(begin)
+        found = file.read(size - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        size = begin
+    return 0
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The value in a JSON file of ours.
+
+    Raises:
+        ValueError: when it is cut or changed; it says what to do.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the text or of JSON
+        raise ValueError(
+            f"{path}, {what}, is damaged ({error}): delete it, and it is made again"
+        ) from error
 
 
 def json_lines(path: Path) -> Iterator[Any]:
@@ -80,9 +114,10 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 
 def serve_parent() -> None:
-    """In a worker: only its parent handles Ctrl-C, and it dies with its parent."""
+    """In a worker of multiprocessing: only its parent handles Ctrl-C, and it dies with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    parent = multiprocessing.parent_process()
+    die_with_parent(parent.pid if parent and parent.pid else 0)
 
 
 def in_parallel(

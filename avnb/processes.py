@@ -10,14 +10,21 @@ import signal
 import sys
 
 
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies: no orphans, whatever ends the parent."""
+def die_with_parent(parent: int = 0) -> None:
+    """Ask Linux to kill this process when its parent dies: no orphans, whatever ends the parent.
+
+    A parent may have died before that: then another process has become ours, and this one ends.
+
+    Args:
+        parent: its id, as this process was told; 0 takes the present one.
+    """
     if sys.platform == "linux":
+        parent = parent or os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    if os.getppid() != int(sys.argv[1]):  # it died before we could ask
-        sys.exit(1)
+    die_with_parent(int(sys.argv[1]))
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 - a list, no shell

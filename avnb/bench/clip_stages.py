@@ -20,7 +20,7 @@ from avnb.bench.timing import compare
 from avnb.bench.videos import Kind
 from avnb.bench.workload import Workload, drawn_clips
 from avnb.config import Clip
-from avnb.data import decoding
+from avnb.data import decoding, media
 from avnb.data.batch import Batch
 from avnb.data.clips import ClipBuffer, VideoClips
 
@@ -66,7 +66,7 @@ def least_decoding(path: Path, some: Sequence[DrawnClip], clip: Clip) -> None:
     """
     starts = [drawn.start for drawn in some]
     end = max(starts) + clip.video_seconds
-    with decoding.opened(path) as (container, stream):
+    with media.opened(path) as (container, stream):
         container.seek(int(min(starts) / stream.time_base), stream=stream)
         for packet in container.demux(stream):
             at = float((packet.pts or 0) * stream.time_base)
@@ -181,7 +181,7 @@ def part_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading]
         )
 
     def open_only(reading: Reading) -> None:
-        with decoding.opened(manifest.path(manifest.videos[reading[1]])):
+        with media.opened(manifest.path(manifest.videos[reading[1]])):
             pass
 
     def resize(reading: Reading) -> None:

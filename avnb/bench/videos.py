@@ -15,7 +15,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from avnb.data import decoding
+from avnb.data import media
 from avnb.data.manifest import Manifest, Video
 from avnb.files import locked, replacing
 
@@ -158,7 +158,7 @@ def open_videos(folder: Path, kind: Kind, count: int, *, seed: int = 0) -> Manif
             make(folder / names[i], kind, seed + i)
     videos = []
     for name in names:
-        content = vars(decoding.inspect(folder / name))
+        content = vars(media.inspect(folder / name))
         videos.append(Video(id=name, path=name, label="scene", split="train", **content))
     return Manifest(
         name=str(kind),

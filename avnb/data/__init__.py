@@ -1,10 +1,12 @@
 """Data sets, decoding, clips and batches. Each module imports only from those above it:
 
+limits           what a video file may ask for
 audio_stretch    packets of an audio stream -> mono samples of a stretch of time
 video_frames     which frames are needed, how they are decoded, their orientation
 frame_file       a video as its decoded frames and audio
 packet_file      a video as packets of its encoded frames, and its audio
 cache_file       reading either
+media            opening and describing files, within limits
 decoding         files and times in seconds -> frames and audio
 manifest         the usable videos of a data set
 listing          videos named by a data set's lists, checked against its folder

@@ -40,6 +40,8 @@ def intact_frames(stream: Any, packets: Iterable[Any]) -> Iterator[Any]:
 def decoded(frames: Iterable[Any], until: float) -> Iterator[Any]:
     """The frames that have a time, as far as `until` on their own clock."""
     for frame in frames:
+        if frame.time is not None and frame.time > until:
+            return  # however far away: nothing is allocated up to there
         if frame.time is not None:
             yield frame
             if frame.time + frame.samples / frame.sample_rate >= until:

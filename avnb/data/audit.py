@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from avnb.config import Subset
-from avnb.data.decoding import StreamInfo, inspect
 from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, write_drawn
 from avnb.data.manifest import Manifest, Video, write_table
+from avnb.data.media import StreamInfo, inspect
 from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, json_lines, locked, write_text
 from avnb.values import digest

@@ -7,7 +7,7 @@ Frames are [H, W, 3] uint8; audio is [samples] float32, resampled by FFmpeg.
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.stream import Disposition
 
 from avnb.data import cache_file
 from avnb.data.audio_stretch import (
@@ -26,11 +25,11 @@ from avnb.data.audio_stretch import (
     intact_frames,
     stretch,
 )
+from avnb.data.media import check_reading, converter, opened
 from avnb.data.video_frames import (
     EARLY_SECONDS,
     NO_FRAME,
     DecodeError,
-    FrameConverter,
     FrameIndex,
     FrameSelector,
     OnFrame,
@@ -38,104 +37,6 @@ from avnb.data.video_frames import (
 )
 
 SEEK_AFTER_SECONDS = 1.0  # a shorter lead-in is read: seeking would save nothing
-MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamInfo:
-    """Length, rate and frame size of a file's video stream, and the rate of its audio."""
-
-    start: float  # time stamp of the first frame, seconds; other times count from it
-    seconds: float
-    fps: float
-    width: int
-    height: int
-    audio_hz: int  # 0 when there is no audio stream
-    damaged: float = 0.0  # share of its packets that cannot be decoded
-
-
-def video_stream(path: Path, container: Any) -> Any:
-    """The first video stream that is not the cover image of an audio file."""
-    for stream in container.streams.video:
-        if stream.codec_context is None:
-            raise DecodeError(path, "FFmpeg has no decoder for the format of its video stream")
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    raise DecodeError(path, "holds no video stream")
-
-
-def converter(video: Any) -> FrameConverter:
-    """Converts the frames of a stream, all to the size of the first one."""
-    return FrameConverter((video.codec_context.width, video.codec_context.height))
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The open PyAV container of a file and its video stream; errors become DecodeError."""
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(path, container)
-            stream.codec_context.thread_count = 1  # many files are read at once
-            yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(path, error.strerror or str(error)) from error
-
-
-def decoded_packets(container: Any, streams: Sequence[Any]) -> Iterator[list[Any] | None]:
-    """The frames of each packet of some streams; None for one that cannot be decoded."""
-    for packet in container.demux(streams):
-        try:
-            yield packet.decode()
-        except av.error.InvalidDataError:
-            yield None
-
-
-def inspect(path: str | Path) -> StreamInfo:
-    """Decode the whole file and describe it; packets that cannot be decoded are counted.
-
-    Raises:
-        DecodeError: when it cannot be opened or read to its end, or is shorter than announced.
-    """
-    path = Path(path)
-    with opened(path) as (container, video):
-        convert, audio = converter(video), container.streams.audio[:1]
-        size, shown, untimed, has_audio = (0, 0), list[tuple[float, float]](), 0, False
-        packets = damaged = 0
-        try:
-            for frames in decoded_packets(container, [video, *audio]):
-                packets, damaged = packets + 1, damaged + (frames is None)
-                for frame in frames or ():
-                    if isinstance(frame, av.AudioFrame):
-                        has_audio = True
-                        continue
-                    if size == (0, 0):
-                        size = convert(frame).shape[:2]
-                    if frame.time is None:  # `read` cannot place it either
-                        untimed += 1
-                    else:
-                        duration = float((frame.duration or 0) * frame.time_base)
-                        shown.append((frame.time, duration))
-        except av.error.FFmpegError as error:
-            raise DecodeError(path, f"{error.strerror} after {len(shown)} frames") from error
-        if not shown:
-            raise DecodeError(path, "its frames have no time stamps" if untimed else NO_FRAME)
-        fps, start = float(video.average_rate or video.guessed_rate or 25), shown[0][0]
-        last, duration = max(shown, key=lambda each: each[0])
-        seconds = last - start + (duration or 1 / fps)
-        announced = float((video.duration or 0) * video.time_base)
-        if seconds < MIN_COMPLETE * announced:
-            raise DecodeError(path, f"ends after {seconds:.2f} s of {announced:.2f} s")
-        hz = audio[0].rate if has_audio else 0
-    return StreamInfo(
-        start=start,
-        seconds=seconds,
-        fps=fps,
-        width=size[1],
-        height=size[0],
-        audio_hz=hz,
-        damaged=damaged / packets,
-    )
-
 
 Span = tuple[int, int]  # first sample and number of samples
 
@@ -261,6 +162,7 @@ def read_source(
     with contextlib.ExitStack() as stack:
         container, video = stack.enter_context(opened(path))
         audible = spans if container.streams.audio else []
+        check_reading(path, video, len(times), sum(count for _, count in {*spans}))
         wanted = Wanted(times=times, spans=audible, hz=hz, start=start)
         packets = wanted.demux(container, video, seek=not careful)
         if not careful and not wanted.reached_by(packets):  # it has no index, or a wrong one

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from avnb.data.decoding import StreamInfo
+from avnb.data.media import StreamInfo
 from avnb.files import write_text
 from avnb.values import digest
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from avnb.data.batch import Batch
 from avnb.data.clips import VideoClips
 from avnb.data.video_frames import DecodeError
-from avnb.processes import die_with_parent
+from avnb.files import serve_parent
 
 SILENT_SECONDS = 60.0  # without a word from any reader, one of them hangs
 SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps memory that processes share
@@ -51,9 +51,8 @@ def serve(pipe: Connection, clips: VideoClips, store: Batch) -> None:
 
     A cluster's signal before the end of a job, and Ctrl-C, are for the parent to handle.
     """
-    die_with_parent()
-    for number in (signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    serve_parent()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     torch.set_num_threads(1)
     while True:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from avnb.files import appending
 from avnb.protocols import Evaluation
 
 
@@ -49,9 +50,9 @@ IDENTITY = [f.name for f in fields(Row) if f.name not in MEASURED]
 
 def append(path: Path | str, rows: Iterable[Row]) -> None:
     """Add rows to a JSONL file; on reading, the last row of an identity replaces earlier ones."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("a") as file:
-        file.writelines(json.dumps(asdict(row)) + "\n" for row in rows)
+    with appending(Path(path)) as add:
+        for row in rows:
+            add(json.dumps(asdict(row)))
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -71,11 +72,15 @@ def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
 def read(path: Path | str) -> pd.DataFrame:
     """The rows of a JSONL file; an empty table when there is no such file.
 
+    A last line without an end was torn by a kill or a full disk, and is left out.
+
     Raises:
         ValueError: names the line that is not a row.
     """
     rows, path = [], Path(path)
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+    text = path.read_bytes() if path.exists() else b""
+    whole = text[: text.rfind(b"\n") + 1].decode(errors="replace")
+    for number, line in enumerate(whole.split("\n")[:-1], 1):
         try:
             rows.append(vars(Row(**json.loads(line))))
         except (json.JSONDecodeError, TypeError) as error:

@@ -16,13 +16,13 @@ from avnb.config import Subset
 from avnb.data import catalogue, subsets
 from avnb.data.audit import audit
 from avnb.data.datasets import listing
-from avnb.data.decoding import inspect
 from avnb.data.listing import draw_subset
 from avnb.data.manifest import Manifest
+from avnb.data.media import inspect
 from avnb.profiles import PROFILES
 from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
-from tests.data.test_decoding import with_noise
+from tests.data.test_decoding import numbered, repeated, with_noise
 
 AUDIT = """
 import sys
@@ -44,6 +44,12 @@ FEW = Subset(subset_videos=14, validation_videos=4)
 def hmdb(world, tmp_path) -> Path:
     """A copy of the HMDB-like data set that a test may damage."""
     return Path(shutil.copytree(world / "hmdb51", tmp_path / "hmdb51"))
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    return repeated(numbered(folder / "a.mp4", audio_hz=0), folder / "long.mp4", 1500)
 
 
 @pytest.fixture
@@ -89,11 +95,10 @@ def gone(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_a_killed_audit_goes_on_where_it_was(hmdb, world, tmp_path, looked_at):
+def test_a_killed_audit_goes_on_where_it_was(hmdb, world, tmp_path, looked_at, long_video):
     entries = listing("hmdb51", hmdb).entries
     blocking, out = hmdb / entries[2].path, tmp_path / "out"
-    blocking.unlink()
-    os.mkfifo(blocking)  # whoever opens it waits for ever: the audit cannot end by itself
+    shutil.copy(long_video, blocking)  # it keeps a worker for seconds
     command = [sys.executable, "-c", AUDIT, str(hmdb), str(out)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     diary = tmp_path / "decoded.jsonl"
@@ -105,7 +110,6 @@ def test_a_killed_audit_goes_on_where_it_was(hmdb, world, tmp_path, looked_at):
 
     whole = lines(diary)
     diary.write_text("\n".join(whole)[:-9])  # torn by a power cut
-    blocking.unlink()
     shutil.copy(world / "hmdb51" / entries[2].path, blocking)
     manifest, bad = audit(listing("hmdb51", hmdb), out, diary=diary)
     kept = {json.loads(line)[0] for line in whole[:-1]}
@@ -273,22 +277,19 @@ def started(intact, out, *subset):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="holds an audit up with a named pipe")
-def test_a_killed_audit_of_a_subset_goes_on_where_it_was(intact, tmp_path, looked_at):
+def test_a_killed_audit_of_a_subset_goes_on_where_it_was(intact, tmp_path, looked_at, long_video):
     found, out, diary = listing("", intact), tmp_path / "out", tmp_path / "decoded.jsonl"
     paths = {e.id: e.path for e in found.entries}
     train, validation = draw_subset(found.entries, FEW)
     broken, blocking = intact / paths[train[1]], intact / paths[train[0]]
     broken.write_bytes(b"broken")
     contents = blocking.read_bytes()
-    blocking.unlink()
-    os.mkfifo(blocking)
+    shutil.copy(long_video, blocking)  # it keeps a worker for seconds
     process = started(intact, out, 14, 4)
     wait_until(lambda: len(lines(diary)) == 17)  # all but one
     process.kill()
     process.wait()
     assert not (out / "train.txt").exists()
-    blocking.unlink()
     blocking.write_bytes(contents)
     manifest, ledger = audit(found, out, diary=diary, subset=FEW)
     (replacement,) = {v.id for v in manifest.videos} - {*train, *validation}

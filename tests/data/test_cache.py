@@ -9,7 +9,7 @@ import pytest
 from test_decoding import numbered
 
 from avnb.__main__ import main
-from avnb.data import cache, decoding, packet_file
+from avnb.data import cache, decoding, media, packet_file
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest, Video
 from avnb.data.video_frames import DecodeError
@@ -19,7 +19,7 @@ HZ = 16_000
 
 def manifest_of(folder, *names) -> Manifest:
     videos = tuple(
-        Video(id=n, path=n, label="a", split="train", **vars(decoding.inspect(folder / n)))
+        Video(id=n, path=n, label="a", split="train", **vars(media.inspect(folder / n)))
         for n in names
     )
     where = folder / "tables" / "fold1"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from avnb.data import decoding
-from avnb.data.decoding import inspect, read
+from avnb.data.decoding import read
+from avnb.data.media import inspect
 from avnb.data.video_frames import DecodeError
 
 HZ = 16_000
@@ -45,6 +46,20 @@ def numbered(path, *, frames=60, fps=20, audio_hz=22_050):
     return path
 
 
+def repeated(source, path, times):
+    """The video stream of a file many times over, which takes seconds to decode."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as out:
+        stream = container.streams.video[0]
+        packets = [p for p in container.demux(stream) if p.size]
+        copy, step = out.add_stream_from_template(stream), int(3 / stream.time_base)
+        stamps = [(p.pts, p.dts) for p in packets]
+        for i in range(times):
+            for packet, (pts, dts) in zip(packets, stamps, strict=True):
+                packet.pts, packet.dts, packet.stream = pts + i * step, dts + i * step, copy
+                out.mux(packet)
+    return path
+
+
 def levels(path, times, **options):
     seen = {}
     audio = read(
@@ -67,7 +82,7 @@ def test_the_frame_on_show_at_each_time_comes_back_in_any_order(video):
 
 def test_a_container_is_opened_once_for_all_clips(video, monkeypatch):
     calls, real = [], av.open
-    monkeypatch.setattr(decoding.av, "open", lambda *a: calls.append(a) or real(*a))
+    monkeypatch.setattr(decoding.av, "open", lambda *a, **kw: calls.append(a) or real(*a, **kw))
     levels(video, np.linspace(0, 2.9, 40), seconds=3, audio_starts=np.array([0.0, 1]), samples=HZ)
     assert len(calls) == 2  # each span of audio has a decoder of its own
 

@@ -8,9 +8,10 @@ import pytest
 from av.stream import Disposition
 
 from avnb.data.audit import audit, inspect_file
-from avnb.data.decoding import inspect, read
+from avnb.data.decoding import read
 from avnb.data.listing import Listing
 from avnb.data.manifest import Entry
+from avnb.data.media import inspect
 from avnb.data.video_frames import DecodeError
 
 HZ = 16_000  # of what comes back
@@ -268,7 +269,7 @@ def unreadable(folder):
         "nothing.mp4": "Invalid data",
         "text.mp4": "Invalid data",
         "zeros.mp4": "Invalid data",
-        "a folder.mp4": "Is a directory",
+        "a folder.mp4": "is a folder, not a file",
         "cut.mp4": "Invalid data",
         "no decoder.avi": "no decoder",
         "no frames.avi": "no frame",

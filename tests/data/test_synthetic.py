@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from avnb.data.decoding import inspect
 from avnb.data.manifest import Manifest
+from avnb.data.media import inspect
 from avnb.data.synthetic import scenes as looks
 from avnb.data.synthetic import world
 from avnb.data.synthetic.scenes import MOTIONS, THINGS, Scene

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from avnb.config import Pretrain
-from avnb.data import decoding
+from avnb.data import media
 from avnb.data.batch import Batch
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest, Video
@@ -119,7 +119,7 @@ def stored_world(folder: Path) -> Manifest:
         store(scene, path)
         videos.append(Video(
             id=str(i), path=path.name, label=label[scene.thing, scene.motion], split="train",
-            **asdict(decoding.inspect(path)),
+            **asdict(media.inspect(path)),
         ))  # fmt: skip
     return Manifest(
         name="vggsound", folder=folder, where=folder, classes=tuple(sorted(world.VGGSOUND)),
