@@ -7,7 +7,7 @@ KEY := $(shell cat pyproject.toml .constraints.txt | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.avnb-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book smoke lint check test lab clean
+.PHONY: help install book smoke lint check test faults lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -46,6 +46,9 @@ test: lint ## as `make check`, with all tests; installs Chromium and SLURM for t
 	@command -v sbatch >/dev/null || .ci/slurm
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+faults: install ## the whole campaign of hostile input, in about two minutes
+	$(BIN)/python -m tests.faults.campaign
 
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)

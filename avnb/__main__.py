@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         args.run(args)
-    except (ValueError, TypeError, FileNotFoundError, ChildProcessError, BookError) as error:
+    except (ValueError, TypeError, OSError, BookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -6,9 +6,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from avnb.config import Subset
-from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, write_drawn
+from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, printable, write_drawn
 from avnb.data.manifest import Manifest, Video, write_table
 from avnb.data.media import StreamInfo, inspect
 from avnb.data.video_frames import DecodeError
@@ -153,8 +154,15 @@ def audit(
     out = Path(out)
     diary, stamp = diary or out / "decoded.jsonl", out / "audit.json"
     with locked(diary.parent):
-        mismatches = [{"path": p, "what": "listed, but not there"} for p in listing.missing]
-        mismatches += [{"path": p, "what": "there, but in no list"} for p in listing.unlisted]
+        kinds = {
+            "listed, but not there": listing.missing,
+            "there, but in no list": listing.unlisted,
+        }
+        mismatches = [
+            {"path": printable(path), "what": what}
+            for what, paths in kinds.items()
+            for path in paths
+        ]
         entries, folder = listing.entries, listing.folder
         states = {e.path: [INSPECTION, *file_state(folder / e.path)] for e in entries}
         key = digest([[[asdict(e), *states[e.path]] for e in entries], mismatches])
@@ -162,7 +170,7 @@ def audit(
         metadata["max_damaged"] = max_damaged
         if subset:
             metadata["subset"] = draw_values(subset)
-        if stamp.exists() and json.loads(stamp.read_text()) == metadata:
+        if stored(stamp) == metadata and Manifest.is_whole(out):
             with (out / "ledger.csv").open(newline="") as file:
                 return Manifest.load(out), [Unusable(**row) for row in csv.DictReader(file)]
         write_table(out / "mismatches.csv", ("path", "what"), mismatches)
@@ -178,8 +186,16 @@ def audit(
 
 def audited_subset(where: Path) -> list[int] | None:
     """The values of the draw to which the audit in a folder was limited; None when it was whole."""
-    stamp = where / "audit.json"
-    return json.loads(stamp.read_text()).get("subset") if stamp.exists() else None
+    return (stored(where / "audit.json") or {}).get("subset")
+
+
+def stored(stamp: Path) -> dict[str, Any] | None:
+    """What an audit wrote last; None where there is none, or it was cut: it is then made again."""
+    try:
+        found = json.loads(stamp.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def write_tables(

@@ -11,6 +11,7 @@ from avnb.data.listing import (
     Listing,
     Lists,
     check_complete,
+    check_labels,
     files_below,
     first_lines,
     is_video,
@@ -106,6 +107,7 @@ def listing(
         raise FileNotFoundError(f"{error}{suggestion(folder)}") from None
     files = files_below(folder)
     classes, entries, unused = data_set.read_lists(folder, fold, files)
+    check_labels([*classes, *(entry.label for entry in entries)], folder)
     unique: dict[str, Entry] = {}
     for entry in entries:
         if (first := unique.setdefault(entry.id, entry)) != entry:

@@ -1,10 +1,9 @@
 """Videos of the user's own: a plain folder, its split drawn from a seed or read from a list."""
 
-import csv
 import re
 from pathlib import Path, PurePosixPath
 
-from avnb.data.listing import VIDEO_SUFFIXES, Lists, first_lines, is_video, numbered_lines
+from avnb.data.listing import VIDEO_SUFFIXES, Lists, csv_rows, first_lines, is_video, numbered_lines
 from avnb.data.manifest import Entry, Split
 from avnb.values import digest
 
@@ -105,25 +104,24 @@ def draw_split(labels: dict[str, str], groups: dict[str, str], fold: int) -> lis
 def read_split(table: Path) -> list[Entry]:
     """The entries of `split.csv`; ValueError, with the line, for a bad row."""
     entries: dict[str, Entry] = {}
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
-        if (header := next(rows, [])) != HEADER:
-            raise ValueError(f"{table}, line 1: expected {','.join(HEADER)!r}, found {header}")
-        for row in filter(None, rows):
-            place = f"{table}, line {rows.line_num}"
-            if len(row) != 3 or not all(row) or row[2] not in ("train", "test"):
-                raise ValueError(
-                    f"{place}: expected a path, a label, and 'train' or 'test', found {row}"
-                )
-            parts = PurePosixPath(row[0]).parts
-            if not parts or ".." in parts or row[0].startswith("/"):
-                raise ValueError(
-                    f"{place}: {row[0]!r} is not inside the folder; write paths relative to "
-                    f"{table.parent}"
-                )
-            path = "/".join(parts)
-            if path in entries:
-                raise ValueError(f"{place}: {path!r} is listed twice")
-            split: Split = "train" if row[2] == "train" else "test"
-            entries[path] = Entry(id=path, path=path, label=row[1], split=split)
+    rows = csv_rows(table)
+    header, _ = next(rows, ([], ""))
+    if header != HEADER:
+        raise ValueError(f"{table}, line 1: expected {','.join(HEADER)!r}, found {header}")
+    for row, place in rows:
+        if len(row) != 3 or not all(row) or row[2] not in ("train", "test"):
+            raise ValueError(
+                f"{place}: expected a path, a label, and 'train' or 'test', found {row}"
+            )
+        parts = PurePosixPath(row[0]).parts
+        if not parts or ".." in parts or row[0].startswith("/"):
+            raise ValueError(
+                f"{place}: {row[0]!r} is not inside the folder; write paths relative to "
+                f"{table.parent}"
+            )
+        path = "/".join(parts)
+        if path in entries:
+            raise ValueError(f"{place}: {path!r} is listed twice")
+        split: Split = "train" if row[2] == "train" else "test"
+        entries[path] = Entry(id=path, path=path, label=row[1], split=split)
     return list(entries.values())

@@ -1,14 +1,18 @@
 """The videos named by a data set's lists, checked against the files in its folder, and drawn."""
 
+import csv
+import json
 import os
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from avnb.config import Subset
-from avnb.data.manifest import Entry
+from avnb.data.manifest import Entry, file_digest
 from avnb.files import write_text
 from avnb.values import digest
 
@@ -46,11 +50,58 @@ def need(path: Path, description: str) -> Path:
     return path
 
 
+def read_list(table: Path) -> str:
+    """The text of a list; a byte order mark is accepted.
+
+    Raises:
+        ValueError: for a folder or a device in its place, or another encoding than UTF-8; with the
+            line.
+        OSError: when it may not be read.
+    """
+    if table.exists() and not table.is_file():
+        raise ValueError(f"{table} should be a text file, and is none")
+    content = table.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{table}, line {line}: is not UTF-8 text (byte {content[error.start]:#04x}); save the "
+            "list as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{table}, line {line}: holds a NUL character; it is no list")
+    return text
+
+
+def csv_rows(table: Path) -> Iterator[tuple[list[str], str]]:
+    """Each non-empty row of a CSV list and its place; ValueError for what is no CSV."""
+    rows = csv.reader(read_list(table).splitlines(keepends=True))
+    try:
+        for row in rows:
+            if row:
+                yield row, f"{table}, line {rows.line_num}"
+    except csv.Error as error:
+        raise ValueError(f"{table}, line {rows.line_num}: {error}") from error
+
+
 def numbered_lines(table: Path) -> Iterator[tuple[str, str]]:
     """Each non-empty line and its place; CRLF and a byte order mark are accepted."""
-    for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_list(table).splitlines(), 1):
         if line.strip():
             yield line.strip(), f"{table}, line {number}"
+
+
+def check_labels(labels: Iterable[str], where: Path) -> None:
+    """Raise ValueError for a label that cannot be written down, or that differs in case alone."""
+    first: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        if not label.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in label):
+            raise ValueError(f"{where} has the class {label!r}: a class needs a name of one line")
+        if first.setdefault(label.casefold(), label) != label:
+            other = first[label.casefold()]
+            raise ValueError(f"{where} has the classes {other!r} and {label!r}: name them apart")
 
 
 def is_video(path: str) -> bool:
@@ -61,7 +112,7 @@ def is_video(path: str) -> bool:
 def files_below(folder: Path) -> list[str]:
     """Relative paths of everything below a folder whose name has a suffix; follows links."""
     paths, visited = [], set()
-    for base, folders, names in os.walk(folder, followlinks=True):
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = Path(base).resolve()
         if here in visited:  # a link back to a folder above
             folders.clear()
@@ -73,10 +124,23 @@ def files_below(folder: Path) -> list[str]:
     return sorted(paths)
 
 
+def refuse(error: OSError) -> NoReturn:
+    """A folder that may not be listed is named: its videos would count as missing."""
+    raise PermissionError(
+        f"{error.filename} cannot be listed ({error.strerror}): give yourself the permission, or "
+        "move the folder out of the data set"
+    ) from error
+
+
+def printable(path: str) -> str:
+    """A path as text that can be written: bytes that are no UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def first_lines(paths: Sequence[str]) -> str:
     """The first few of many paths, one a line."""
     rest = [f"and {len(paths) - SHOWN_FILES} more"] if len(paths) > SHOWN_FILES else []
-    return "\n".join(f"  {path}" for path in [*paths[:SHOWN_FILES], *rest])
+    return "\n".join(f"  {printable(path)}" for path in [*paths[:SHOWN_FILES], *rest])
 
 
 def check_complete(listing: Listing, allow_missing: bool) -> None:
@@ -116,7 +180,7 @@ def read_ids(file: str) -> dict[str, int]:
     """
     path = need(Path(file).expanduser(), "a text file with the id of a training video a line")
     ids: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_list(path).splitlines(), 1):
         if (name := line.strip()) and ids.setdefault(name, number) != number:
             raise ValueError(f"{path}, line {number}: {name!r} stands in line {ids[name]} as well")
     if not ids:
@@ -197,6 +261,9 @@ def drawn_files(folder: Path) -> tuple[Path, Path]:
 
 
 def write_drawn(folder: Path, drawn: Drawn) -> None:
-    """Write the ids of a draw, in sorted order."""
+    """Write the ids of a draw, in sorted order, and beside them the hash of both files."""
+    hashes = {}
     for path, ids in zip(drawn_files(folder), drawn, strict=True):
         write_text(path, "".join(f"{i}\n" for i in sorted(ids)))
+        hashes[path.name] = file_digest(path)
+    write_text(folder / "drawn.json", json.dumps(hashes))

@@ -6,6 +6,7 @@ those that cannot, with the reason. Nothing else in the package knows a data set
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avnb.data.media import StreamInfo
-from avnb.files import write_text
+from avnb.files import read_json, write_text
 from avnb.values import digest
 
 Split = Literal["train", "test"]
@@ -103,25 +104,52 @@ class Manifest:
 
     def save(self) -> None:
         """Write `manifest.csv` and `dataset.json` into the folder `where`."""
-        write_table(self.where / "manifest.csv", PARSERS, map(asdict, self.videos))
+        table = self.where / "manifest.csv"
+        write_table(table, PARSERS, map(asdict, self.videos))
         names = ("name", "folder", "classes", "listed", "cache", "cache_suffix", "encoding")
         metadata = {name: getattr(self, name) for name in names}
+        metadata["table"] = file_digest(table)
         write_text(self.where / "dataset.json", json.dumps(metadata, indent=1, default=str))
+
+    @staticmethod
+    def is_whole(where: Path) -> bool:
+        """Whether what `save` wrote is there as it was written."""
+        try:
+            metadata = json.loads((where / "dataset.json").read_text())
+            return bool(metadata["table"] == file_digest(where / "manifest.csv"))
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            return False
 
     @classmethod
     def load(cls, where: str | Path) -> "Manifest":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: when the table was cut or changed since.
+        """
         where = Path(where)
-        metadata = json.loads((where / "dataset.json").read_text())
+        metadata = read_json(where / "dataset.json", "the description of a manifest")
+        table = where / "manifest.csv"
+        if metadata.pop("table", "") != file_digest(table):
+            raise ValueError(
+                f"{table} was cut or changed, or is of an earlier version: delete {where}, and the "
+                "audit writes it again; what it has decoded is remembered"
+            )
         metadata |= {"folder": Path(metadata["folder"]), "classes": tuple(metadata["classes"])}
         if metadata.get("cache"):
             metadata["cache"] = Path(metadata["cache"])
-        with (where / "manifest.csv").open(newline="") as file:
-            table = list(csv.DictReader(file))
+        with table.open(newline="") as file:
+            read = list(csv.DictReader(file))
         rows: list[dict[str, Any]]
-        rows = [{name: PARSERS[name](cell) for name, cell in row.items()} for row in table]
+        rows = [{name: PARSERS[name](cell) for name, cell in row.items()} for row in read]
         videos = tuple(Video(**row) for row in rows)
         return cls(where=where, videos=videos, **metadata)
+
+
+def file_digest(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:

@@ -57,7 +57,8 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DecodeError(path, f"is {kind_of(path)}, not a file")
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        with av.open(str(path), options={**options, "max_pixels": str(most)}) as container:
+        options["max_pixels"] = str(most)
+        with av.open(str(path), options=options, metadata_errors="replace") as container:
             stream = video_stream(path, container)
             codec = stream.codec_context
             if codec.width * codec.height > most:

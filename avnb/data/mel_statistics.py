@@ -11,7 +11,7 @@ from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.spectrograms import AudioTransform
-from avnb.files import write_text
+from avnb.files import read_json, write_text
 from avnb.values import digest
 
 
@@ -29,7 +29,7 @@ def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) ->
     key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
     file = manifest.where / f"bands-{digest(key)}.json"
     if file.exists():
-        stored = json.loads(file.read_text())
+        stored = read_json(file, "statistics of mel bands")
         return stored["mean"], stored["std"]
     mels, n = run.spectrogram.mels, len(audible)
     transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))

@@ -8,8 +8,8 @@ from pathlib import Path
 from avnb.config import Pretrain, Subset
 from avnb.data.audit import audited_subset
 from avnb.data.listing import draw_subset, draw_values, drawn_files, write_drawn
-from avnb.data.manifest import Manifest
-from avnb.files import locked
+from avnb.data.manifest import Manifest, file_digest
+from avnb.files import locked, read_json
 from avnb.values import digest
 
 
@@ -43,12 +43,24 @@ def subset_files(manifest: Manifest, config: Subset) -> tuple[Path, Path]:
     return paths
 
 
+def check_drawn(ids: Path) -> None:
+    """Raise ValueError for a file of ids that is not as it was drawn."""
+    hashes = ids.parent / "drawn.json"
+    if hashes.exists() and read_json(hashes, "a draw").get(ids.name) != file_digest(ids):
+        raise ValueError(
+            f"{ids} was cut or changed since it was drawn: delete {ids.parent} to draw again, or "
+            "give a list of your own as `subset_ids`"
+        )
+
+
 def load_subset(manifest: Manifest, ids: str | Path) -> Manifest:
     """The videos whose ids are in a file, in its order.
 
     Raises:
-        ValueError: for an id that is no training video of the manifest.
+        ValueError: for a file that was cut or changed since it was drawn, or an id that is no
+            training video of the manifest.
     """
+    check_drawn(Path(ids))
     ids, known = Path(ids), {v.id: v for v in manifest.split("train").videos}
     selected = ids.read_text().split("\n")[:-1]
     unknown = [i for i in selected if i not in known]

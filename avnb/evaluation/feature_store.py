@@ -25,8 +25,13 @@ SAVE_EVERY_SECONDS = 10.0  # the work that a killed process loses at most
 
 
 def whole(folder: Path | str) -> bool:
-    """Whether every row of the folder's tensors has been written."""
-    return (Path(folder) / "made.json").exists()
+    """Whether every row of the folder's tensors has been written, and nothing was cut since."""
+    mark = Path(folder) / "made.json"
+    try:
+        sizes = json.loads(mark.read_text())["bytes"]
+        return all((mark.parent / name).stat().st_size == size for name, size in sizes.items())
+    except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def mapped(path: Path | str) -> Tensor:
@@ -89,7 +94,9 @@ class FeatureWriter:
             raise ValueError(f"{self.folder} has {self.done} of {self.rows} rows")
         for name, tensor in small.items():
             np.save(self.folder / f"{name}.npy", tensor.numpy())
-        write_text(self.folder / "made.json", json.dumps(metadata, indent=1, default=vars))
+        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.npy"))}
+        mark = {**metadata, "bytes": sizes}
+        write_text(self.folder / "made.json", json.dumps(mark, indent=1, default=vars))
 
     def __enter__(self) -> Self:
         return self

@@ -23,6 +23,8 @@ from avnb.report.style import (
 )
 from avnb.report.wording import (
     bullets,
+    label,
+    literal,
     records,
     rows_where,
     side,
@@ -114,7 +116,7 @@ def plot_confusion(counts: Tensor, classes: Sequence[str]) -> Figure:
 
     share = 100 * counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
     fig, ax = plt.subplots(figsize=(6.4, 5.6))
-    names = list(classes) if len(classes) <= 30 else 20
+    names = [*map(label, classes)] if len(classes) <= 30 else 20
     bar = {"label": "% of the class's videos", "shrink": 0.8}
     options = {"cmap": "Blues", "vmin": 0, "vmax": 100, "square": True, "cbar_kws": bar}
     sns.heatmap(share.numpy(), xticklabels=names, yticklabels=names, ax=ax, **options)
@@ -129,7 +131,7 @@ def plot_gains(table: pd.DataFrame, title: str, most: int = 8, base: str = "rand
     ends = table if len(table) <= 2 * most else pd.concat([table.head(most), table.tail(most)])
     fig, ax = plt.subplots(figsize=(7, 0.26 * len(ends) + 1.1))
     colours = np.where(ends["gain"] < 0, LINES[1], LINES[2])
-    ax.barh(ends.index.astype(str), ends["gain"], color=colours)
+    ax.barh([label(str(name)) for name in ends.index], ends["gain"], color=colours)
     ax.axvline(0, color="black", lw=0.8)
     ax.invert_yaxis()
     ax.set(xlabel=f"points against {method_title(base)}", title=title)
@@ -263,7 +265,7 @@ def describe_gains(table: pd.DataFrame, method: str, against: str = "random", mo
         return f"There is no baseline for {method_title(method)}: add `random` to `methods`."
     gained, lost = int((table["gain"] > 0).sum()), int((table["gain"] < 0).sum())
     top, bottom = (
-        ", ".join(f"`{name}` ({gain:+.1f})" for name, gain in end.items())
+        ", ".join(f"{literal(str(name))} ({gain:+.1f})" for name, gain in end.items())
         for end in (table["gain"].head(most), table["gain"].tail(most)[::-1])
     )
     return (
@@ -287,10 +289,9 @@ def describe_confusion(counts: Tensor, classes: Sequence[str], method: str) -> s
     for cell in wrong.flatten().argsort(descending=True, stable=True)[:3].tolist():
         true, predicted = divmod(cell, len(classes))
         if number := int(wrong[true, predicted]):
-            lines.append(
-                f"`{classes[true]}` is classified as `{classes[predicted]}` in {number} of "
-                f"{total[true]} videos."
-            )
+            names = literal(classes[true]), literal(classes[predicted])
+            count = f"{number} of {total[true]} videos"
+            lines.append(f"{names[0]} is classified as {names[1]} in {count}.")
     return bullets(lines)
 
 
@@ -298,14 +299,14 @@ def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every choice by level and metric, and the seconds to train a layer."""
     table = choice_names(rows)
     table = table.assign(
-        what=[f"{row['level']}, {row['metric']}".strip(", ") for row in records(table)],
+        what=[f"{row['level']}, {row['metric']}".strip(", ") for row in table.to_dict("records")],
         method=table["method"].map(method_title),
-        cell=[with_interval(row) for row in records(table)],
+        cell=[with_interval(row) for row in table.to_dict("records")],
     )
-    wide = table.pivot_table(
-        index=["method", "choice"], columns="what", values="cell", aggfunc="last", sort=False
-    )
-    return wide.rename_axis(columns=None)
+    wide = table.pivot(index=["method", "choice"], columns="what", values="cell")
+    methods, choices = (table[name].unique() for name in ("method", "choice"))
+    order = pd.MultiIndex.from_product([methods, choices], names=["method", "choice"])
+    return wide.reindex(order).rename_axis(columns=None)
 
 
 def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:

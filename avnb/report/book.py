@@ -66,7 +66,9 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
     from nbclient.exceptions import DeadKernelError
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
+    # Of this process alone: where two run at once, the last whole copy stays.
+    running = out.with_suffix(f".running-{os.getpid()}.ipynb")
+    failed = out.with_suffix(".failed.ipynb")
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
     try:
         papermill.execute_notebook(
@@ -85,6 +87,7 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
         # The running cell dies with its kernel. asyncio reports that when the abandoned task is
         # collected, in the middle of the message about the interruption.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        running.unlink(missing_ok=True)
         raise
     failed.unlink(missing_ok=True)
     running.replace(out)

@@ -113,8 +113,10 @@ def plot_two_models(matched: Matched, rows: pd.DataFrame) -> Figure:
     left.set_title(matched.pair.title, fontsize=10)
     table = rows.assign(pair=pair_titles(rows), share=100 * rows["value"] / rows["n"])
     table["metric"] = table["metric"].str.removeprefix("shared ")
-    wide = table.pivot_table(index="pair", columns="metric", values="share", sort=False)
-    wide[::-1].plot.barh(stacked=True, ax=right, width=0.72, colormap="Blues", edgecolor="#5a6068")
+    wide = table.pivot(index="pair", columns="metric", values="share")
+    wide.loc[table["pair"].unique()[::-1]].plot.barh(
+        stacked=True, ax=right, width=0.72, colormap="Blues", edgecolor="#5a6068"
+    )
     right.set(xlabel="classes of the pre-training set, %", ylabel="", xlim=(0, 100))
     right.tick_params(axis="y", labelsize=9)
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1)}
@@ -188,7 +190,8 @@ def searchable(table: pd.DataFrame, caption: str, rows_shown: int = 14) -> str:
     """
     body = table.to_html(index=False, border=0).replace("<th>", '<th style="text-align: left">')
     return (
-        f'<div><p>{html.escape(caption)}</p><input type="search" style="width: 20em" '
+        f'<div class="tex2jax_ignore"><p>{html.escape(caption)}</p>'
+        '<input type="search" style="width: 20em" '
         f'placeholder="search {len(table)} rows" aria-label="search the table" '
         f'oninput="{html.escape(SEARCH)}">'
         f'<div style="max-height: {rows_shown * 2.2:g}em; overflow: auto">{body}</div></div>'

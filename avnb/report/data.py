@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avnb.data.manifest import Manifest
 from avnb.report.style import BLUE, ORANGE
-from avnb.report.wording import bullets
+from avnb.report.wording import bullets, label, literal
 
 SPLITS = {"test": ORANGE, "train": BLUE}  # the last one is drawn next to the axis
 
@@ -77,7 +77,13 @@ def plot_contents(rows: pd.DataFrame, classes: Sequence[str]) -> Figure:
     table.plot.bar(stacked=True, ax=ax, width=0.85, color=[BLUE, "#c3c8cf"])
     ax.set(xlabel="", ylabel="videos", ylim=(0, 1.25 * table.sum(axis=1).max()))
     if len(classes) <= 30:
-        ax.set_xticks(range(len(classes)), classes, rotation=60, ha="right", fontsize=8)
+        ax.set_xticks(
+            range(len(classes)),
+            [label(name) for name in classes],
+            rotation=60,
+            ha="right",
+            fontsize=8,
+        )
     else:
         ticks = range(0, len(classes), 20)
         ax.set_xticks(ticks, [str(tick) for tick in ticks], rotation=0)
@@ -148,8 +154,9 @@ def describe_data(
         f"The lists name {manifest.listed} videos; {len(rows)} are usable. {missing} are missing, "
         f"{len(ledger)} cannot be decoded to their end, and {stray} files are in no list. "
         f"{len(manifest.classes) - len(classes)} of {len(manifest.classes)} classes have no video.",
-        f"The median video lasts {seconds.median():.1f} s; the shortest, `{shortest['id']}`, "
-        f"{shortest['seconds']:.2f} s and the longest, `{longest['id']}`, "
+        f"The median video lasts {seconds.median():.1f} s; the shortest, "
+        f"{literal(shortest['id'])}, {shortest['seconds']:.2f} s and the longest, "
+        f"{literal(longest['id'])}, "
         f"{longest['seconds']:.2f} s. {100 * (seconds < 1).mean():.1f} % are shorter than one "
         "second; a clip of one second repeats their frames.",
         f"{100 * audible.mean():.1f} % have an audio stream. Classes without audio in any video: "

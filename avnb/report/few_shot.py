@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from avnb.evaluation.class_splits import PARTS, ClassSplit
 from avnb.profiles import SIZES
 from avnb.report.style import chance_line, fig_legend, in_method_order, method_colour, method_title
-from avnb.report.wording import Record, bullets, records, rows_where, side, with_interval
+from avnb.report.wording import Record, bullets, literal, records, rows_where, side, with_interval
 
 LEVELS = tuple((level, metric) for level in ("clip", "video") for metric in ("top1", "top5"))
 HEADLINE = {"level": "video", "metric": "top1"}  # what the readings are about
@@ -35,7 +35,10 @@ def describe_split(split: ClassSplit) -> str:
     rule, matched = RULES[split.rule], split.matched
     if matched is not None:
         rule += f" (threshold {matched.pair.threshold:g}, top {matched.top}, by {matched.method})"
-    parts = [f"{len(names)} {part}: {', '.join(names)}" for part, names in split.classes.items()]
+    parts = [
+        f"{len(names)} {part}: {', '.join(map(literal, names))}"
+        for part, names in split.classes.items()
+    ]
     return f"**{split.title}**, {rule}:\n\n{bullets(parts)}"
 
 

@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from avnb.report.wording import label
+
 
 def plot_gallery(
     frames: dict[int, np.ndarray], ranks: np.ndarray, names: Sequence[str], right: np.ndarray
@@ -25,6 +27,6 @@ def plot_gallery(
     for ax, key, name, colour in zip(axes.flat, keys.flat, names, colours.flat, strict=True):
         ax.imshow(frames[int(key)])
         ax.set(xticks=[], yticks=[])
-        ax.set_title(name, fontsize=7.5, pad=3)
+        ax.set_title(label(name), fontsize=7.5, pad=3)
         ax.spines[:].set(visible=True, color=colour, linewidth=2.2)
     return fig

@@ -1,5 +1,6 @@
 """How tables and sentences write and compare numbers."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,18 @@ def records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
 def bullets(sentences: Iterable[str]) -> str:
     """A Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def literal(name: str) -> str:
+    """A name of the user's as Markdown code, whatever it holds: nothing in it is interpreted."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", name)), default=0))
+    room = " " if name.startswith("`") or name.endswith("`") else ""
+    return f"{fence}{room}{name}{room}{fence}"
+
+
+def label(name: str) -> str:
+    """A name of the user's as text in a figure, where dollars would begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def with_interval(row: Record) -> str:

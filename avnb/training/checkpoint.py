@@ -14,7 +14,7 @@ from avnb.models.backbones import VIDEO_BACKBONES, build_video_encoder
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.specs import resolved_spec
 from avnb.training import released, torch_file
-from avnb.training.torch_file import CheckpointError, shortened
+from avnb.training.torch_file import CheckpointError, check_tensors, shortened
 from avnb.values import identity
 
 FORMAT = 3
@@ -69,8 +69,13 @@ def parsed(path: Path, content: Any) -> tuple[Metadata, dict[str, Any]]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         kind = shortened(content) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} was not written by avnb (format {FORMAT}); it holds {kind}")
-    metadata = Metadata(**content["metadata"])
-    config = {name: value for name, value in metadata.config.items() if name not in DROPPED}
+    try:
+        metadata = Metadata(**content["metadata"])
+        config = {name: value for name, value in metadata.config.items() if name not in DROPPED}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not say what its run was ({error})") from error
+    if not isinstance(content.get("model"), dict):
+        raise CheckpointError(f"{path} holds no tensors: it has {shortened(content)}")
     return dataclasses.replace(metadata, config=config), content
 
 
@@ -169,6 +174,10 @@ def pretraining_metadata(path: Path, content: Any) -> Metadata:
             f"{path} is a classifier, fine-tuned on {metadata.data_set}, not a checkpoint of "
             "pre-training"
         )
+    try:
+        metadata.pretrain  # noqa: B018 - its values are checked
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has values that no run can have: {error}") from error
     return metadata
 
 
@@ -218,14 +227,28 @@ def load_encoders(
         return *released.released_encoders(path, content), metadata
     config, (_, content) = metadata.pretrain, parsed(path, content)
     check_backbone(path, config.backbone, backbone)
+    own = {k: v for k, v in content["model"].items() if str(k).startswith(ENCODERS)}
+    if config.backbone in VIDEO_BACKBONES:  # nothing large is built on the word of a file
+        with torch.device("meta"):
+            check_tensors(path, own, Encoders(config).state_dict())
     with torch.random.fork_rng():  # their initial weights are drawn, and replaced
-        video = build_video_encoder(config.backbone, config.width)
-        audio = AudioEncoder(config.width)
-    both = nn.ModuleDict({"video_encoder": video, "audio_encoder": audio})
-    prefixes = tuple(f"{name}." for name in both)
-    both.load_state_dict({k: v for k, v in content["model"].items() if k.startswith(prefixes)})
+        both = Encoders(config)
+    check_tensors(path, own, both.state_dict())
+    both.load_state_dict(own)
     both.eval().requires_grad_(False)
-    return video, audio, metadata
+    return both.video_encoder, both.audio_encoder, metadata
+
+
+ENCODERS = ("video_encoder.", "audio_encoder.")
+
+
+class Encoders(nn.Module):
+    """The two encoders of a run, untrained, under the names that checkpoints have for them."""
+
+    def __init__(self, config: Pretrain):
+        super().__init__()
+        self.video_encoder = build_video_encoder(config.backbone, config.width)
+        self.audio_encoder = AudioEncoder(config.width)
 
 
 def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:

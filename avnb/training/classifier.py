@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avnb.config import Pretrain
 from avnb.data.batch import Batch
 from avnb.models.backbones import build_video_encoder
 from avnb.models.encoders import VideoEncoder
@@ -16,7 +17,7 @@ from avnb.models.losses import at_least_float
 from avnb.models.methods.base import Terms, TrainableModule, derive_seed
 from avnb.protocols import Finetune
 from avnb.training import checkpoint
-from avnb.training.torch_file import CheckpointError
+from avnb.training.torch_file import CheckpointError, check_tensors
 
 
 class Classifier(TrainableModule):
@@ -80,8 +81,13 @@ def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
         raise CheckpointError(f"{path} is a checkpoint of pre-training; fine-tuning starts from it")
     name, width = metadata.encoder["backbone"], metadata.encoder["width"]
     checkpoint.check_backbone(Path(path), name, backbone)
-    config = Finetune.from_flat(**metadata.config)
+    try:
+        config = Finetune.from_flat(**metadata.config)
+        Pretrain.from_flat(width=width)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has values that no run can have: {error}") from error
     classifier = Classifier(build_video_encoder(name, width), len(metadata.classes), config)
+    check_tensors(Path(path), content["model"], classifier.state_dict())
     classifier.load_state_dict(content["model"])
     classifier.eval().requires_grad_(False)
     return classifier

@@ -1,12 +1,12 @@
 """One process of a job: what `python -m avnb train` runs, and each task of a cluster's job."""
 
 import importlib
-import json
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from avnb.distributed import process_group
+from avnb.files import read_json
 
 KINDS = ("pretraining", "finetuning")  # each a module with `train_process(folder, job, device)`
 
@@ -19,7 +19,7 @@ def main(*folders: Path) -> None:
     """
     with process_group() as device:
         for folder in folders:
-            job = json.loads((folder / "job.json").read_text())
+            job = read_json(folder / "job.json", "the description of a job")
             kind = job["metadata"]["kind"]
             if kind not in KINDS:
                 raise ValueError(f"{folder / 'job.json'} is a job of kind {kind!r}, not {KINDS}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avnb.models.encoders import AudioEncoder, VideoEncoder
-from avnb.training.torch_file import CheckpointError, shortened
+from avnb.training.torch_file import CheckpointError, check_tensors, shortened
 
 BANDS = Path(__file__).with_name("released_bands.csv")  # published beside the code
 LAYOUT = ("epoch", "model", "optimizer", "train_criterion")
@@ -148,6 +148,8 @@ def released_encoders(path: Path, content: Any) -> tuple[VideoEncoder, AudioEnco
     with torch.random.fork_rng():  # their initial weights are drawn, and replaced
         video, audio = VideoEncoder(), AudioEncoder()
     both = nn.ModuleDict({"video_encoder": video, "audio_encoder": audio})
+    expected = {released_key(name): value for name, value in both.state_dict().items()}
+    check_tensors(path, {name: tensors[name] for name in expected}, expected)
     both.load_state_dict({name: tensors[released_key(name)] for name in both.state_dict()})
     both.eval().requires_grad_(False)
     return video, audio

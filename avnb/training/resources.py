@@ -1,6 +1,7 @@
 """What a job runs on: processes of this machine, or of a cluster."""
 
 import dataclasses
+import re
 import shlex
 import typing
 from collections.abc import Mapping
@@ -14,6 +15,16 @@ from avnb.values import Group, unknown_name, within
 from avnb.workspace import cores
 
 Launcher = Literal["local", "slurm"]
+OURS = "is set by the launcher, which finds the job's output and its processes by it"
+RUNS, WRITES = "changes what is run", "changes where the job writes or reads"
+REFUSED = {  # options of sbatch, with the reason
+    **dict.fromkeys(("wrap", "array", "test-only", "bcast", "prolog", "epilog"), RUNS),
+    **dict.fromkeys(("task-prolog", "task-epilog", "container", "uid", "gid"), RUNS),
+    **dict.fromkeys(("export", "export-file", "get-user-env", "propagate"), RUNS),
+    **dict.fromkeys(("chdir", "output", "error", "input", "open-mode"), WRITES),
+    **dict.fromkeys(("job-name", "nodes", "ntasks", "ntasks-per-node", "requeue"), OURS),
+    **dict.fromkeys(("no-requeue", "signal", "time", "wait", "parsable", "quiet"), OURS),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +40,15 @@ class Slurm(Group):
     memory_gb: float = within(0, 10**6, 0.0)  # of a node
     setup: str = ""  # a line of shell before Python starts: "module load cuda"
     options: Mapping[str, str] = field(default_factory=dict)  # others of sbatch: {"qos": "long"}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.options:
+            if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
+                raise ValueError(f"--{name} is no option of sbatch: write it whole, as --qos=long")
+            # sbatch takes the beginning of an option for the whole.
+            if whole := next((refused for refused in REFUSED if refused.startswith(name)), ""):
+                raise ValueError(f"--{name} is not passed on to sbatch: it {REFUSED[whole]}")
 
     @classmethod
     def from_text(cls, text: str) -> Self:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avnb.files import write_text
+from avnb.files import read_json, write_text
 from avnb.progress import MARK
 from avnb.training.job_output import JobOutput, LaunchError
 from avnb.training.resources import Resources
@@ -82,7 +82,7 @@ def submitted_job(folder: Path) -> tuple[str, dict[str, Any]] | None:
     file = folder / "slurm.json"
     if not file.exists():
         return None
-    note = json.loads(file.read_text())
+    note = read_json(file, "the note of a job of SLURM")
     word, _ = state(note["job"])
     if is_alive(word):
         return note["job"], note["values"]

@@ -13,7 +13,7 @@ from avnb.files import write_text
 from avnb.models.methods.base import Log, TrainableModule
 from avnb.training import checkpoint
 from avnb.training.checkpoint import Metadata
-from avnb.training.torch_file import CheckpointError
+from avnb.training.torch_file import CheckpointError, check_tensors
 
 
 class RunningMeans:
@@ -128,6 +128,7 @@ class TrainingState:
         if self.path.exists():
             metadata, content = checkpoint.load(self.path)
             checkpoint.check_same(self.path, metadata, self.metadata)
+            check_tensors(self.path, content["model"], self.model.state_dict())
             self.model.load_state_dict(content["model"])
             self.adam.load_state_dict(content["optimiser"])
             self.log, self.steps = list(content["log"]), content["steps"]

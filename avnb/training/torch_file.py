@@ -2,12 +2,14 @@
 
 import pickle
 import re
+import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avnb.files import replacing
 
@@ -57,13 +59,63 @@ def read(path: Path, *, mapped: bool = False) -> Any:
     if path.is_dir():
         raise CheckpointError(f"{path} is not a checkpoint: it is a folder; name the file in it")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for
+            raise CheckpointError(f"{path} is not a checkpoint: it is no regular file")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except UNREADABLE as error:
         if mapped and path.exists():  # the former file format of torch cannot be mapped
             return read(path)
         raise CheckpointError(
             f"{path} is not a checkpoint, or is damaged: {why_unreadable(error)}"
         ) from error
+
+
+def check_tensors(path: Path, found: Any, expected: Mapping[str, Tensor]) -> None:
+    """See that a file's tensors are those of a network, before they are copied into it.
+
+    Args:
+        path: of the file.
+        found: what it holds, by name.
+        expected: the network's state; tensors on the device `meta` are enough.
+
+    Raises:
+        CheckpointError: for tensors that are missing, unknown, of another shape or kind, or not
+            finite; it names the first few of each.
+    """
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__} where its tensors should be")
+    problems: dict[str, list[str]] = {
+        "are missing": [name for name in expected if name not in found],
+        "are unknown": [str(name) for name in found if name not in expected],
+        "do not fit": [],
+        "are not finite": [],
+    }
+    for name in sorted(expected.keys() & found.keys()):
+        if wrong := misfit(found[name], expected[name]):
+            problems["do not fit"].append(f"{name} ({wrong})")
+        elif found[name].is_floating_point() and not found[name].isfinite().all():
+            problems["are not finite"].append(name)
+    found_some = {what: names for what, names in problems.items() if names}
+    lines = [f"  {len(names)} {what}: {shortened(names)}" for what, names in found_some.items()]
+    if lines:
+        raise CheckpointError("\n".join([f"{path} does not hold the tensors of this run:", *lines]))
+
+
+def misfit(value: Any, like: Tensor) -> str:
+    """Why a value cannot take a tensor's place; '' when it can."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.layout != torch.strided:
+        return f"{value.layout}, not dense"
+    if value.shape != like.shape:
+        return f"{tuple(value.shape)}, expected {tuple(like.shape)}"
+    if value.is_floating_point() != like.is_floating_point():
+        return f"{value.dtype}, expected {like.dtype}"
+    return ""
 
 
 def why_unreadable(error: Exception) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
+from avnb.data import limits
 from avnb.data.audit import audit, inspect_file
 from avnb.data.decoding import read
 from avnb.data.listing import Listing
@@ -360,3 +361,19 @@ def test_damage_in_the_middle_is_an_error_and_no_crash(tmp_path):
             look(tmp_path / "bad.avi", np.linspace(0, found.seconds * 0.99, 5))
         except DecodeError as error:
             assert error.reason
+
+
+def test_limits_are_values_of_the_environment(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    film(path)
+    limits.limits.cache_clear()
+    monkeypatch.setenv(limits.VARIABLE, '{"seconds": 1, "frame_pixels": 100}')
+    with pytest.raises(DecodeError, match=r"has frames of .* pixels; 100 are the most"):
+        inspect(path)
+    limits.limits.cache_clear()
+    monkeypatch.setenv(limits.VARIABLE, '{"second": 1}')
+    with pytest.raises(TypeError, match="'second' is unknown; did you mean 'seconds'"):
+        inspect(path)
+    limits.limits.cache_clear()
+    monkeypatch.delenv(limits.VARIABLE)
+    assert inspect(path).width

@@ -15,6 +15,7 @@ from avnb.evaluation.probe_features import ProbeFeatures
 from avnb.models.methods import parse_methods
 from avnb.profiles import PROFILES
 from avnb.protocols import PROTOCOLS, Evaluation
+from avnb.report.wording import with_interval
 from avnb.workspace import Workspace
 from tests.conftest import with_values
 
@@ -217,7 +218,9 @@ def test_a_protocol_sets_what_is_not_given_and_rows_say_what_differs():
 
 def test_every_choice_is_measured_with_its_time(several, few, config, tmp_path):
     work = Workspace("smoke", tmp_path, {})
-    rows = probe.choice_rows({"a": several["a"]}, few, config, work, split="test2")
+    named = {"xid": several["a"], "random": several["b"]}
+    both = {name: replace(source, method=name) for name, source in named.items()}
+    rows = probe.choice_rows(both, few, config, work, split="test2")
     titles = [config.changed(**c).protocol_title for c in probe.CHOICES.values()]
     assert rows["protocol"].unique().tolist() == titles and len(set(titles)) == 6
     assert rows.equals(results.read(work.results)) and set(rows["split"]) == {"test2"}
@@ -225,10 +228,16 @@ def test_every_choice_is_measured_with_its_time(several, few, config, tmp_path):
     assert (rows[timed]["value"] > 0).all() and set(rows[~timed]["n"]) == {3}
     assert rows[~timed].eval("low <= value <= high").all()
     table = report.choice_table(rows)
-    assert table.index.get_level_values("choice").tolist() == list(probe.CHOICES)
+    assert table.index.get_level_values("choice").tolist() == 2 * list(probe.CHOICES)
+    for (title, choice), cells in table.iterrows():
+        method = {"xID": "xid", "Random": "random"}[title]
+        protocol = config.changed(**probe.CHOICES[choice]).protocol_title
+        values = {"method": method, "protocol": protocol, "level": "video", "metric": "top1"}
+        (row,) = results.select(rows, **values).to_dict("records")
+        assert cells["video, top1"] == with_interval(row)
     said = report.describe_choices(rows)
     assert "% as in the thesis" in said and "times as long" in said
-    assert len(report.plot_choices(rows).axes) == 1
+    assert len(report.plot_choices(rows).axes) == 2
 
 
 def test_mirrored_clips_are_mirrored(few, config, tiny):

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from avnb import report
 from avnb.config import Pretrain
@@ -13,6 +14,7 @@ from avnb.data.manifest import Manifest
 from avnb.evaluation import results
 from avnb.evaluation.probe import CHOICES
 from avnb.protocols import Evaluation
+from avnb.report.wording import literal
 from tests.conftest import ROOT
 
 
@@ -248,4 +250,23 @@ def test_figures_of_a_data_set_count_every_video_once(manifests):
     assert report.plot_contents(rows, many).axes[0].get_xlabel() == "class, by its label"
     varied = rows.assign(width=range(len(rows)))
     assert "other" in [t.get_text() for t in report.plot_extents(varied).axes[1].get_yticklabels()]
+    plt.close("all")
+
+
+HOSTILE = ("$x^2$", "a|b", "<b>bold</b>", "`code`", "``", "*stars* _bars_", "[link](there)")
+
+
+def test_names_are_data_and_stand_as_they_are(tmp_path):
+    """Rendered as the book renders Markdown: as text, in code, which MathJax leaves alone."""
+    text = "\n".join(f"- {literal(name)}" for name in HOSTILE)
+    (item,) = (t for t in MarkdownIt().parse(text) if t.type == "bullet_list_open")
+    spans = [c.content for t in MarkdownIt().parse(text) for c in t.children or ()]
+    assert spans == list(HOSTILE) and item.level == 0
+    counts = torch.eye(len(HOSTILE)).long()
+    figure = report.plot_confusion(counts, HOSTILE)
+    ticks = figure.axes[0].get_xticklabels()
+    figure.canvas.draw()  # a formula would be parsed here
+    assert [t.get_text().replace("\\$", "$") for t in ticks] == list(HOSTILE)
+    said = report.describe_confusion(counts.flip(0), HOSTILE, "xid")
+    assert literal("$x^2$") in said
     plt.close("all")

@@ -21,7 +21,7 @@ import av
 import numpy as np
 
 from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Scene, frames, move, soundtrack
-from avnb.files import in_parallel, locked, write_text
+from avnb.files import in_parallel, locked, read_json, write_text
 from avnb.protocols import World
 from avnb.values import digest
 
@@ -204,7 +204,7 @@ def make(world: World, root: str | Path, *, workers: int = 2) -> Path:
     values, stamp = {"format": FORMAT, **world.flat()}, root / "world.json"
     with locked(root):
         if stamp.exists():
-            check_values(root, json.loads(stamp.read_text()), values)
+            check_values(root, read_json(stamp, "the mark of a synthetic world"), values)
             return root
         scenes, texts = list[Scene](), dict[str, str]()
         for write in (vggsound, ucf101, hmdb51):
