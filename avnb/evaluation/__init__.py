@@ -8,6 +8,7 @@ soundtracks     audio features of whole soundtracks
 results         result rows and their intervals
 probe_features  clips and features that linear probes are trained and tested on
 probe           linear probes
+probe_choices   probes under each choice of the released code
 batched_probes  many linear probes trained as one batched problem
 text_encoders   text encoders by name
 rankings        the published ranking of the second text encoder

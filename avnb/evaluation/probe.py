@@ -5,12 +5,8 @@ of a batch.
 """
 
 import itertools
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -29,13 +25,12 @@ from avnb.evaluation.probe_features import (
     Sources,
     downstream_clip,
     extract_each,
-    extract_parts,
     row_metadata,
     samplings,
     testing,
 )
 from avnb.evaluation.results import Row, percent_row, record
-from avnb.protocols import PROTOCOLS, Evaluation
+from avnb.protocols import Evaluation
 from avnb.workspace import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
@@ -327,46 +322,3 @@ def probe_rows(
         rows += scored(trained[0], tested, seeded, split=split, **metadata)
         first[method] = tested if i == 0 else first[method]
     return record(work.results, rows), fitted, first
-
-
-# Each choice that the released code makes otherwise than the thesis, alone and all together.
-CHOICES: dict[str, dict[str, Any]] = {
-    "thesis": {},
-    "fresh clips": {"probe_clips": "fresh"},
-    "moving BatchNorm": {"probe_clips": "fresh", "probe_batch_norm": "train"},
-    "mirrored clips": {"flip_prob": 0.5},
-    "nearest neighbour": {"interpolation": "nearest"},
-    "author": {"protocol": "author", **PROTOCOLS["author"]},
-}
-
-
-def choice_rows(
-    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace, *, split: str
-) -> pd.DataFrame:
-    """Probes of several encoders under each of `CHOICES`; their rows, appended as well.
-
-    `seconds` are those of training a layer, the encoding of its training clips included, whatever
-    the cache holds.
-    """
-    rows = []
-    for changes in CHOICES.values():
-        changed = config.changed(**changes)
-        features = extract_each(sources, manifest, changed, work.features)
-        for method, source in sources.items():
-            metadata = {"split": split, **row_metadata(source, manifest, work, changed)}
-            begin = time.monotonic()
-            if changed.probe_clips == "cached":
-                extract_uncached(source, manifest, changed)
-            trained, tested = fit_probe(source, manifest, features[method], changed)
-            seconds = time.monotonic() - begin
-            rows += scored(trained[0], tested, changed, **metadata)
-            timed: dict[str, Any] = {"task": "protocol", "metric": "seconds", "seed": config.seed}
-            rows.append(Row(value=seconds, **timed, **metadata))
-    return record(work.results, rows)
-
-
-def extract_uncached(source: EncoderSource, manifest: Manifest, config: Evaluation) -> None:
-    """Encode the training clips into a folder that is deleted, to see how long it takes."""
-    train, sampling_of = {"train": manifest.split("train")}, partial(samplings, config=config)
-    with tempfile.TemporaryDirectory() as cache:
-        extract_parts({"": source}, train, sampling_of, config, Path(cache), AUTO)

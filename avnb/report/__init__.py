@@ -7,6 +7,7 @@ encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
 pretraining          training curves and what they show
 accuracy             probes and fine-tuning beside the published numbers
+choices              what each choice of the released code does to a probe
 retrieval            galleries
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
@@ -23,7 +24,8 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording data encoders losses pretraining accuracy retrieval concepts few_shot speed"
+    "style wording data encoders losses pretraining accuracy choices retrieval concepts few_shot"
+    " speed"
 )
 
 

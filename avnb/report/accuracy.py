@@ -9,12 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from avnb.evaluation.probe import CHOICES
 from avnb.profiles import SIZES
-from avnb.protocols import Evaluation
 from avnb.report.style import (
     LINES,
-    RED,
     chance_line,
     in_method_order,
     line_panels,
@@ -27,7 +24,6 @@ from avnb.report.wording import (
     literal,
     records,
     rows_where,
-    side,
     standing,
     verdict,
     with_interval,
@@ -71,30 +67,6 @@ def plot_bars(rows: pd.DataFrame, panels: Panels, unit: str = "%") -> Figure:
     for ax in axes[:, 0]:
         ax.set_ylabel(unit)
     axes[0, -1].legend(fontsize=8, loc="upper left")
-    return fig
-
-
-def choice_names(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `probe.choice_rows` with the name of the choice that their protocol is."""
-    title = {Evaluation().changed(**c).protocol_title: name for name, c in CHOICES.items()}
-    return rows.assign(choice=rows["protocol"].map(title))
-
-
-def plot_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> Figure:
-    """Accuracy of each encoder under each choice, with its interval and that of the first."""
-    table = rows_where(choice_names(rows), level=level, metric=metric)
-    methods, choices = in_method_order(table["method"]), list(table["choice"].unique())
-    size = (9, 0.9 + 0.32 * len(choices))
-    fig, axes = plt.subplots(1, len(methods), figsize=size, sharey=True, squeeze=False)
-    for ax, method in zip(axes[0], methods, strict=True):
-        line = table[table["method"] == method].set_index("choice").loc[choices]
-        ax.axvspan(line["low"].iloc[0], line["high"].iloc[0], color="#e9ebee", zorder=0)
-        spread = [line["value"] - line["low"], line["high"] - line["value"]]
-        look: dict[str, Any] = {"color": method_colour(method), "fmt": "o", "capsize": 3}
-        ax.errorbar(line["value"], choices, xerr=spread, **look)
-        ax.axvline(line["chance"].iloc[0], color=RED, lw=1, ls="--")
-        ax.set(xlabel="accuracy, %", title=method_title(method), xlim=(0, None))
-    axes[0, 0].invert_yaxis()
     return fig
 
 
@@ -292,42 +264,4 @@ def describe_confusion(counts: Tensor, classes: Sequence[str], method: str) -> s
             names = literal(classes[true]), literal(classes[predicted])
             count = f"{number} of {total[true]} videos"
             lines.append(f"{names[0]} is classified as {names[1]} in {count}.")
-    return bullets(lines)
-
-
-def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of every choice by level and metric, and the seconds to train a layer."""
-    table = choice_names(rows)
-    table = table.assign(
-        what=[f"{row['level']}, {row['metric']}".strip(", ") for row in table.to_dict("records")],
-        method=table["method"].map(method_title),
-        cell=[with_interval(row) for row in table.to_dict("records")],
-    )
-    wide = table.pivot(index=["method", "choice"], columns="what", values="cell")
-    methods, choices = (table[name].unique() for name in ("method", "choice"))
-    order = pd.MultiIndex.from_product([methods, choices], names=["method", "choice"])
-    return wide.reindex(order).rename_axis(columns=None)
-
-
-def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:
-    """Which choices change an accuracy beyond the intervals, and what fresh clips cost."""
-    lines, named = [], choice_names(rows)
-    table = rows_where(named, level=level, metric=metric)
-    for method in in_method_order(table["method"]):
-        usual, *others = records(table[table["method"] == method])
-        apart = [f"{row['choice']} {with_interval(row)} %" for row in others if side(row, usual)]
-        said = (
-            f"only {' and '.join(apart)} lie apart from it"
-            if apart
-            else ("the intervals of all other choices overlap with it")
-        )
-        lines.append(
-            f"**{method_title(method)}**: {with_interval(usual)} % as in the thesis; {said}."
-        )
-    seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
-    lines.append(
-        f"Encoding cached clips and training a layer took {seconds['thesis']:.1f} s; with fresh "
-        f"clips {seconds['fresh clips']:.1f} s, {seconds['fresh clips'] / seconds['thesis']:.1f} "
-        "times as long."
-    )
     return bullets(lines)

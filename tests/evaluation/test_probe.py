@@ -7,7 +7,7 @@ import torch
 from avnb import report
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
-from avnb.evaluation import features, probe, results
+from avnb.evaluation import features, probe, probe_choices, results
 from avnb.evaluation.encoder_source import EncoderSource, untrained_source
 from avnb.evaluation.features import Features, FrozenEncoders
 from avnb.evaluation.probe import Probe, clip_level, top_k, video_level
@@ -220,18 +220,18 @@ def test_every_choice_is_measured_with_its_time(several, few, config, tmp_path):
     work = Workspace("smoke", tmp_path, {})
     named = {"xid": several["a"], "random": several["b"]}
     both = {name: replace(source, method=name) for name, source in named.items()}
-    rows = probe.choice_rows(both, few, config, work, split="test2")
-    titles = [config.changed(**c).protocol_title for c in probe.CHOICES.values()]
+    rows = probe_choices.choice_rows(both, few, config, work, split="test2")
+    titles = [config.changed(**c).protocol_title for c in probe_choices.CHOICES.values()]
     assert rows["protocol"].unique().tolist() == titles and len(set(titles)) == 6
     assert rows.equals(results.read(work.results)) and set(rows["split"]) == {"test2"}
     timed = rows["metric"] == "seconds"
     assert (rows[timed]["value"] > 0).all() and set(rows[~timed]["n"]) == {3}
     assert rows[~timed].eval("low <= value <= high").all()
     table = report.choice_table(rows)
-    assert table.index.get_level_values("choice").tolist() == 2 * list(probe.CHOICES)
+    assert table.index.get_level_values("choice").tolist() == 2 * list(probe_choices.CHOICES)
     for (title, choice), cells in table.iterrows():
         method = {"xID": "xid", "Random": "random"}[title]
-        protocol = config.changed(**probe.CHOICES[choice]).protocol_title
+        protocol = config.changed(**probe_choices.CHOICES[choice]).protocol_title
         values = {"method": method, "protocol": protocol, "level": "video", "metric": "top1"}
         (row,) = results.select(rows, **values).to_dict("records")
         assert cells["video, top1"] == with_interval(row)

@@ -12,7 +12,7 @@ from avnb import report
 from avnb.config import Pretrain
 from avnb.data.manifest import Manifest
 from avnb.evaluation import results
-from avnb.evaluation.probe import CHOICES
+from avnb.evaluation.probe_choices import CHOICES
 from avnb.protocols import Evaluation
 from avnb.report.wording import literal
 from tests.conftest import ROOT

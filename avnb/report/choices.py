@@ -1,0 +1,74 @@
+"""Figure, table and reading on the choices of the released code (`evaluation.probe_choices`)."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from avnb.evaluation.probe_choices import CHOICES
+from avnb.protocols import Evaluation
+from avnb.report.style import RED, in_method_order, method_colour, method_title
+from avnb.report.wording import bullets, records, rows_where, side, with_interval
+
+
+def choice_names(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `probe.choice_rows` with the name of the choice that their protocol is."""
+    title = {Evaluation().changed(**c).protocol_title: name for name, c in CHOICES.items()}
+    return rows.assign(choice=rows["protocol"].map(title))
+
+
+def plot_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> Figure:
+    """Accuracy of each encoder under each choice, with its interval and that of the first."""
+    table = rows_where(choice_names(rows), level=level, metric=metric)
+    methods, choices = in_method_order(table["method"]), list(table["choice"].unique())
+    size = (9, 0.9 + 0.32 * len(choices))
+    fig, axes = plt.subplots(1, len(methods), figsize=size, sharey=True, squeeze=False)
+    for ax, method in zip(axes[0], methods, strict=True):
+        line = table[table["method"] == method].set_index("choice").loc[choices]
+        ax.axvspan(line["low"].iloc[0], line["high"].iloc[0], color="#e9ebee", zorder=0)
+        spread = [line["value"] - line["low"], line["high"] - line["value"]]
+        look: dict[str, Any] = {"color": method_colour(method), "fmt": "o", "capsize": 3}
+        ax.errorbar(line["value"], choices, xerr=spread, **look)
+        ax.axvline(line["chance"].iloc[0], color=RED, lw=1, ls="--")
+        ax.set(xlabel="accuracy, %", title=method_title(method), xlim=(0, None))
+    axes[0, 0].invert_yaxis()
+    return fig
+
+
+def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of every choice by level and metric, and the seconds to train a layer."""
+    table = choice_names(rows)
+    table = table.assign(
+        what=[f"{row['level']}, {row['metric']}".strip(", ") for row in table.to_dict("records")],
+        method=table["method"].map(method_title),
+        cell=[with_interval(row) for row in table.to_dict("records")],
+    )
+    wide = table.pivot(index=["method", "choice"], columns="what", values="cell")
+    methods, choices = (table[name].unique() for name in ("method", "choice"))
+    order = pd.MultiIndex.from_product([methods, choices], names=["method", "choice"])
+    return wide.reindex(order).rename_axis(columns=None)
+
+
+def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:
+    """Which choices change an accuracy beyond the intervals, and what fresh clips cost."""
+    lines, named = [], choice_names(rows)
+    table = rows_where(named, level=level, metric=metric)
+    for method in in_method_order(table["method"]):
+        usual, *others = records(table[table["method"] == method])
+        apart = [f"{row['choice']} {with_interval(row)} %" for row in others if side(row, usual)]
+        said = (
+            f"only {' and '.join(apart)} lie apart from it"
+            if apart
+            else ("the intervals of all other choices overlap with it")
+        )
+        lines.append(
+            f"**{method_title(method)}**: {with_interval(usual)} % as in the thesis; {said}."
+        )
+    seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
+    lines.append(
+        f"Encoding cached clips and training a layer took {seconds['thesis']:.1f} s; with fresh "
+        f"clips {seconds['fresh clips']:.1f} s, {seconds['fresh clips'] / seconds['thesis']:.1f} "
+        "times as long."
+    )
+    return bullets(lines)
