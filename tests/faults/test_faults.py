@@ -8,6 +8,7 @@ FEW = {"damaged videos": 45, "cut files": 6, "lists and names": 3, "killed at th
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor:UserWarning")
 @pytest.mark.parametrize("kind", cases.KINDS)
 def test_hostile_input_is_refused_in_words_or_read(kind, tmp_path):
     found = campaign.attempt(kind, FEW.get(kind, 1), tmp_path)
