@@ -46,11 +46,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills `folder`; others wait and find it complete."""
+def locked(folder: Path, *, lock: str = ".lock", waiting: str = "") -> Iterator[None]:
+    """One process at a time fills `folder`; others wait, say so, and find it complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the process ends
+    with (folder / lock).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                print(waiting, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when it is closed or the process ends
         yield
 
 

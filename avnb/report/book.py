@@ -19,7 +19,7 @@ from jupyter_client import AsyncKernelManager
 from tqdm import tqdm
 from traitlets import Unicode
 
-from avnb.files import write_text
+from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
 from avnb.values import digest
@@ -206,6 +206,8 @@ def make(name: str) -> Path:
     profile(name)
     work = Workspace.open(name)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger warns otherwise
-    executed = run_all(work)
-    print("building the pages", flush=True)
-    return build(work, stage(work, executed))
+    waiting = f"another process is making this book in {work.folder}; waiting for it"
+    with locked(work.folder, lock=".book.lock", waiting=waiting):
+        executed = run_all(work)
+        print("building the pages", flush=True)
+        return build(work, stage(work, executed))
