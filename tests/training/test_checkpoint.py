@@ -25,7 +25,7 @@ from avnb.evaluation.class_names import class_list
 from avnb.evaluation.class_splits import pretraining_classes
 from avnb.evaluation.encoder_source import encoder_sources, source_of_file, untrained_source
 from avnb.evaluation.features import FrozenEncoders, extract
-from avnb.evaluation.retrieval import retrieval_rows
+from avnb.evaluation.retrieval import retrieval_rows, with_bands
 from avnb.models import backbones
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
@@ -359,8 +359,8 @@ def test_a_released_checkpoint_is_evaluated_alone(xid_file, few, tmp_path):
     assert not work.runs.exists()
     other = tmp_path / "bands.csv"
     other.write_text("band,mean,std\n" + "".join(f"{i},0,1\n" for i in range(128)))
-    config = Evaluation(video_level_clips=2, mel_statistics=str(other))
-    retrieval_rows(sources, few, config, work)
+    replaced = with_bands(sources["xid"], Evaluation(mel_statistics=str(other)))
+    assert replaced.load()[2].mel_statistics == [128 * [0.0], 128 * [1.0]]
     with pytest.raises(ValueError, match="name each once"):
         encoder_sources(work, "", "")
 
