@@ -67,19 +67,14 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
-        if (size := file.seek(0, os.SEEK_END)) and not ends_with_a_line(file, size):
-            file.truncate(whole_lines(file, size))
+        size = file.seek(0, os.SEEK_END)
+        if (whole := whole_lines(file, size)) < size:
+            file.truncate(whole)
 
         def add(line: str) -> None:
             file.write(f"{line}\n".encode())
 
         yield add
-
-
-def ends_with_a_line(file: IO[bytes], size: int) -> bool:
-    """Whether the last of `size` bytes ends a line."""
-    file.seek(size - 1)
-    return file.read(1) == b"\n"
 
 
 def whole_lines(file: IO[bytes], size: int, step: int = 2**16) -> int:

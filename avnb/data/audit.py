@@ -16,7 +16,7 @@ from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, json_lines, locked, write_text
 from avnb.values import digest
 
-MAX_DAMAGED = 0.05  # of a file's packets
+MAX_DAMAGED = Subset().max_damaged  # of a file's packets
 INSPECTION = 3  # raised whenever `inspect` describes the same file differently
 
 

@@ -138,6 +138,15 @@ def video_blocks(videos: Iterable[int], count: int, block: int) -> BatchPlan:
     return plan
 
 
+def video_loader(
+    clips: VideoClips, block: int, *, begin: int = 0, workers: int = AUTO
+) -> ClipLoader:
+    """All clips of each video from `begin` on, in order, `block` videos in a batch."""
+    count = clips.sampling.count
+    plan = video_blocks(range(begin, len(clips)), count, block)
+    return ClipLoader(clips, [(0, plan)], size=block * count, workers=workers)
+
+
 def training_epochs(
     clips: VideoClips,
     run: Training,

@@ -60,7 +60,8 @@ class Replacements:
         Raises:
             DecodeError: when nothing in it could be read.
         """
-        for row in [row for row in range(begin, begin + size) if row in self.rows]:
+        lost = [row for row in range(begin, begin + size) if row in self.rows]
+        for row in lost:
             around = [begin + (row - begin + i) % size for i in range(1, size)]
             donor = next((other for other in around if other not in self.rows), None)
             if donor is None:
@@ -68,8 +69,8 @@ class Replacements:
             for tensor in tensors(store):
                 tensor[row] = tensor[donor]
             self.record(row, int(store.video_index[donor]))
-        for row in range(begin, begin + size):
-            self.rows.pop(row, None)
+        for row in lost:
+            del self.rows[row]
 
     def record(self, row: int, instead: int) -> None:
         """Write a replacement into the ledger."""

@@ -110,10 +110,8 @@ def synthetic_unseen(pretraining: ClassList, target: ClassList) -> set[str]:
 
 def listed_parts(target: ClassList, unseen: set[str]) -> dict[str, list[str]]:
     """The classes by part, given the normalised names of the unseen ones."""
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for name in target.names:
-        parts["unseen" if normalised(name) in unseen else "seen"].append(name)
-    return parts
+    seen = {i for i, name in enumerate(target.plain) if name not in unseen}
+    return splits.class_split(target.names, seen)
 
 
 def split_classes(

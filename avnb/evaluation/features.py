@@ -20,7 +20,7 @@ from tqdm import tqdm
 from avnb.data.batch import Batch
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import AUTO, ClipLoader, video_blocks
+from avnb.data.loader import AUTO, video_loader
 from avnb.data.manifest import Manifest
 from avnb.data.mel_statistics import mel_statistics
 from avnb.evaluation.encoder_source import EncoderSource
@@ -113,12 +113,10 @@ def encode_all(
     """Features of encoders that are in no file, in memory; arguments as of `extract`."""
     clips = VideoClips(manifest, sampling, seed=seed)
     block = max(1, at_once // sampling.count)
-    plan = video_blocks(range(len(clips)), sampling.count, block)
-    size = block * sampling.count
-    loader = ClipLoader(clips, [(0, plan)], size=size, workers=workers)
+    loader = video_loader(clips, block, workers=workers)
     encoded = [
         frozen.encode(batch, audio=sampling.audio, at_once=at_once)
-        for batch in tqdm(loader, title, len(plan), unit="batch")
+        for batch in tqdm(loader, title, -(-len(clips) // block), unit="batch")
     ]
     video, audio = (
         torch.cat([part[name] for part in encoded]).unflatten(0, (len(clips), -1)).clone()
@@ -195,21 +193,26 @@ def key_of(
     seed: int,
 ) -> dict[str, Any]:
     """What the features of a source depend on."""
-    backbone = source.config.backbone
-    encoders: list[Any] = [backbone, source_digest(backbone)]
-    if source.checkpoint is not None:
-        stat = source.checkpoint.stat()
-        encoders += [str(source.checkpoint.resolve()), stat.st_mtime_ns, stat.st_size]
-    if source.mel_statistics is not None:
-        encoders += source.mel_statistics
     return {
-        "encoders": encoders,
+        "encoders": encoders_key(source),
         "data": manifest.digest,
         "training": training and training.digest,
         "sampling": sampling,
         "seed": seed,
         "format": checkpoint.FORMAT,
     }
+
+
+def encoders_key(source: EncoderSource) -> list[Any]:
+    """What the encoders of a source are made of."""
+    backbone = source.config.backbone
+    key: list[Any] = [backbone, source_digest(backbone)]
+    if source.checkpoint is not None:
+        stat = source.checkpoint.stat()
+        key += [str(source.checkpoint.resolve()), stat.st_mtime_ns, stat.st_size]
+    if source.mel_statistics is not None:
+        key += source.mel_statistics
+    return key
 
 
 def writer_for(
@@ -232,9 +235,7 @@ def fill(
 ) -> None:
     """Read the videos that are missing somewhere, `block` at a time, and add their features."""
     sampling, begin = dataset.sampling, min(writer.done for _, writer in pairs)
-    plan = video_blocks(range(begin, len(dataset)), sampling.count, block)
-    most = block * sampling.count
-    clips = ClipLoader(dataset, [(0, plan)], size=most, workers=workers)
+    clips = video_loader(dataset, block, begin=begin, workers=workers)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(dataset), initial=begin, desc=title, unit="video"))
         for _, writer in pairs:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avnb.data.clips import VideoClips
-from avnb.data.loader import AUTO, ClipLoader, on_device, video_blocks
+from avnb.data.loader import AUTO, on_device, video_loader
 from avnb.data.manifest import Manifest
 from avnb.data.transforms import VideoTransform
 from avnb.evaluation import results
@@ -97,8 +97,7 @@ def logits(classifier: Classifier, clips: VideoClips, workers: int, title: str) 
     """[V, C, classes] of all clips, video by video."""
     transform, count = VideoTransform().to(device()), clips.sampling.count
     block = max(1, classifier.config.optim.batch // count)
-    plan = video_blocks(range(len(clips)), count, block)
-    loader = ClipLoader(clips, [(0, plan)], size=block * count, workers=workers)
+    loader = video_loader(clips, block, workers=workers)
     found = []
     with tqdm(total=len(clips), desc=title, unit="video") as bar:
         for batch in on_device(loader, device()):

@@ -14,7 +14,7 @@ from avnb.data.decoding import read_soundtrack
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.feature_store import FeatureWriter, mapped, whole
-from avnb.evaluation.features import FrozenEncoders, device, training_part
+from avnb.evaluation.features import FrozenEncoders, device, encoders_key, training_part
 from avnb.files import locked
 from avnb.training import checkpoint
 from avnb.values import digest
@@ -40,12 +40,10 @@ def one_source(
     source: EncoderSource, manifest: Manifest, training: Manifest, cache: Path
 ) -> Tensor:
     """The features of one source, encoded now if they are not there."""
-    file = source.checkpoint
-    if file is None:
+    if source.checkpoint is None:
         return torch.empty(len(manifest), 1, 0)
-    key = [str(file.resolve()), file.stat().st_mtime_ns, manifest.digest, training.digest]
-    key.append(digest(source.mel_statistics))
-    folder = cache / f"{manifest.name}-soundtracks-{digest([*key, checkpoint.FORMAT])}"
+    key = [encoders_key(source), manifest.digest, training.digest, checkpoint.FORMAT]
+    folder = cache / f"{manifest.name}-soundtracks-{digest(key)}"
     with locked(folder):
         if not whole(folder):
             encoders = FrozenEncoders(source, training).to(device())

@@ -1,13 +1,13 @@
 """Checkpoints: resumed by default, refused when another run's, and read for evaluation."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avnb.config import Pretrain
 from avnb.models.backbones import VIDEO_BACKBONES, build_video_encoder
@@ -18,6 +18,7 @@ from avnb.training.torch_file import CheckpointError, check_tensors, shortened
 from avnb.values import identity
 
 FORMAT = 3
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,15 +229,31 @@ def load_encoders(
     config, (_, content) = metadata.pretrain, parsed(path, content)
     check_backbone(path, config.backbone, backbone)
     own = {k: v for k, v in content["model"].items() if str(k).startswith(ENCODERS)}
-    if config.backbone in VIDEO_BACKBONES:  # nothing large is built on the word of a file
-        with torch.device("meta"):
-            check_tensors(path, own, Encoders(config).state_dict())
-    with torch.random.fork_rng():  # their initial weights are drawn, and replaced
-        both = Encoders(config)
-    check_tensors(path, own, both.state_dict())
-    both.load_state_dict(own)
-    both.eval().requires_grad_(False)
+    both = frozen(path, lambda: Encoders(config), own, backbone=config.backbone)
     return both.video_encoder, both.audio_encoder, metadata
+
+
+def frozen(
+    path: Path, build: Callable[[], Network], tensors: Mapping[str, Tensor], *, backbone: str
+) -> Network:
+    """A network with a file's tensors, in evaluation mode.
+
+    Nothing large is built on the word of a file: names and shapes are compared before. Code of the
+    user's own may need a network that exists for that.
+
+    Raises:
+        CheckpointError: for tensors that do not fit.
+    """
+    known = backbone in VIDEO_BACKBONES
+    if known:
+        with torch.device("meta"):
+            check_tensors(path, tensors, build().state_dict())
+    with torch.random.fork_rng():  # the initial weights are drawn, and replaced
+        network = build()
+    if not known:
+        check_tensors(path, tensors, network.state_dict())
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)
 
 
 ENCODERS = ("video_encoder.", "audio_encoder.")

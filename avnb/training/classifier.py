@@ -17,7 +17,7 @@ from avnb.models.losses import at_least_float
 from avnb.models.methods.base import Terms, TrainableModule, derive_seed
 from avnb.protocols import Finetune
 from avnb.training import checkpoint
-from avnb.training.torch_file import CheckpointError, check_tensors
+from avnb.training.torch_file import CheckpointError
 
 
 class Classifier(TrainableModule):
@@ -86,8 +86,9 @@ def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
         Pretrain.from_flat(width=width)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has values that no run can have: {error}") from error
-    classifier = Classifier(build_video_encoder(name, width), len(metadata.classes), config)
-    check_tensors(Path(path), content["model"], classifier.state_dict())
-    classifier.load_state_dict(content["model"])
-    classifier.eval().requires_grad_(False)
-    return classifier
+    classes = len(metadata.classes)
+
+    def build() -> Classifier:
+        return Classifier(build_video_encoder(name, width), classes, config)
+
+    return checkpoint.frozen(Path(path), build, content["model"], backbone=name)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avnb.data.listing import read_list
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.training.torch_file import CheckpointError, check_tensors, shortened
 
@@ -163,8 +164,7 @@ def read_bands(path: str | Path, bands: int) -> list[list[float]]:
         ValueError: when it is no such table, or one of another number of bands.
     """
     path = Path(path).expanduser()
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(read_list(path).splitlines()))
     try:
         found = {int(row["band"]): (float(row["mean"]), float(row["std"])) for row in rows}
     except (KeyError, TypeError, ValueError) as error:

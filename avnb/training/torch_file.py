@@ -2,7 +2,6 @@
 
 import pickle
 import re
-import stat
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,9 +57,9 @@ def read(path: Path, *, mapped: bool = False) -> Any:
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is not a checkpoint: it is a folder; name the file in it")
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise CheckpointError(f"{path} is not a checkpoint: it is no regular file")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for
-            raise CheckpointError(f"{path} is not a checkpoint: it is no regular file")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise
