@@ -6,6 +6,7 @@ build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
 build/<profile>/features/<set>-<id>/   video.npy, audio.npy, label.npy; made.json
+build/<profile>/media/                 small copies of videos, to play in pages
 build/<profile>/results.jsonl          every number that was measured
 """
 
@@ -69,6 +70,11 @@ class Workspace:
     def features(self) -> Path:
         """The folder of cached features."""
         return self.folder / "features"
+
+    @property
+    def media(self) -> Path:
+        """The folder of small copies of videos, which pages play."""
+        return self.folder / "media"
 
     @property
     def runs(self) -> Path:

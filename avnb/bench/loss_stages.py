@@ -13,7 +13,7 @@ from avnb.bench.timing import compare
 from avnb.bench.workload import Workload
 from avnb.config import Pretrain
 from avnb.data.batch import Batch
-from avnb.evaluation import retrieval
+from avnb.evaluation import search
 from avnb.models.losses import vicreg_terms
 from avnb.models.methods.xid import CrossModalDiscrimination
 
@@ -146,7 +146,7 @@ def retrieval_stage(work: Workload) -> Iterator[Row]:
 
     ways: dict[str, Callable[[int], Tensor]] = {
         RECIPE: lambda _: recipe_losses.nearest(query, gallery, k),
-        "ours": lambda _: retrieval.nearest(query, gallery, k),
+        "ours": lambda _: search.nearest(query, gallery, k),
         FLOOR: one_product,
     }
     # Neighbours at almost the same distance may change places; their distances do not.

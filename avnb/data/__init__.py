@@ -8,6 +8,7 @@ packet_file      a video as packets of its encoded frames, and its audio
 cache_file       reading either
 media            opening and describing files, within limits
 decoding         files and times in seconds -> frames and audio
+encoding         writing video files
 manifest         the usable videos of a data set
 listing          videos named by a data set's lists, checked against its folder
 vggsound         lists and file names of VGGSound
@@ -19,6 +20,7 @@ audit            every file that is used decoded once: manifest and ledger
 cache            the videos of a data set in a form that costs little to read
 synthetic        the synthetic world: scenes, and files in the official layouts
 catalogue        the data sets of a workspace, real or synthetic
+previews         videos as people look at and listen to them
 subsets          training and validation videos, drawn once
 clip_times       start times of clips: seconds -> seconds
 colours          random changes of colours: brightness, contrast, saturation, hue

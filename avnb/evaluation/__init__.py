@@ -17,5 +17,9 @@ splits          seen and unseen classes, few-shot draws, as files
 class_splits    how the classes of a test set are divided into seen and unseen ones
 few_shot        few-shot probes on seen and unseen classes
 finetuned       fine-tuned classifiers on test videos
+search          the nearest rows of a gallery, and the ranks of right ones
 retrieval       nearest neighbours within and across modalities
+alignment       how video and audio lie to each other in a space
+galleries       random queries with their nearest videos
+embedding_maps  embeddings as points of a plane
 """

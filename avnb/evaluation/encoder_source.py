@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from avnb.config import Pretrain
 from avnb.data.catalogue import open_manifest
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
@@ -40,6 +42,10 @@ class EncoderSource:
             return video, audio, replace(metadata, mel_statistics=statistics)
         encoder = checkpoint.own_encoder(self.config.backbone)
         return encoder, None, unknown_training(self.config)
+
+    def heads(self) -> dict[str, nn.Module]:
+        """By modality, what maps features to the space of the loss; empty where nothing does."""
+        return {} if self.checkpoint is None else dict(checkpoint.load_heads(self.checkpoint))
 
     @property
     def is_released(self) -> bool:

@@ -30,6 +30,7 @@ class Row:
     method: str
     dataset: str
     level: str = ""  # clip, video; for retrieval query->gallery: v->v, ...
+    space: str = ""  # for retrieval: where videos are compared, and by which distance
     split: str = "test"
     low: float | None = None  # of the 95 % interval
     high: float | None = None

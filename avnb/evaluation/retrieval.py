@@ -1,10 +1,10 @@
 """Retrieval: nearest gallery videos of each query, within and across modalities (thesis A.1).
 
-Shapes: Q queries, G gallery videos, F features.
+Shapes: V videos, Q queries, G gallery videos, C clips of each, F features, D dimensions.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avnb.config import Pretrain
 from avnb.data.clips import Sampling
-from avnb.data.decoding import read_frames
 from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features
 from avnb.evaluation.probe_features import Sources, downstream_clip, extract_parts, row_metadata
 from avnb.evaluation.results import Row, percent_row, record
+from avnb.evaluation.search import Ranking, check, nearest, rank, unit
 from avnb.evaluation.soundtracks import soundtrack_features
 from avnb.protocols import Evaluation
 from avnb.training.released import read_bands
@@ -33,96 +33,41 @@ DIRECTIONS = {
     "a->a": ("audio", "audio"),
     "v->a": ("video", "audio"),
     "a->v": ("audio", "video"),
+    "va->va": ("fused", "fused"),
 }
+CROSS_MODAL = ("v->a", "a->v")
+# Where videos are compared: the thesis's way first. Heads map features to what the loss compares.
+THESIS, COSINE, PROJECTED = "features, Euclidean", "features, cosine", "projected, cosine"
+RECALLS = (1, 5, 10)
+PERMUTATIONS = 1000
 QueryAndGallery = tuple[Features, Features]
-SPARE = 4  # gallery videos listed by their approximate distance beyond those asked for
 
 
-def check(query: Tensor, gallery: Tensor, ks: Sequence[int]) -> None:
-    """Raise ValueError when the shapes do not fit, or a k is not in [1, G]."""
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        shapes = f"{tuple(query.shape)} and {tuple(gallery.shape)}"
-        raise ValueError(f"query must be [Q, F] and gallery [G, F], got {shapes}")
-    if wrong := [k for k in ks if not 1 <= k <= len(gallery)]:
-        size = len(gallery)
-        raise ValueError(f"k must lie in [1, {size}], the size of the gallery; got {wrong[0]}")
+def embedded(features: Features, modality: str, space: str) -> Tensor:
+    """One point of each video, [V, F] float64: the mean of its clips; [V, 0] where there is none.
 
-
-def nearest(query: Tensor, gallery: Tensor, k: int, *, rows: int = 256) -> Tensor:
-    """[Q, k] gallery rows nearest to each query by Euclidean distance, nearest first.
-
-    query [Q, F] and gallery [G, F] share one space. Ties go to the smaller row. `rows` queries are
-    compared at a time, so memory grows with the gallery alone.
-
-    A matrix product lists a few more than k, which are compared exactly. Queries for which the
-    product's rounding could have hidden a nearer one, or a tie, are compared with all.
-
-    Raises:
-        ValueError: when the shapes do not fit, or k is not in [1, G].
+    `modality` is video, audio, or fused, the mean of both scaled to length 1.
     """
-    check(query, gallery, [k])
-    kept = min(k + SPARE, len(gallery))
-    score = Score(gallery)
-    ranks, certain = [], []
-    for block in query.split(rows):
-        listed, least = score.best(block, kept)
-        distance = distances(block[:, None], gallery[listed])[:, 0]
-        order = distance.argsort(dim=1, stable=True)[:, :k]
-        ranks.append(listed.gather(1, order))
-        certain.append(distance.gather(1, order[:, -1:])[:, 0] < least)
-    found = torch.cat(ranks)
-    if kept < len(gallery):
-        for doubtful in (~torch.cat(certain)).nonzero()[:, 0].split(rows):
-            order = distances(query[doubtful], gallery).argsort(dim=1, stable=True)
-            found[doubtful] = order[:, :k]
-    return found
+    if modality == "fused":
+        v, a = (unit(embedded(features, one, space)) for one in ("video", "audio"))
+        return (v + a) / 2 if v.shape == a.shape else v[:, :0]
+    clips: Tensor = getattr(features, modality)
+    if space == THESIS:
+        return clips.double().mean(dim=1)
+    return unit(unit(clips).mean(dim=1))
 
 
-def distances(query: Tensor, gallery: Tensor) -> Tensor:
-    """Euclidean distances [..., Q, G] float64, precise for near duplicates far from the origin."""
-    exact = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(query.double(), gallery.double(), compute_mode=exact)
+def projected(features: Features, heads: dict[str, nn.Module]) -> Features:
+    """Features after the heads of pre-training, in the space of its loss; [V, C, 0] without one."""
 
+    @torch.inference_mode()
+    def through(modality: str) -> Tensor:
+        clips: Tensor = getattr(features, modality)
+        if modality not in heads:
+            return clips[..., :0]
+        return heads[modality](clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
 
-class Score:
-    """Squared distances from a gallery [G, F] by matrix products, and how far they may be off."""
-
-    def __init__(self, gallery: Tensor):
-        # Float32 is off by known amounts; GPUs may round it to TF32, and are fast in float64.
-        self.dtype = torch.float if gallery.is_cpu else torch.double
-        wide = torch.promote_types(gallery.dtype, self.dtype)
-        self.centre = gallery.mean(dim=0, dtype=torch.double).to(wide)
-        self.rows = (gallery.to(wide) - self.centre).to(self.dtype)
-        self.norms = self.rows.square().sum(dim=1)
-        self.reach = self.norms.double().max().sqrt()
-
-    def best(self, query: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The best `count` gallery rows [Q, count], ascending; every other is farther than [Q].
-
-        A sum of F products is off by at most F u times the sum of their sizes, whatever its order;
-        u is the unit roundoff (Higham 2002, section 3.1). The 8 more are for rounded factors.
-        """
-        q = query.double() - self.centre
-        score = torch.addmm(self.norms, q.to(self.dtype), self.rows.T, alpha=-2)
-        values, listed = score.topk(count, dim=1, largest=False)
-        size, form, exact = q.norm(dim=1), torch.finfo(self.dtype), torch.finfo(torch.double)
-        error = form.eps / 2 * self.reach * (2 * size + self.reach) + form.tiny
-        error += exact.eps / 2 * (size + self.reach + self.centre.norm()).square()
-        least = values[:, -1].double() + size.square() - (q.shape[1] + 8) * error
-        return listed.sort(dim=1).values, least.clamp_min(0).sqrt()
-
-
-def hits(
-    query: Tensor,
-    gallery: Tensor,
-    query_label: Tensor,
-    gallery_label: Tensor,
-    ks: Sequence[int] = (1, 5),
-) -> dict[int, Tensor]:
-    """By k, whether any of the k nearest has the query's class, [Q] bool."""
-    check(query, gallery, ks)
-    right = gallery_label[nearest(query, gallery, max(ks))] == query_label[:, None]
-    return {k: right[:, :k].any(dim=1) for k in ks}
+    return replace(features, video=through("video"), audio=through("audio"))
 
 
 def recall(
@@ -144,18 +89,59 @@ def recall(
     Raises:
         ValueError: when shapes or k do not fit.
     """
-    found = hits(query, gallery, query_label, gallery_label, ks)
-    return {k: right.double().mean().item() for k, right in found.items()}
+    check(query, gallery, ks)
+    ranking = rank(query, gallery, query_label, gallery_label)
+    return {k: ranking.within(k).double().mean().item() for k in ks}
+
+
+# ---- what a random order gives ------------------------------------------------------------------
+
+
+def relevant_counts(query_label: Tensor, gallery_label: Tensor) -> Tensor:
+    """[Q] gallery videos of each query's class."""
+    total = len(gallery_label)
+    classes, class_of = torch.cat([gallery_label, query_label]).unique(return_inverse=True)
+    return class_of[:total].bincount(minlength=len(classes))[class_of[total:]].double()
+
+
+def chance_curve(query_label: Tensor, gallery_label: Tensor) -> Iterator[float]:
+    """Recall@1, @2, ... of a gallery in random order: k of G drawn without replacement."""
+    total, same = len(gallery_label), relevant_counts(query_label, gallery_label)
+    miss = torch.ones_like(same)
+    for i in range(total):
+        miss *= ((total - same - i) / (total - i)).clamp_min(0)
+        yield float((1 - miss).mean())
 
 
 def chance(query_label: Tensor, gallery_label: Tensor, k: int) -> float:
-    """Recall@k of a gallery in random order, in [0, 1]: k of G drawn without replacement."""
-    total, miss = len(gallery_label), torch.ones(len(query_label), dtype=torch.double)
-    classes, class_of = torch.cat([gallery_label, query_label]).unique(return_inverse=True)
-    same = class_of[:total].bincount(minlength=len(classes))[class_of[total:]].double()
-    for i in range(k):
-        miss *= ((total - same - i) / (total - i)).clamp_min(0)
-    return float((1 - miss).mean())
+    """Recall@k of a gallery in random order, in [0, 1]."""
+    for i, share in enumerate(chance_curve(query_label, gallery_label), 1):
+        if i == k:
+            return share
+    raise ValueError(f"k must lie in [1, {len(gallery_label)}], the size of the gallery; got {k}")
+
+
+def chance_median(query_label: Tensor, gallery_label: Tensor) -> int:
+    """Median rank of the first right answer in random order; G + 1 where most have none."""
+    for k, share in enumerate(chance_curve(query_label, gallery_label), 1):
+        if share >= 0.5:
+            return k
+    return len(gallery_label) + 1
+
+
+def chance_precision(query_label: Tensor, gallery_label: Tensor) -> float:
+    """Mean average precision of a gallery in random order, in [0, 1].
+
+    The expectation for R relevant of G is ((R - 1) / (G - 1)) (1 - H / G) + H / G, where H is the
+    sum of 1 / i up to G (Bestgen 2015).
+    """
+    total, same = len(gallery_label), relevant_counts(query_label, gallery_label)
+    share = (1 / torch.arange(1, total + 1, dtype=torch.double)).sum() / total
+    expected = (same - 1) / max(total - 1, 1) * (1 - share) + share
+    return float(expected.where(same > 0, 0).mean())
+
+
+# ---- features -----------------------------------------------------------------------------------
 
 
 def with_bands(source: EncoderSource, config: Evaluation) -> EncoderSource:
@@ -198,27 +184,84 @@ def extract_each(
     return {method: (both["queries"], both["gallery"]) for method, both in features.items()}
 
 
-def measure(query: Features, gallery: Features, config: Evaluation, **metadata: Any) -> list[Row]:
-    """Recall@1 and @5 in all four directions; a video is the mean of its clips' features.
+def rankings(
+    query: Features, gallery: Features, space: str = THESIS
+) -> Iterator[tuple[str, Ranking]]:
+    """By direction, how the gallery is ranked; directions that an encoder lacks are left out."""
+    for level, (asked, searched) in DIRECTIONS.items():
+        q, g = embedded(query, asked, space), embedded(gallery, searched, space)
+        if q.shape[1] and q.shape[1] == g.shape[1]:
+            yield level, rank(q, g, query.label, gallery.label)
+
+
+def measure(
+    query: Features, gallery: Features, config: Evaluation, space: str = THESIS, **metadata: Any
+) -> list[Row]:
+    """Recall, mean average precision and median rank in all directions.
 
     An encoder without audio has features of width 0 there, and is measured among videos only.
     """
     rows, labels = [], (query.label, gallery.label)
-    for level, (asked, searched) in DIRECTIONS.items():
-        q, g = getattr(query, asked).mean(dim=1), getattr(gallery, searched).mean(dim=1)
-        if not q.shape[1] or not g.shape[1]:
+    chances = [share for share, _ in zip(chance_curve(*labels), range(max(RECALLS)), strict=False)]
+    precision, median = 100 * chance_precision(*labels), chance_median(*labels)
+    for level, ranking in rankings(query, gallery, space):
+        metadata |= {"task": "retrieval", "level": level, "space": space}
+        for k in (k for k in RECALLS if k <= len(gallery.label)):
+            right, by_chance = ranking.within(k).double().numpy(), 100 * chances[k - 1]
+            rows.append(percent_row(right, config, metric=f"R@{k}", chance=by_chance, **metadata))
+        scores = ranking.average_precision.numpy()
+        rows.append(percent_row(scores, config, metric="mAP", chance=precision, **metadata))
+        rows.append(median_row(ranking.first.numpy(), config, chance=median, **metadata))
+    return rows
+
+
+def median_row(ranks: np.ndarray, config: Evaluation, **metadata: Any) -> Row:
+    """The median rank of the first right answer, with its bootstrap interval over queries."""
+    rng, count = np.random.default_rng(config.seed), len(ranks)
+    size = min(config.bootstrap_resamples, 2**24 // count), count
+    low, high = np.quantile(np.median(ranks[rng.integers(0, count, size)], axis=1), [0.025, 0.975])
+    metadata |= {"low": float(low), "high": float(high), "n": count, "seed": config.seed}
+    return Row(metric="median rank", value=float(np.median(ranks)), **metadata)
+
+
+def by_class(query: Features, gallery: Features, classes: Sequence[str]) -> pd.DataFrame:
+    """Recall@1 in percent of each class's queries, one column per direction, and their number."""
+    groups = [classes[i] for i in query.label.tolist()]
+    right = {level: 100 * ranking.within(1).numpy() for level, ranking in rankings(query, gallery)}
+    grouped = pd.DataFrame(right).groupby(groups, sort=False)
+    return grouped.mean().assign(n=grouped.size()).rename_axis("class")
+
+
+def permutation_rows(
+    query: Features, gallery: Features, config: Evaluation, space: str, **metadata: Any
+) -> list[Row]:
+    """p-values of recall@5 across modalities: how often shuffled classes of queries do as well.
+
+    One-sided, with the order as found among the shuffles, so that none is zero (Phipson & Smyth
+    2010, doi:10.2202/1544-6115.1585).
+    """
+    rows, rng = [], np.random.default_rng(config.seed)
+    for level in CROSS_MODAL:
+        asked, searched = (
+            embedded(features, modality, space)
+            for features, modality in zip((query, gallery), DIRECTIONS[level], strict=True)
+        )
+        if not asked.shape[1] or asked.shape[1] != searched.shape[1]:
             continue
-        for k, right in hits(q, g, *labels, (1, 5)).items():
-            scores = right.double().numpy()
-            metadata |= {"level": level, "metric": f"R@{k}", "chance": 100 * chance(*labels, k)}
-            rows.append(percent_row(scores, config, task="retrieval", **metadata))
+        answers = gallery.label[nearest(asked, searched, min(5, len(searched)))].numpy()
+        orders = [query.label.numpy()]
+        orders += [rng.permutation(orders[0]) for _ in range(PERMUTATIONS)]
+        shares = np.array([(answers == o[:, None]).any(axis=1).mean() for o in orders])
+        p = float((shares >= shares[0]).mean())
+        metadata |= {"task": "retrieval", "level": level, "space": space, "n": len(asked)}
+        rows.append(Row(metric="p of R@5", value=p, seed=config.seed, **metadata))
     return rows
 
 
 def retrieval_rows(
     sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace
 ) -> tuple[pd.DataFrame, dict[str, QueryAndGallery]]:
-    """Retrieval with several encoders, measured and appended to the workspace's results.
+    """Retrieval with several encoders in every space, measured and appended to the results.
 
     Returns the rows of these encoders, and query and gallery features by method.
     """
@@ -227,42 +270,11 @@ def retrieval_rows(
     features, rows = extract_each(sources, manifest, config, work.features), []
     for method, source in sources.items():
         metadata = row_metadata(source, manifest.with_audio(), work, config)
-        rows += measure(*features[method], config, **metadata)
+        spaces = {THESIS: features[method], COSINE: features[method]}
+        if heads := source.heads():
+            query, gallery = features[method]
+            spaces[PROJECTED] = projected(query, heads), projected(gallery, heads)
+        for space, both in spaces.items():
+            rows += measure(*both, config, space, **metadata)
+            rows += permutation_rows(*both, config, space, **metadata)
     return record(work.results, rows), features
-
-
-def middle_frame(manifest: Manifest, row: int) -> np.ndarray:
-    """The frame [H, W, 3] in the middle of a video."""
-    video = manifest.videos[row]
-    middle = np.array([video.seconds / 2])
-    return read_frames(manifest.path(video), middle, seconds=video.seconds, start=video.start)[0]
-
-
-def examples(
-    manifest: Manifest,
-    query: Features,
-    gallery: Features,
-    *,
-    direction: str,
-    count: int,
-    seed: int,
-    k: int = 5,
-) -> tuple[dict[int, np.ndarray], np.ndarray, list[str], np.ndarray]:
-    """Random queries with their k nearest, as `report.plot_gallery` takes them (Figures A.1-A.4).
-
-    Returns middle frames by gallery row, or by -1 - i for query i; ranks [Q, k]; class names, each
-    query's before its neighbours'; whether each neighbour has the query's class [Q, k].
-    """
-    asked, searched = DIRECTIONS[direction]
-    test, train = manifest.split("test"), manifest.split("train")
-    drawn = np.random.default_rng(seed).choice(len(test), min(count, len(test)), replace=False)
-    rows = torch.from_numpy(np.sort(drawn))
-    q, g = getattr(query, asked).mean(1)[rows], getattr(gallery, searched).mean(1)
-    ranks = nearest(q, g, min(k, len(train)))
-    frames = {int(row): middle_frame(train, int(row)) for row in ranks.unique()}
-    frames |= {-1 - i: middle_frame(test, row) for i, row in enumerate(rows.tolist())}
-    names = []
-    for row, neighbours in zip(rows.tolist(), ranks.tolist(), strict=True):
-        names += [test.videos[row].label, *(train.videos[i].label for i in neighbours)]
-    right = gallery.label[ranks] == query.label[rows][:, None]
-    return frames, ranks.numpy(), names, right.numpy()

@@ -8,7 +8,8 @@ losses               landscapes of the losses, toy experiments
 pretraining          training curves and what they show
 accuracy             probes and fine-tuning beside the published numbers
 choices              what each choice of the released code does to a probe
-retrieval            galleries
+retrieval            retrieval in every direction and space
+galleries            retrieved videos, to look at and to listen to
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
@@ -24,8 +25,8 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording data encoders losses pretraining accuracy choices retrieval concepts few_shot"
-    " speed"
+    "style wording data encoders losses pretraining accuracy choices retrieval galleries concepts"
+    " few_shot speed"
 )
 
 

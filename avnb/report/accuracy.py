@@ -21,7 +21,9 @@ from avnb.report.style import (
 from avnb.report.wording import (
     bullets,
     label,
+    level_title,
     literal,
+    metric_title,
     records,
     rows_where,
     standing,
@@ -48,10 +50,10 @@ def plot_tuning(logs: Mapping[str, Sequence[Mapping[str, float]]], warmup_epochs
 
 def plot_bars(rows: pd.DataFrame, panels: Panels, unit: str = "%") -> Figure:
     """A bar per method with its 95 % interval, and chance; one panel per (level, metric)."""
-    columns = min(4, len(panels))
+    columns = len(panels) if len(panels) <= 4 else 3
     lines = -(-len(panels) // columns)
     fig, axes = plt.subplots(lines, columns, figsize=(9, 3.1 * lines), squeeze=False, sharey=True)
-    for ax, (level, metric) in zip(axes.flat, panels, strict=True):
+    for ax, (level, metric) in zip(axes.flat, panels, strict=False):
         table = pd.DataFrame(records(rows_where(rows, level=level, metric=metric)))
         names, colours = table["method"].map(method_title), table["method"].map(method_colour)
         spread = [table["value"] - table["low"], table["high"] - table["value"]]
@@ -62,8 +64,10 @@ def plot_bars(rows: pd.DataFrame, panels: Panels, unit: str = "%") -> Figure:
         chance_line(ax, table)
         if len(table) > 2:
             ax.tick_params(axis="x", labelrotation=55, labelsize=9)
-        ax.set_title(f"{level}, {metric}", fontsize=11)
+        ax.set_title(f"{level_title(level)}, {metric_title(metric)}", fontsize=10)
     axes[0, 0].set_ylim(0, 112)  # of all panels
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel(unit)
     axes[0, -1].legend(fontsize=8, loc="upper left")
@@ -127,6 +131,7 @@ def published_table(
     for _, group in rows_where(ours, task=task, dataset=dataset).groupby(index[:2], sort=False):
         for row in records(group):
             line = {name: row[name] for name in ("level", "metric", "profile", "protocol")}
+            line |= {"level": level_title(row["level"]), "metric": metric_title(row["metric"])}
             line |= {"method": method_title(row["method"]), "here": with_spread(row)}
             if thesis := theirs.get((row["level"], row["metric"], row["method"])):
                 line["thesis"] = with_interval(thesis)
@@ -168,7 +173,8 @@ def comparisons(
         methods = {row["method"]: row for row in group}
         others = [row for name, row in methods.items() if name != base]
         verdicts = [verdict(row, methods[base]) for row in others] if base in methods else []
-        yield f"- **{level}, {metric}** (chance {group[0]['chance']:.1f} %):", methods, verdicts
+        heading = f"{level_title(level)}, {metric_title(metric)}"
+        yield f"- **{heading}** (chance {group[0]['chance']:.1f} %):", methods, verdicts
 
 
 def footnote(rows: pd.DataFrame, profile: str) -> str:

@@ -7,6 +7,7 @@ import ast
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
+
+MEDIA = re.compile(r'src="[^"]*?media/([0-9a-f]+\.mp4)"')
+MEDIA_BYTES = 15e6  # of a page's videos, at most
 
 
 class BookError(RuntimeError):
@@ -163,8 +167,28 @@ def staged(notebook: Any, size: str) -> Any:
     return notebook
 
 
+def with_media(page: Any, media: Path, assets: Path) -> None:
+    """Copy the small videos that a page plays into the book's assets, and point the page there.
+
+    Raises:
+        BookError: when they are too large for a page.
+    """
+    copied: set[str] = set()
+    for cell in page.cells:
+        for output in cell.get("outputs", ()):
+            if names := MEDIA.findall(text := output.get("data", {}).get("text/html", "")):
+                output.data["text/html"] = MEDIA.sub(r'src="../_static/media/\1"', text)
+                copied.update(names)
+    files = [media / name for name in sorted(copied)]
+    if (size := sum(file.stat().st_size for file in files)) > MEDIA_BYTES:
+        raise BookError(f"{size / 1e6:.1f} MB of videos on one page are too many: show fewer")
+    assets.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copy(file, assets)
+
+
 def stage(work: Workspace, executed: list[Path]) -> Path:
-    """Lay out the book's source: prose, executed notebooks, style, MathJax."""
+    """Lay out the book's source: prose, executed notebooks, style, MathJax, small videos."""
     import mathjax
     import nbformat
 
@@ -177,6 +201,7 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     (source / "chapters").mkdir()
     for path in executed:
         notebook = staged(nbformat.read(path, as_version=4), work.name)
+        with_media(notebook, work.media, source / "assets/media")
         nbformat.write(notebook, source / "chapters" / path.name)
     return source
 

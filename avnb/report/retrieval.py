@@ -1,32 +1,172 @@
-"""Figures on retrieval."""
+"""Tables, figures and readings on retrieval, and on the spaces it takes place in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from avnb.report.wording import label
+from avnb.evaluation.retrieval import COSINE, CROSS_MODAL, DIRECTIONS, PROJECTED, THESIS
+from avnb.report.style import GREY, in_method_order, method_colour, method_title
+from avnb.report.wording import bullets, label, level_title, records, rows_where, with_interval
+
+MEASURES = ("R@1", "R@5", "R@10", "mAP", "median rank")
+CLASS_COLOURS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
 
 
-def plot_gallery(
-    frames: dict[int, np.ndarray], ranks: np.ndarray, names: Sequence[str], right: np.ndarray
+def measures_table(rows: pd.DataFrame, space: str = THESIS) -> pd.DataFrame:
+    """Every measure of every method and direction in one space, and what chance gives."""
+    chosen, lines = rows_where(rows, space=space), []
+    for level in DIRECTIONS:
+        for method in in_method_order(chosen["method"]):
+            own = rows_where(chosen, level=level, method=method).set_index("metric")
+            if "R@1" in own.index:
+                value = own["value"]
+                cells = {m: number(m, value[m]) for m in MEASURES if m in own.index}
+                lines.append({"direction": level_title(level), "": method_title(method)} | cells)
+        guess = rows_where(chosen, level=level).drop_duplicates("metric").set_index("metric")
+        if "R@1" in guess.index:
+            value = guess["chance"]
+            cells = {m: number(m, value[m]) for m in MEASURES if m in guess.index}
+            lines.append({"direction": level_title(level), "": "chance"} | cells)
+    return pd.DataFrame(lines, dtype=object).fillna("–").set_index(["direction", ""])
+
+
+def number(metric: str, value: float) -> str:
+    """A rank without, a share in percent with one digit."""
+    return f"{value:.0f}" if metric == "median rank" else f"{value:.1f}"
+
+
+def plot_spaces(rows: pd.DataFrame, metric: str = "R@5") -> Figure:
+    """Recall across modalities by method: of the encoders' features, and of the projected ones."""
+    fig, axes = plt.subplots(1, len(CROSS_MODAL), figsize=(9, 3.1), sharey=True)
+    spaces = {THESIS: 0.45, PROJECTED: 1.0}  # opacity
+    order = in_method_order(rows["method"])
+    for ax, level in zip(axes, CROSS_MODAL, strict=True):
+        for side, (space, alpha) in zip((-0.19, 0.19), spaces.items(), strict=True):
+            for row in records(rows_where(rows, level=level, metric=metric, space=space)):
+                ends = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+                x, colour = order.index(row["method"]) + side, method_colour(row["method"])
+                ax.bar(x, row["value"], 0.36, yerr=ends, color=colour, alpha=alpha, capsize=3)
+        chance = rows_where(rows, level=level, metric=metric)["chance"]
+        ax.axhline(chance.iloc[0], color="#b3261e", lw=1, ls="--")
+        ax.set_xticks(range(len(order)), [method_title(m) for m in order], rotation=30, ha="right")
+        ax.set_title(level_title(level), fontsize=11)
+    axes[0].set_ylabel(f"{metric}, %")
+    marks = [plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=a) for a in spaces.values()]
+    fig.legend(
+        [*marks, Line2D([], [], color="#b3261e", ls="--")],
+        ["encoder features, as in the thesis", "after the heads", "chance"],
+        loc="outside lower center", ncols=3, fontsize=9,
+    )  # fmt: skip
+    return fig
+
+
+def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """How video and audio lie to each other, by method and space."""
+    metrics = {
+        "alignment": "{:.2f}", "modality gap": "{:.2f}", "uniformity of video": "{:.2f}",
+        "uniformity of audio": "{:.2f}", "effective rank of video": "{:.1f}",
+        "effective rank of audio": "{:.1f}",
+    }  # fmt: skip
+    lines = []
+    for space, title in {COSINE: "features", PROJECTED: "projected"}.items():
+        for method in in_method_order(rows["method"]):
+            own = rows_where(rows, method=method, space=space)
+            if own.empty:
+                continue
+            value = own.set_index("metric")["value"]
+            line = {"method": method_title(method), "space": title}
+            line |= {metric: form.format(value[metric]) for metric, form in metrics.items()}
+            for row in records(rows_where(own, metric="own video R@1")):
+                line[f"own, {level_title(row['level'])}"] = with_interval(row)
+            lines.append(line)
+    return pd.DataFrame(lines, dtype=object).set_index(["method", "space"]).sort_index(
+        key=lambda names: names.map({n: i for i, n in enumerate(dict.fromkeys(names))})
+    )  # fmt: skip
+
+
+def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
+    """Whether video finds audio of its class more often than by chance, in either space.
+
+    The p-values are Holm's, over all methods and directions of a space (Holm 1979).
+    """
+    lines = []
+    for space, title in {THESIS: "encoders' features", PROJECTED: "projected space"}.items():
+        tests = rows_where(rows, metric="p of R@5", space=space)
+        if tests.empty:
+            continue
+        tests = tests.assign(holm=holm(tests["value"].to_numpy()))
+        named = [
+            f"{method_title(t['method'])} {level_title(t['level'])} (p = {t['holm']:.3f})"
+            for t in records(tests)
+            if t["holm"] < chance_level
+        ]
+        found = "above chance: " + ", ".join(named) if named else "none is above chance"
+        least = f"; the smallest p is {tests['holm'].min():.3f}" if not named else ""
+        lines.append(f"In the {title}, of {len(tests)} combinations {found}{least}.")
+    return bullets(lines)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values [N] corrected for testing N hypotheses at once."""
+    order = p.argsort()
+    scaled = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    corrected = np.empty_like(p)
+    corrected[order] = scaled.clip(max=1)
+    return corrected
+
+
+def plot_by_class(table: pd.DataFrame, most: int = 30) -> Figure:
+    """Recall@1 of each class and direction as a heat map; the largest classes where many."""
+    import seaborn as sns
+
+    shown = table if len(table) <= most else table.nlargest(most, "n").sort_index()
+    shown = shown.drop(columns="n").rename(columns=level_title, index=lambda n: label(str(n)))
+    fig, ax = plt.subplots(figsize=(7.4, 0.3 * len(shown) + 1.4))
+    bar = {"label": "recall@1, %", "shrink": 0.8}
+    sns.heatmap(
+        shown, vmin=0, vmax=100, cmap="Blues", annot=True, fmt=".0f", ax=ax, cbar_kws=bar,
+        annot_kws={"fontsize": 8},
+    )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="x", labelrotation=20, labelsize=9)
+    ax.tick_params(axis="y", labelrotation=0, labelsize=9)
+    return fig
+
+
+def plot_embedding_maps(
+    maps: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """Queries and their nearest videos, after thesis Figures A.1 to A.4.
+    """Video (circles) and audio (triangles) of the same videos, one panel per space and map.
+
+    Lines join video and audio of every class's first video. Of more than ten classes, all but the
+    ten largest are grey.
 
     Args:
-        frames: middle frame [H, W, 3] of each video by its row; query i has the key -1 - i.
-        ranks: [Q, k] gallery rows, nearest first.
-        names: class of each frame, row by row: the query's, then those of its answers.
-        right: [Q, k] whether the answer has the query's class.
+        maps: by space and kind of map, coordinates [2 V, 2]: of all videos, then of their audio.
+        labels: [V] class of each video.
+        classes: their names.
     """
-    count, k = ranks.shape
-    fig, axes = plt.subplots(count, k + 1, figsize=(9, 1.45 * count), squeeze=False)
-    keys = np.column_stack([-1 - np.arange(count), ranks])
-    colours = np.column_stack([["black"] * count, np.where(right, "#2e7d32", "#b3261e")])
-    for ax, key, name, colour in zip(axes.flat, keys.flat, names, colours.flat, strict=True):
-        ax.imshow(frames[int(key)])
-        ax.set(xticks=[], yticks=[])
-        ax.set_title(label(name), fontsize=7.5, pad=3)
-        ax.spines[:].set(visible=True, color=colour, linewidth=2.2)
+    kinds = list(next(iter(maps.values())))
+    fig, axes = plt.subplots(len(maps), len(kinds), figsize=(9, 3.7 * len(maps)), squeeze=False)
+    largest = pd.Series(labels).value_counts().index[: len(CLASS_COLOURS)]
+    colour_of = {c: CLASS_COLOURS[i] for i, c in enumerate(sorted(largest))}
+    colours = [colour_of.get(c, "#c3c8cf") for c in labels]
+    firsts = [int((labels == c).argmax()) for c in colour_of]
+    for line, (space, panels) in zip(axes, maps.items(), strict=True):
+        for ax, (kind, points) in zip(line, panels.items(), strict=True):
+            v, a = np.split(points, 2)
+            for i in firsts:
+                ax.plot(*zip(v[i], a[i], strict=True), color=colours[i], lw=0.8, zorder=1)
+            ax.scatter(*v.T, c=colours, marker="o", s=16, lw=0.3, edgecolors="white")
+            ax.scatter(*a.T, c=colours, marker="^", s=18, lw=0.3, edgecolors="white")
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(f"{space}: {kind}", fontsize=10)
+    marks = [Line2D([], [], marker=m, ls="", color=GREY) for m in "o^"]
+    marks += [Line2D([], [], marker="s", ls="", color=c) for c in colour_of.values()]
+    names = ["video", "audio", *(label(classes[c]) for c in colour_of)]
+    fig.legend(marks, names, loc="outside lower center", ncols=5, fontsize=8)
     return fig

@@ -11,6 +11,16 @@ from avnb.evaluation.encoder_source import EncoderSource
 from avnb.report.style import in_method_order, method_title
 from avnb.workspace import Workspace
 
+LEVELS = {
+    "v->v": "video to video",
+    "a->a": "audio to audio",
+    "v->a": "video to audio",
+    "a->v": "audio to video",
+    "va->va": "both to both",
+    "clip": "single clips",
+    "video": "whole videos",
+}
+METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "R@1": "recall@1", "R@5": "recall@5"}
 Record = Mapping[Any, Any] | pd.Series
 VERBS = {1: "leads", -1: "*trails*", 0: "cannot be told apart from"}
 
@@ -27,6 +37,16 @@ def records(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     order = in_method_order(rows["method"])
     ordered = rows.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
     return ordered.to_dict("records")
+
+
+def level_title(level: str) -> str:
+    """What is classified or searched, as people say it."""
+    return LEVELS.get(level, level)
+
+
+def metric_title(metric: str) -> str:
+    """The measure as people say it."""
+    return METRICS.get(metric, metric)
 
 
 def bullets(sentences: Iterable[str]) -> str:

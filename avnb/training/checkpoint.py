@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from avnb.config import Pretrain
 from avnb.models.backbones import VIDEO_BACKBONES, build_video_encoder
 from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.methods import METHODS, build_method
 from avnb.models.specs import resolved_spec
 from avnb.training import released, torch_file
 from avnb.training.torch_file import CheckpointError, check_tensors, shortened
@@ -254,6 +255,37 @@ def frozen(
         check_tensors(path, tensors, network.state_dict())
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
+
+
+def load_heads(path: str | Path) -> nn.ModuleDict:
+    """By modality, the frozen heads that mapped features to the space of the loss.
+
+    Empty for a released checkpoint, and for a method without heads. Methods and video encoders of
+    the user's own have none either: a file's word alone does not make their code run.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_encoders`.
+    """
+    path = Path(path)
+    content = torch_file.read(path, mapped=True)
+    config = pretraining_metadata(path, content).pretrain
+    ours = config.method in METHODS and config.backbone in VIDEO_BACKBONES
+    heads = METHODS[config.method].heads if ours and not released.is_released(content) else {}
+    if not heads:
+        return nn.ModuleDict()
+    _, content = parsed(path, content)
+    tensors = {
+        f"{modality}.{name.removeprefix(f'{head}.')}": tensor
+        for modality, head in heads.items()
+        for name, tensor in content["model"].items()
+        if name.startswith(f"{head}.")
+    }
+
+    def build() -> nn.ModuleDict:
+        method = build_method(config, 2, 0)
+        return nn.ModuleDict({m: getattr(method, head) for m, head in heads.items()})
+
+    return frozen(path, build, tensors, backbone=config.backbone)
 
 
 ENCODERS = ("video_encoder.", "audio_encoder.")

@@ -1,9 +1,23 @@
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
-from avnb.evaluation import retrieval
+from avnb.evaluation import search
+from avnb.evaluation.alignment import alignment, alignment_rows, modality_gap, uniformity
 from avnb.evaluation.features import Features
-from avnb.evaluation.retrieval import chance, distances, hits, measure, nearest, recall
+from avnb.evaluation.retrieval import (
+    COSINE,
+    DIRECTIONS,
+    by_class,
+    chance,
+    chance_median,
+    chance_precision,
+    embedded,
+    measure,
+    permutation_rows,
+    recall,
+)
+from avnb.evaluation.search import distances, nearest, rank, unit
 from avnb.protocols import Evaluation
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
@@ -74,19 +88,20 @@ def test_hardly_any_query_needs_all_distances(monkeypatch):
         asked.extend([gallery.shape[-2]] * len(query))
         return distances(query, gallery)
 
-    monkeypatch.setattr(retrieval, "distances", counted)
+    monkeypatch.setattr(search, "distances", counted)
     nearest(torch.randn(500, 64, generator=rng), torch.randn(2000, 64, generator=rng), 5)
-    assert asked.count(5 + retrieval.SPARE) == 500 and asked.count(2000) <= 5
+    assert asked.count(5 + search.SPARE) == 500 and asked.count(2000) <= 5
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_chance_is_what_a_shuffled_gallery_gives(k):
     g = torch.Generator().manual_seed(0)
     query_label, gallery_label = torch.randint(4, (2000,), generator=g), torch.arange(20) % 4
-    found = hits(
+    ranking = rank(
         torch.randn(2000, 8, generator=g), torch.randn(20, 8, generator=g),
-        query_label, gallery_label, [k],
-    )[k]  # fmt: skip
+        query_label, gallery_label,
+    )  # fmt: skip
+    found = ranking.within(k)
     assert chance(query_label, gallery_label, k) == pytest.approx(
         found.double().mean().item(), abs=0.05
     )
@@ -116,3 +131,112 @@ def test_an_encoder_without_audio_is_measured_among_videos_only():
     config = Evaluation(bootstrap_resamples=10)
     rows = measure(features, features, config, method="own", dataset="ucf101")
     assert {row.level for row in rows} == {"v->v"} and rows[0].value == 100
+
+
+def drawn(queries=60, gallery=200, classes=5, width=8):
+    g = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(queries, width, generator=g), torch.randn(gallery, width, generator=g),
+        torch.randint(classes, (queries,), generator=g),
+        torch.randint(classes, (gallery,), generator=g),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [7, 64])
+def test_ranks_and_precision_are_those_of_a_full_sort_and_of_scikit_learn(rows):
+    q, g, ql, gl = drawn()
+    ql[0] = 99  # of no class in the gallery
+    ranking = rank(q, g, ql, gl, rows=rows)
+    distance = torch.cdist(q.double(), g.double())
+    right = gl[distance.argsort(dim=1)] == ql[:, None]
+    first = right.int().argmax(dim=1) + 1
+    assert ranking.first[0] == len(g) + 1 and ranking.average_precision[0] == 0
+    assert torch.equal(ranking.first[1:], first[1:])
+    for i in range(1, len(q)):
+        theirs = average_precision_score((gl == ql[i]).numpy(), -distance[i].numpy())
+        assert ranking.average_precision[i] == pytest.approx(theirs, abs=1e-6)
+
+
+def test_equal_distances_are_ranked_by_row():
+    gallery = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    label = torch.tensor([0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 0, 0])
+    ranking = rank(gallery[:1], gallery, torch.tensor([1]), label)
+    assert ranking.first.item() == 2  # rows 0, 3, 6, 9 are equally near
+    assert rank(gallery[:1], gallery, torch.tensor([2]), label).first.item() == 3
+
+
+def test_features_that_are_not_finite_are_refused():
+    q, g, ql, gl = drawn(4, 6)
+    with pytest.raises(ValueError, match="not finite"):
+        rank(q, g.index_fill(0, torch.tensor([2]), torch.nan), ql, gl)
+
+
+def test_chance_of_precision_and_median_rank_are_those_of_random_orders():
+    _, _, ql, gl = drawn(400, 40)
+    g = torch.Generator().manual_seed(2)
+    orders = [
+        rank(torch.randn(400, 1, generator=g), torch.randn(40, 1, generator=g), ql, gl)
+        for _ in range(20)
+    ]
+    precision = torch.cat([o.average_precision for o in orders]).mean().item()
+    assert chance_precision(ql, gl) == pytest.approx(precision, rel=0.05)
+    assert chance_median(ql, gl) == torch.cat([o.first for o in orders]).median()
+
+
+def paired(video, audio, label):
+    return Features(video=video[:, None], audio=audio[:, None], label=label)
+
+
+def test_every_direction_is_measured_and_both_together_use_either():
+    label = torch.arange(4).repeat(3)
+    corner, noise = torch.eye(4)[label], torch.randn(12, 4) * 1e-3
+    blind = torch.ones(12, 4) + noise  # the video says nothing, the audio all
+    features, config = paired(blind, corner + noise, label), Evaluation(bootstrap_resamples=50)
+    rows = measure(features, features, config, method="own", dataset="ucf101")
+    found = {(r.level, r.metric): r for r in rows}
+    assert {r.level for r in rows} == set(DIRECTIONS)
+    assert {r.metric for r in rows} == {"R@1", "R@5", "R@10", "mAP", "median rank"}
+    assert found["va->va", "mAP"].value == pytest.approx(100)
+    assert found["v->a", "mAP"].value < 70 and found["a->a", "median rank"].value == 1
+    for row in rows:
+        assert row.low <= row.value <= row.high and row.chance > 0
+    table = by_class(features, features, ["a", "b", "c", "d"])
+    assert table.loc["a", "a->a"] == 100 and table["n"].tolist() == [3] * 4
+
+
+def test_cosine_is_not_euclid():
+    query = paired(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2), torch.tensor([0]))
+    near, along = [0.6, 0.6], [50.0, 0.0]
+    gallery = paired(torch.tensor([near, along]), torch.zeros(2, 2), torch.tensor([1, 0]))
+    points = [embedded(f, "video", COSINE) for f in (query, gallery)]
+    assert nearest(*points, 1).item() == 1
+    assert torch.equal(unit(unit(points[1])), unit(points[1]))
+
+
+def test_a_shared_space_is_told_from_an_unrelated_one():
+    g = torch.Generator().manual_seed(0)
+    label = torch.arange(6).repeat(10)
+    centre = torch.randn(6, 16, generator=g)
+    video = centre[label] + 0.3 * torch.randn(60, 16, generator=g)
+    aligned = paired(video, video + 0.05 * torch.randn(60, 16, generator=g), label)
+    turned = paired(video, torch.randn(60, 16, generator=g).abs(), label)
+    config = Evaluation(bootstrap_resamples=50)
+    for features, low in ((aligned, True), (turned, False)):
+        rows = permutation_rows(features, features, config, COSINE, method="m", dataset="d")
+        assert [r.level for r in rows] == ["v->a", "a->v"]
+        assert all((r.value < 0.01) == low for r in rows)
+        metrics = {
+            r.metric: r.value for r in alignment_rows(features, {}, config, method="m", dataset="d")
+        }
+        assert (metrics["own video R@1"] > 90) == low
+        assert (metrics["alignment"] < 0.1) == low and (metrics["modality gap"] < 0.1) == low
+
+
+def test_measures_of_the_sphere_have_their_known_values():
+    v = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    assert alignment(v, -v) == pytest.approx(4) and alignment(v, 5 * v) == pytest.approx(0)
+    assert modality_gap(v, -v) == pytest.approx(2**0.5)
+    assert uniformity(v) == pytest.approx(-4)  # two points sqrt 2 apart
+    circle = torch.linspace(0, 6.28, 400)
+    round_, arc = (torch.stack([t.cos(), t.sin()], 1) for t in (circle, circle / 10))
+    assert uniformity(round_) < uniformity(arc) < 0

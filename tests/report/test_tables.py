@@ -49,7 +49,7 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
         row("xid", 31, 25, 35), row("xid", 9, 8, 10, level="other"),
     )  # fmt: skip
     table = report.published_table(ours, results.published(), "probe", "ucf101")
-    one = table.loc[("clip", "top1", "Random")]
+    one = table.loc[("single clips", "top-1 accuracy", "Random")]
     assert (one["thesis"], one["difference"]) == ("4.76", "+25.2")
     assert one["here"] == "30.0\xa0[25.0,\xa035.0]"  # spaces where no line breaks
     assert (one["n"], one["chance"], one["profile"], one["run"]) == (
@@ -58,7 +58,7 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
         "demo",
         "0a1b2c3d",
     )
-    assert table.loc[("video", "top5", "xID"), "difference"] == "-20.9"
+    assert table.loc[("whole videos", "top-5 accuracy", "xID"), "difference"] == "-20.9"
     assert list(table.loc[("other", "top1", "xID")][["thesis", "difference"]]) == ["–", "–"]
     assert table.xs("clip").index.tolist() == [("top1", "Random"), ("top1", "xID")]
 
@@ -67,7 +67,7 @@ def test_several_seeds_are_shown_as_mean_and_deviation():
     ours = frame(*(row("xid", v, v - 5, v + 5, seed=s) for s, v in enumerate((30, 32))))
     now = results.over_seeds(ours)
     table = report.published_table(now, results.published(), "probe", "ucf101")
-    assert table.loc[("clip", "top1", "xID"), "here"] == "31.0 ± 1.4 (2 seeds)"
+    assert table.loc[("single clips", "top-1 accuracy", "xID"), "here"] == "31.0 ± 1.4 (2 seeds)"
     assert "means over 2 seeds" in report.describe_accuracy(now, [("clip", "top1")], "demo")
 
 

@@ -12,21 +12,22 @@ import re
 import typing
 import zlib
 from dataclasses import asdict, replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
+from avnb.data.encoding import Form, encode
 from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Scene, frames, move, soundtrack
 from avnb.files import in_parallel, locked, read_json, write_text
 from avnb.protocols import World
 from avnb.values import digest
 
-MPEG4: dict[str, object] = {"qscale": "3"}
-H264: dict[str, object] = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
+AVI = Form("avi", "mpeg4", {"qscale": "3"}, "libmp3lame")
+# No mb-tree, whose look-ahead races: the same bytes every time.
+X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
+MP4 = Form("mp4", "libx264", X264, "aac")
 FORMAT = 2  # raised whenever the same World gives other videos
 
 
@@ -78,36 +79,11 @@ def render(root: Path, scene: Scene) -> None:
     if scene.audio and scene.flaw != "silent":
         audio = soundtrack(scene, path, len(path.x) / fps)
     aside = out.with_name(f".{out.stem}.partial{out.suffix}")
-    encode(aside, list(frames(scene, path, height, width)), fps, audio)
+    form = AVI if out.suffix == ".avi" else MP4
+    encode(aside, list(frames(scene, path, height, width)), fps, audio, AUDIO_HZ, form)
     if scene.flaw == "broken":
         damage(aside, rng)
     aside.replace(out)
-
-
-def encode(path: Path, images: list[np.ndarray], fps: int, audio: np.ndarray | None) -> None:
-    """Write H.264 + AAC for .mp4, MPEG-4 + MP3 for .avi, as each data set has them."""
-    avi = path.suffix == ".avi"
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4" if avi else "libx264", rate=fps)
-        video.height, video.width, _ = images[0].shape
-        video.pix_fmt, video.time_base = "yuv420p", Fraction(1, fps)
-        # The same bytes every time: one thread, and no mb-tree, whose look-ahead races.
-        video.codec_context.thread_count = 1
-        video.options = MPEG4 if avi else H264
-        audio_stream = None
-        if audio is not None:
-            audio_stream = container.add_stream("libmp3lame" if avi else "aac", rate=AUDIO_HZ)
-            audio_stream.layout, audio_stream.bit_rate = "mono", 64_000
-        for i, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = i, Fraction(1, fps)
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        if audio_stream is not None and audio is not None:
-            wave = av.AudioFrame.from_ndarray(audio[None], format="fltp", layout="mono")
-            wave.sample_rate, wave.pts, wave.time_base = AUDIO_HZ, 0, Fraction(1, AUDIO_HZ)
-            container.mux(audio_stream.encode(wave))
-            container.mux(audio_stream.encode())
 
 
 def damage(path: Path, rng: np.random.Generator) -> None:

@@ -80,6 +80,7 @@ class Method(TrainableModule):
     supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
     shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
     validation_metrics: ClassVar[tuple[str, ...]] = ()  # of `validate`; () without validation
+    heads: ClassVar[dict[str, str]] = {}  # by modality, what maps features to the loss's space
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config)

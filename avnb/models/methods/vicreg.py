@@ -1,5 +1,7 @@
 """`vicreg_av` and `vicreg_v`: VICReg between video and audio, and between two clips of a video."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ class AudioVisualVICReg(Method):
     colour = "#cc79a7"
     supports_micro_batches = False  # variances and covariances are those of the whole batch
     shares_batch_norm = True
+    heads: ClassVar = {"video": "video_expander", "audio": "audio_expander"}
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)
@@ -64,6 +67,7 @@ class VisualVICReg(AudioVisualVICReg):
     colour = "#009e73"
     uses_audio = False
     uses_second_view = True
+    heads: ClassVar = {"video": "video_expander"}
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)

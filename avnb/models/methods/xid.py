@@ -1,5 +1,7 @@
 """`xid`: cross-modal instance discrimination."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +23,7 @@ class CrossModalDiscrimination(Method):
 
     title = "xID"
     colour = "#0b6e99"
+    heads: ClassVar = {"video": "video_projector", "audio": "audio_projector"}
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)

@@ -1,0 +1,145 @@
+"""Galleries of retrieved videos: as figures, and as small files that play in the page."""
+
+import html
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from avnb.data.previews import MelSpectrogram, Shown, mel_spectrogram, small_file
+from avnb.evaluation.galleries import Gallery
+from avnb.evaluation.retrieval import DIRECTIONS
+from avnb.report.wording import bullets, label, level_title
+
+RIGHT, WRONG, QUERY = "#2e7d32", "#b3261e", "#444444"
+MARKS = {True: ("✓", RIGHT, "-"), False: ("✗", WRONG, (0, (4, 2)))}  # sign, colour, line
+RANGE_DB = 60  # of levels that are told apart in a spectrogram
+
+
+def cells(gallery: Gallery) -> Iterator[tuple[int, int, Shown, bool | None]]:
+    """Line, column, video, and whether it is right; None for the query, which comes first."""
+    lines = zip(gallery.queries, gallery.answers, gallery.right.tolist(), strict=True)
+    for i, (query, answers, right) in enumerate(lines):
+        yield i, 0, query, None
+        for j, (answer, fits) in enumerate(zip(answers, right, strict=True), 1):
+            yield i, j, answer, fits
+
+
+def heading(shown: Shown, right: bool | None) -> tuple[str, str]:
+    """What is written over a video, with its sign, and the colour."""
+    sign, colour, _ = MARKS[right] if right is not None else ("query:", QUERY, "-")
+    return f"{sign} {label(shown.video.label)}", colour
+
+
+def draw_frame(ax: Axes, shown: Shown, right: bool | None) -> None:
+    """The middle frame; a dashed border where the class is another than the query's."""
+    ax.imshow(shown.frame())
+    ax.set(xticks=[], yticks=[])
+    _, colour, line = MARKS[right] if right is not None else ("", QUERY, "-")
+    ax.spines[:].set(visible=True, color=colour, linewidth=2.0, linestyle=line)
+
+
+def draw_spectrogram(ax: Axes, mel: MelSpectrogram, *, axes: bool) -> None:
+    """Levels over seconds and hertz; the mel scale makes bands equally wide."""
+    bands = len(mel.hertz)
+    extent = (mel.seconds[0], mel.seconds[-1], -0.5, bands - 0.5)
+    options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "vmin": -RANGE_DB, "vmax": 0}
+    ax.imshow(mel.levels, extent=extent, interpolation="nearest", cmap="magma", **options)
+    ticks = [250, 1000, 4000, 10_000]
+    ax.set_yticks(np.interp(ticks, mel.hertz, np.arange(bands)), ["0.25", "1", "4", "10"])
+    ax.tick_params(labelsize=6, length=2, pad=1.5)
+    if axes:
+        ax.set_ylabel("kHz", fontsize=7, labelpad=1)
+        ax.set_xlabel("s", fontsize=7, labelpad=0)
+    else:
+        ax.set_yticklabels([])
+
+
+def draw_sound(ax: Axes, shown: Shown, right: bool | None, *, axes: bool) -> None:
+    """The spectrogram of a video's audio, with the border of its answer."""
+    sound = shown.sound()
+    if sound is None:
+        ax.text(0.5, 0.5, "no audio", ha="center", va="center", transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+    else:
+        draw_spectrogram(ax, mel_spectrogram(sound), axes=axes)
+    _, colour, line = MARKS[right] if right is not None else ("", QUERY, "-")
+    ax.spines[:].set(visible=True, color=colour, linewidth=1.6, linestyle=line)
+
+
+def plot_gallery(gallery: Gallery) -> Figure:
+    """Queries (left) and their nearest videos, after thesis Figures A.1 to A.4.
+
+    A video that is compared by its frames is shown as its middle frame, one that is compared by
+    its audio as its spectrogram. A tick and a whole border mark the query's class, a cross and a
+    dashed border another one.
+    """
+    asked, searched = DIRECTIONS[gallery.direction]
+    count, k = gallery.right.shape
+    fig, axes = plt.subplots(count, k + 1, figsize=(9, 1.5 * count), squeeze=False)
+    for i, j, shown, right in cells(gallery):
+        modality, ax = searched if j else asked, axes[i, j]
+        text, colour = heading(shown, right)
+        ax.set_title(text, fontsize=7, pad=3, color=colour)
+        if modality == "audio":
+            draw_sound(ax, shown, right, axes=not j)
+        else:
+            draw_frame(ax, shown, right)
+    return fig
+
+
+def plot_gallery_with_sound(gallery: Gallery) -> Figure:
+    """The same with frame and spectrogram of every video, after thesis Figures A.5 and A.6."""
+    count, k = gallery.right.shape
+    ratios = {"height_ratios": [1.2, 1] * count}
+    fig, axes = plt.subplots(
+        2 * count, k + 1, figsize=(9, 2.5 * count), squeeze=False, gridspec_kw=ratios
+    )
+    for i, j, shown, right in cells(gallery):
+        text, colour = heading(shown, right)
+        axes[2 * i, j].set_title(text, fontsize=7, pad=3, color=colour)
+        draw_frame(axes[2 * i, j], shown, right)
+        draw_sound(axes[2 * i + 1, j], shown, right, axes=not j)
+    return fig
+
+
+def describe_galleries(galleries: Sequence[Gallery]) -> str:
+    """How many of the answers shown are right, by direction."""
+    lines = []
+    for gallery in galleries:
+        right, count = int(gallery.right.sum()), gallery.right.size
+        first, queries = int(gallery.right[:, 0].sum()), len(gallery.right)
+        lines.append(
+            f"{level_title(gallery.direction).capitalize()}: {right} of {count} answers have the "
+            f"class of their query, and {first} of the {queries} nearest ones."
+        )
+    few = "A few random queries illustrate; they measure nothing, the chapter on retrieval does."
+    return f"{bullets(lines)}\n\n{few}"
+
+
+def playing_gallery(gallery: Gallery, media: Path) -> str:
+    """The gallery as HTML whose videos play, with their sound; nothing is loaded before that.
+
+    Small copies are written into the folder `media`, which the book carries along.
+    """
+    lines: dict[int, list[str]] = {}
+    for i, _, shown, right in cells(gallery):
+        source = os.path.relpath(small_file(shown, media))
+        sign, colour, _ = MARKS[right] if right is not None else ("query", QUERY, "-")
+        border = f"2px {'dashed' if right is False else 'solid'} {colour}"
+        name = html.escape(shown.video.label)
+        said = {None: "query", True: "same class", False: "other class"}[right]
+        lines.setdefault(i, []).append(
+            '<figure style="margin:0;flex:1 1 6.5rem;max-width:9rem">'
+            f'<video controls preload="none" playsinline src="{html.escape(source)}" '
+            f'aria-label="{name}, {said}" style="width:100%;border:{border}"></video>'
+            f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption></figure>'
+        )
+    style = "display:flex;flex-wrap:wrap;gap:.5rem;margin-bottom:.8rem"
+    rows = "".join(f'<div style="{style}">{"".join(line)}</div>' for line in lines.values())
+    return f'<div class="gallery" role="group" aria-label="gallery">{rows}</div>'
