@@ -101,6 +101,18 @@ def train_command(args: argparse.Namespace) -> None:
     entrypoint.main(*args.folders)
 
 
+def watch_command(args: argparse.Namespace) -> None:
+    """Say how far a run is, until it is finished."""
+    from avnb.training import watch
+
+    folder = watch.find_run(args.folder)
+    print(folder)
+    for state in watch.follow(folder, args.every):
+        print(state.summary, flush=True)
+        if args.once:
+            return
+
+
 def bench_command(args: argparse.Namespace) -> None:
     """Measure stages, and print them as a table."""
     from avnb.bench import rows, stages
@@ -181,6 +193,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--subset", action="store_true", help="the videos of pre-training alone")
     one.add_argument("--limit-gb", type=float, default=LIMIT_GB, help="of disk, at most")
     one.set_defaults(run=cache_command)
+
+    one = commands.add_parser("watch", help="how far a run is, from another terminal")
+    one.add_argument("folder", metavar="RUN", help="its folder, its id, or how the id begins")
+    one.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between looks")
+    one.add_argument("--once", action="store_true", help="look once")
+    one.set_defaults(run=watch_command)
 
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
     one.add_argument(

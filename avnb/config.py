@@ -153,6 +153,7 @@ class Compute(Group):
     micro_batch: int = within(0, 10**6, 0)  # clips a process takes at once; 0: its whole share
     read_ahead_gb: float = within(0, 10**4, 2.0)  # memory for decoded batches, of each process
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
+    tensorboard: bool = False  # event files in the folder of the run, a step per epoch
 
 
 def check_shards(optim: Any) -> None:

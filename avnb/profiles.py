@@ -56,7 +56,12 @@ PROFILES: dict[str, dict[str, Values]] = {
         vicreg_v=dict(epochs=2),
         supervised=dict(epochs=3),
         evaluation=dict(
-            video_fps=8.0, resize_px=56, train_clips=8, clip_level_clips=5, probe_lr=2e-2
+            video_fps=8.0,
+            resize_px=56,
+            localisation_px=97,
+            train_clips=8,
+            clip_level_clips=5,
+            probe_lr=2e-2,
         ),
         finetune=_SMALL_FINETUNE | dict(frame_px=48, clips_per_video=2, tuned_epochs=2, batch=16),
         world={},
@@ -65,7 +70,9 @@ PROFILES: dict[str, dict[str, Values]] = {
         pretrain=_SMALL
         | dict(width=8, frame_px=32, epochs=2, batch=16, clips_per_video=2, negatives=16)
         | dict(expander_dim=32, subset_videos=32, validation_videos=8),
-        evaluation=dict(video_fps=8.0, resize_px=36, train_clips=2, clip_level_clips=2)
+        evaluation=dict(
+            video_fps=8.0, resize_px=36, localisation_px=65, train_clips=2, clip_level_clips=2
+        )
         | dict(video_level_clips=3, probe_lr=2e-2, probe_epochs=10),
         finetune=_SMALL_FINETUNE | dict(frame_px=32, clips_per_video=1, tuned_epochs=1, batch=8),
         world=dict(vggsound_per_class=4, ucf101_train_per_class=3, ucf101_test_per_class=2)

@@ -6,10 +6,14 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from avnb.files import write_text
 
 MARK = "\x1e"  # the ASCII record separator begins a progress line; no log line does
 EVERY_SECONDS = 0.3  # into a pipe, which its launcher empties
 FILE_EVERY_SECONDS = 3.0  # into a file, which grows, perhaps for days and on a shared disk
+PROGRESS = "progress.json"  # in the folder of a run: where it is, for whoever looks from elsewhere
 
 
 def announce(text: str) -> None:
@@ -24,10 +28,14 @@ class ProgressReporter:
         total: clips of the whole job.
         title: what is being done.
         silent: whether this process does not report.
+        folder: of the run; the last report is kept there as well.
     """
 
-    def __init__(self, total: int, title: str = "", *, silent: bool = False):
+    def __init__(
+        self, total: int, title: str = "", *, silent: bool = False, folder: Path | None = None
+    ):
         self.total, self.title, self.silent, self.last, self.done = total, title, silent, 0.0, 0
+        self.folder, self.kept = folder, 0.0
         to_file = stat.S_ISREG(os.fstat(1).st_mode)
         self.every = FILE_EVERY_SECONDS if to_file else EVERY_SECONDS
 
@@ -39,6 +47,15 @@ class ProgressReporter:
         self.last = now
         line = json.dumps({"done": done, "total": self.total, "note": f"{self.title}, {note}"})
         os.write(1, f"{MARK}{line}\n".encode())  # at once: other processes write to this pipe
+        if now - self.kept >= FILE_EVERY_SECONDS:
+            self.kept = now
+            self.keep()
+
+    def keep(self, *, finished: bool = False) -> None:
+        """Write down where the run is."""
+        if self.folder and not self.silent:
+            state = {"done": self.done, "total": self.total, "time": time.time()}
+            write_text(self.folder / PROGRESS, json.dumps({**state, "finished": finished}))
 
     def note(self, note: str) -> None:
         """A sign of life without further clips."""

@@ -28,7 +28,8 @@ class Evaluation(Config):
     """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1).
 
     Raises:
-        ValueError: when batch statistics are to be updated by clips that are encoded only once.
+        ValueError: when batch statistics are to be updated by clips that are encoded only once, or
+            places would lie unevenly.
     """
 
     protocol: Literal["thesis", "author"] = "thesis"  # of all values that are not given themselves
@@ -42,6 +43,7 @@ class Evaluation(Config):
     flip_prob: float = within(0, 1, 0.0)  # of the probe's training clips
     retrieval_audio_seconds: float = 1.0
     whole_video_sound: bool = False  # in retrieval; audio of clips otherwise
+    localisation_px: int = within(33, 2049, 225)  # 32 k + 1: k + 1 places on each side of a frame
     mel_statistics: str = ""  # file band,mean,std for released checkpoints; empty: the published
     train_clips: int = within(1, 10**6, 50)  # random clips cached per training video
     clip_level_clips: int = within(1, 10**6, 25)  # random clips per test video
@@ -63,6 +65,12 @@ class Evaluation(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.localisation_px % 32 != 1:
+            near = round((self.localisation_px - 1) / 32) * 32 + 1
+            raise ValueError(
+                "localisation_px must be a multiple of 32 and one more, so that the places of the "
+                f"last feature map lie evenly; got {self.localisation_px}, try {near}"
+            )
         if self.probe_batch_norm == "train" and self.probe_clips == "cached":
             raise ValueError(
                 "probe_batch_norm = 'train' moves the encoder's statistics while the probe learns, "

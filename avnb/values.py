@@ -15,7 +15,9 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 # continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
 # 8 x 16.
 # `subset_ids` is a file; which videos it names is part of the data.
-NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids"})
+NON_IDENTITY_FIELDS = frozenset(
+    {"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids", "tensorboard"}
+)
 
 # Values that did not exist when runs began, with what those did: they keep their ids.
 LATER_FIELDS = {

@@ -20,6 +20,7 @@ finetuned       fine-tuned classifiers on test videos
 search          the nearest rows of a gallery, and the ranks of right ones
 retrieval       nearest neighbours within and across modalities
 alignment       how video and audio lie to each other in a space
+localisation    where in the frame the video resembles the audio
 galleries       random queries with their nearest videos
 embedding_maps  embeddings as points of a plane
 """

@@ -96,14 +96,18 @@ class VideoEncoder(nn.Module):
         self.features = 8 * w
         initialise(self)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Normalised frames [B, 3, T, H, W] -> [B, 8w], max-pooled over time and space."""
+    def feature_map(self, frames: Tensor) -> Tensor:
+        """Normalised frames [B, 3, T, H, W] -> [B, 8w, T/8, H/32, W/32], each rounded up."""
         # Faster on a CPU; `python tests/bench/encoder_layout.py` measures by how much.
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self.pool(self.stem(x))  # [B, w, T, H/4, W/4]
         for stage in self.stages:
             x = stage(x)
-        return x.amax(dim=(2, 3, 4))  # [B, 8w]
+        return x
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Normalised frames [B, 3, T, H, W] -> [B, 8w], max-pooled over time and space."""
+        return self.feature_map(frames).amax(dim=(2, 3, 4))
 
 
 def convolution(c_in: int, c_out: int, stride: int, kernel: int = 3) -> nn.Sequential:

@@ -6,10 +6,12 @@ data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
 pretraining          training curves and what they show
+live                 a run in progress
 accuracy             probes and fine-tuning beside the published numbers
 choices              what each choice of the released code does to a probe
 retrieval            retrieval in every direction and space
 galleries            retrieved videos, to look at and to listen to
+localisation         where the video resembles the audio
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
@@ -25,8 +27,8 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording data encoders losses pretraining accuracy choices retrieval galleries concepts"
-    " few_shot speed"
+    "style wording data encoders losses pretraining live accuracy choices retrieval galleries"
+    " localisation concepts few_shot speed"
 )
 
 

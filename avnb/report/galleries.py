@@ -72,6 +72,15 @@ def draw_sound(ax: Axes, shown: Shown, right: bool | None, *, axes: bool) -> Non
     ax.spines[:].set(visible=True, color=colour, linewidth=1.6, linestyle=line)
 
 
+def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """Axes in even rows and columns: finding room for a hundred, one by one, takes seconds."""
+    room = {"left": 0.05, "right": 0.99, "top": 1 - 0.25 / height, "bottom": 0.3 / height}
+    options |= {"wspace": 0.16, **room}
+    return plt.subplots(
+        rows, columns, figsize=(9, height), squeeze=False, layout="none", gridspec_kw=options
+    )
+
+
 def plot_gallery(gallery: Gallery) -> Figure:
     """Queries (left) and their nearest videos, after thesis Figures A.1 to A.4.
 
@@ -81,7 +90,7 @@ def plot_gallery(gallery: Gallery) -> Figure:
     """
     asked, searched = DIRECTIONS[gallery.direction]
     count, k = gallery.right.shape
-    fig, axes = plt.subplots(count, k + 1, figsize=(9, 1.5 * count), squeeze=False)
+    fig, axes = grid(count, k + 1, 1.5 * count, hspace=0.42)
     for i, j, shown, right in cells(gallery):
         modality, ax = searched if j else asked, axes[i, j]
         text, colour = heading(shown, right)
@@ -96,10 +105,7 @@ def plot_gallery(gallery: Gallery) -> Figure:
 def plot_gallery_with_sound(gallery: Gallery) -> Figure:
     """The same with frame and spectrogram of every video, after thesis Figures A.5 and A.6."""
     count, k = gallery.right.shape
-    ratios = {"height_ratios": [1.2, 1] * count}
-    fig, axes = plt.subplots(
-        2 * count, k + 1, figsize=(9, 2.5 * count), squeeze=False, gridspec_kw=ratios
-    )
+    fig, axes = grid(2 * count, k + 1, 2.6 * count, hspace=0.32, height_ratios=[1.2, 1] * count)
     for i, j, shown, right in cells(gallery):
         text, colour = heading(shown, right)
         axes[2 * i, j].set_title(text, fontsize=7, pad=3, color=colour)
@@ -129,17 +135,25 @@ def playing_gallery(gallery: Gallery, media: Path) -> str:
     """
     lines: dict[int, list[str]] = {}
     for i, _, shown, right in cells(gallery):
-        source = os.path.relpath(small_file(shown, media))
         sign, colour, _ = MARKS[right] if right is not None else ("query", QUERY, "-")
         border = f"2px {'dashed' if right is False else 'solid'} {colour}"
-        name = html.escape(shown.video.label)
         said = {None: "query", True: "same class", False: "other class"}[right]
-        lines.setdefault(i, []).append(
-            '<figure style="margin:0;flex:1 1 6.5rem;max-width:9rem">'
-            f'<video controls preload="none" playsinline src="{html.escape(source)}" '
-            f'aria-label="{name}, {said}" style="width:100%;border:{border}"></video>'
-            f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption></figure>'
-        )
+        file, name = small_file(shown, media), shown.video.label
+        lines.setdefault(i, []).append(player(file, f"{name}, {said}", f"{sign} {name}", border))
+    return f'<div role="group" aria-label="gallery">{"".join(map(in_a_row, lines.values()))}</div>'
+
+
+def player(file: Path, said: str, caption: str, border: str = "none") -> str:
+    """HTML of one video that is loaded when it is played; `said` is for who does not see it."""
+    return (
+        '<figure style="margin:0;flex:1 1 6.5rem;max-width:11rem">'
+        f'<video controls preload="none" playsinline src="{html.escape(os.path.relpath(file))}" '
+        f'aria-label="{html.escape(said)}" style="width:100%;border:{border}"></video>'
+        f'<figcaption style="font-size:.75rem">{html.escape(caption)}</figcaption></figure>'
+    )
+
+
+def in_a_row(players: Sequence[str]) -> str:
+    """Players side by side, as many as fit."""
     style = "display:flex;flex-wrap:wrap;gap:.5rem;margin-bottom:.8rem"
-    rows = "".join(f'<div style="{style}">{"".join(line)}</div>' for line in lines.values())
-    return f'<div class="gallery" role="group" aria-label="gallery">{rows}</div>'
+    return f'<div style="{style}">{"".join(players)}</div>'

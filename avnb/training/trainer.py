@@ -21,6 +21,7 @@ from avnb.data.replacements import LEDGER
 from avnb.models import collapse
 from avnb.models.methods.base import Method, TrainableModule
 from avnb.progress import ProgressReporter
+from avnb.training import event_files
 from avnb.training.checkpoint import Metadata
 from avnb.training.speed import SpeedLog
 from avnb.training.state import TrainingState
@@ -111,8 +112,8 @@ def fit(
     state = TrainingState(model, adam, out / "last.pt", metadata)
     state.restore(device)
     steps = max_steps or steps_per_epoch(len(clips), config) * config.optim.epochs
-    silent = distributed.rank() > 0
-    bar = ProgressReporter(steps * config.optim.batch, out.name.rpartition("-")[0], silent=silent)
+    title, silent = out.name.rpartition("-")[0], distributed.rank() > 0
+    bar = ProgressReporter(steps * config.optim.batch, title, silent=silent, folder=out)
     network, speed = data_parallel(model), SpeedLog(out / "speed.jsonl", model, transform)
     rank, processes = distributed.rank(), distributed.world_size()
     epochs = training_epochs(
@@ -143,8 +144,11 @@ def fit(
             row |= validation.measure(model, transform, device, bar)  # type: ignore[arg-type]
         state.end_epoch(row)
         state.save()
+        if rank == 0 and config.compute.tensorboard:
+            event_files.write(out, state.log[-1])
         if rank == 0 and (warning := collapse.collapse_warning(state.log[-1])):
             progress.announce(warning)
+    bar.keep(finished=not max_steps)
     return state.path
 
 

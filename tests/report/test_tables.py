@@ -59,7 +59,10 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
         "0a1b2c3d",
     )
     assert table.loc[("whole videos", "top-5 accuracy", "xID"), "difference"] == "-20.9"
-    assert list(table.loc[("other", "top1", "xID")][["thesis", "difference"]]) == ["–", "–"]
+    assert list(table.loc[("other", "top-1 accuracy", "xID")][["thesis", "difference"]]) == [
+        "–",
+        "–",
+    ]
     assert table.xs("clip").index.tolist() == [("top1", "Random"), ("top1", "xID")]
 
 

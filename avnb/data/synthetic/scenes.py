@@ -146,25 +146,44 @@ def backdrop(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a scene's object is, frame by frame, in pixels; its half width and height is `size`."""
+
+    x: np.ndarray
+    y: np.ndarray
+    size: np.ndarray
+    shake: np.ndarray  # [frames, 2] of the camera, down and to the right, whole
+
+
+MARGIN = 6  # pixels that the camera shakes at most
+
+
+def place(path: Path2d, height: int, width: int, rng: np.random.Generator) -> Placement:
+    """Put a path into frames of this size; the object's size and the camera's shake vary."""
+    radius = rng.uniform(0.48, 0.68)
+    shake = np.cumsum(rng.normal(0, 0.5, (len(path.x), 2)), axis=0)
+    shake = np.clip(shake - shake.mean(axis=0), -MARGIN, MARGIN).round().astype(int)
+    half_h, half_w = height / 2, width / 2
+    x = half_w + path.x * half_w * 0.8 - shake[:, 1]
+    y = half_h + path.y * half_h * 0.8 - shake[:, 0]
+    return Placement(x, y, radius * path.size * min(half_h, half_w), shake)
+
+
 def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.ndarray]:
     """Draw the scene, frame by frame, [H, W, 3] uint8."""
     look, rng = np.random.default_rng(scene.look_seed), np.random.default_rng([scene.seed, 1])
-    margin = 6
-    background = backdrop(height + 2 * margin, width + 2 * margin, look)
+    background = backdrop(height + 2 * MARGIN, width + 2 * MARGIN, look)
     pale, dark = random_colour(look, 0.9, 1.0), random_colour(look, 0.0, 0.25)
     body, mark = (pale, dark) if look.random() < 0.5 else (dark, pale)
-    radius = rng.uniform(0.48, 0.68)
-    half_h, half_w = height / 2, width / 2
+    at = place(path, height, width, rng)
     yy, xx = np.mgrid[0:height, 0:width]
-    shake = np.cumsum(rng.normal(0, 0.5, (len(path.x), 2)), axis=0)
-    shake = np.clip(shake - shake.mean(axis=0), -margin, margin)
     shade = rng.uniform(-25, 25)
     for i in range(len(path.x)):
-        dy, dx = (round(s) for s in shake[i])
-        frame = background[margin + dy :, margin + dx :][:height, :width].copy()
-        size = radius * path.size[i] * min(half_h, half_w)
-        x0 = (xx - half_w - path.x[i] * half_w * 0.8 + dx) / size
-        y0 = (yy - half_h - path.y[i] * half_h * 0.8 + dy) / size
+        dy, dx = at.shake[i]
+        frame = background[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
+        size = at.size[i]
+        x0, y0 = (xx - at.x[i]) / size, (yy - at.y[i]) / size
         near = np.maximum(abs(x0), abs(y0)) < 1.5
         x0, y0 = x0[near], y0[near]
         cos, sin = np.cos(path.turn[i]), np.sin(path.turn[i])

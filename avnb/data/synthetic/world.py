@@ -19,7 +19,16 @@ from typing import Any
 import numpy as np
 
 from avnb.data.encoding import Form, encode
-from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Scene, frames, move, soundtrack
+from avnb.data.synthetic.scenes import (
+    AUDIO_HZ,
+    Flaw,
+    Path2d,
+    Scene,
+    frames,
+    move,
+    place,
+    soundtrack,
+)
 from avnb.files import in_parallel, locked, read_json, write_text
 from avnb.protocols import World
 from avnb.values import digest
@@ -62,19 +71,54 @@ HMDB51 = classes(
 # ---- files ------------------------------------------------------------------------------------
 
 
-def render(root: Path, scene: Scene) -> None:
-    """Make one video file; written aside and renamed, so that what exists is whole."""
-    out = root / scene.path
-    out.parent.mkdir(parents=True, exist_ok=True)
+def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
+    """The object's path, frames a second, height, width, and the rest of the randomness."""
     rng = np.random.default_rng([scene.seed, 0])
     fps = int(rng.choice([15, 24, 25, 30]))
-    if out.suffix == ".avi":
+    if scene.path.endswith(".avi"):
         fps, (width, height) = (25, (80, 60)) if scene.path.startswith("ucf101") else (30, (84, 60))
         seconds = rng.uniform(1.2, 3.0)
     else:
         width, height = [(80, 60), (88, 56), (60, 80), (72, 72)][rng.integers(4)]
         seconds = rng.uniform(2.6, 4.0)
     path = move(scene.motion, np.arange(int(seconds * fps)) / fps, rng)
+    return path, fps, height, width, rng
+
+
+def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
+    """Where the object is at times in seconds: [T, 4] left, top, right, bottom in [0, 1].
+
+    A square around the object, cut off at the borders of the frame.
+    """
+    path, fps, height, width, _ = filmed(scene)
+    at = place(path, height, width, np.random.default_rng([scene.seed, 1]))
+    row = np.clip((times * fps).astype(int), 0, len(path.x) - 1)
+    x, y, size = at.x[row], at.y[row], at.size[row]
+    corners = np.stack([x - size, y - size, x + size, y + size], axis=1)
+    return np.clip(corners / [width, height, width, height], 0, 1)
+
+
+def read_scenes(folder: Path) -> dict[Path, Scene]:
+    """The scenes of the world that a data set's folder is in, by file; {} for real videos.
+
+    Raises:
+        ValueError: when `scenes.json` is not what `make` writes.
+    """
+    table = folder.parent / "scenes.json"
+    if not table.exists():
+        return {}
+    scenes = read_json(table, "the scenes of a synthetic world")
+    try:
+        return {folder.parent / values["path"]: Scene(**values) for values in scenes}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{table} does not hold the scenes of a synthetic world") from error
+
+
+def render(root: Path, scene: Scene) -> None:
+    """Make one video file; written aside and renamed, so that what exists is whole."""
+    out = root / scene.path
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path, fps, height, width, rng = filmed(scene)
     audio = None
     if scene.audio and scene.flaw != "silent":
         audio = soundtrack(scene, path, len(path.x) / fps)
