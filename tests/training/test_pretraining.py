@@ -220,5 +220,10 @@ def test_a_job_resumes_after_sigkill_of_torchrun_to_the_same_end(trained, tmp_pa
             time.sleep(0.02)
             assert job.poll() is None
         job.send_signal(signal.SIGKILL)
-    launch(["train", str(out)], processes=2, folder=out, title="xid")
+    watch = [sys.executable, "-m", "avnb", "watch", str(out), "--every", "0.2"]
+    with subprocess.Popen(watch, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watcher:
+        launch(["train", str(out)], processes=2, folder=out, title="xid")
+        said = watcher.communicate(timeout=60)[0].splitlines()
+    assert said[0] == str(out) and said[-1].startswith("finished after") and len(said) > 2
+    assert "clips/s" in said[-1] and "loss" in said[-1]
     assert same_tensors(checkpoint.load(out / "last.pt"), checkpoint.load(trained.checkpoint))
