@@ -7,7 +7,7 @@ KEY := $(shell cat pyproject.toml .constraints.txt | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.avnb-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book smoke lint check test faults lab clean
+.PHONY: help install book smoke figures lint check test faults lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -49,6 +49,9 @@ test: lint ## as `make check`, with all tests; installs Chromium and SLURM for t
 
 faults: install ## the whole campaign of hostile input, in about two minutes
 	$(BIN)/python -m tests.faults.campaign
+
+figures: install ## figures and tables of the book as files for a paper (after make book)
+	$(BIN)/python -m avnb figures
 
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)

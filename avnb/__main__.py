@@ -113,6 +113,17 @@ def watch_command(args: argparse.Namespace) -> None:
             return
 
 
+def figures_command(args: argparse.Namespace) -> None:
+    """Draw figures and tables again, as files."""
+    from avnb.report import figures
+    from avnb.workspace import Workspace
+
+    split = {name: getattr(args, name).split(",") for name in ("format", "only")}
+    formats, only = ([item.strip() for item in v if item.strip()] for v in split.values())
+    options = {"style": args.style, "formats": formats, "only": only, "out": args.out}
+    print(f"figures and tables are in {figures.draw(Workspace.open(args.profile), **options)}")
+
+
 def bench_command(args: argparse.Namespace) -> None:
     """Measure stages, and print them as a table."""
     from avnb.bench import rows, stages
@@ -194,6 +205,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--limit-gb", type=float, default=LIMIT_GB, help="of disk, at most")
     one.set_defaults(run=cache_command)
 
+    one = commands.add_parser(
+        "figures", help="figures and tables of the book as files; no training"
+    )
+    one.add_argument("--profile", choices=[*PROFILES], default="demo", help="whose results")
+    one.add_argument("--style", default="paper", help="book, paper or slides")
+    one.add_argument("--format", default="pdf,png,svg", help="separated by commas")
+    one.add_argument("--only", default="", help="numbers, labels or chapters: 12.3,maps,7")
+    one.add_argument("--out", type=Path, help="folder; by default build/PROFILE/figures/STYLE")
+    one.set_defaults(run=figures_command)
+
     one = commands.add_parser("watch", help="how far a run is, from another terminal")
     one.add_argument("folder", metavar="RUN", help="its folder, its id, or how the id begins")
     one.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between looks")
@@ -219,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.run(args)
     except (ValueError, TypeError, OSError, BookError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)

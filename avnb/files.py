@@ -121,7 +121,13 @@ def serve_parent() -> None:
 
 
 def in_parallel(
-    work: Callable[[In], Out], items: Sequence[In], *, workers: int, title: str, done: int = 0
+    work: Callable[[In], Out],
+    items: Sequence[In],
+    *,
+    workers: int,
+    title: str,
+    done: int = 0,
+    unit: str = "video",
 ) -> Generator[tuple[int, Out], None, None]:
     """`work` on every item in processes, with a bar: (index of the item, result) as they finish.
 
@@ -134,7 +140,7 @@ def in_parallel(
     # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=serve_parent)
-    bar = tqdm(total=done + len(items), initial=done, desc=title, unit="video")
+    bar = tqdm(total=done + len(items), initial=done, desc=title, unit=unit)
     left, jobs = iter(enumerate(items)), dict[Future[Out], int]()
     try:
         while True:

@@ -11,6 +11,7 @@ build/<profile>/results.jsonl          every number that was measured
 """
 
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 from avnb.config import Pretrain
 from avnb.profiles import profile, thesis_finetuning
 from avnb.protocols import Evaluation, Finetune
+
+# Whether what is stored is all that may be used, and nothing is added to it: no training, no rows.
+STORED_ONLY: ContextVar[bool] = ContextVar("STORED_ONLY", default=False)
 
 
 def project_root() -> Path:

@@ -22,5 +22,6 @@ retrieval       nearest neighbours within and across modalities
 alignment       how video and audio lie to each other in a space
 localisation    where in the frame the video resembles the audio
 galleries       random queries with their nearest videos
+exploration     a retrieval to be asked questions
 embedding_maps  embeddings as points of a plane
 """

@@ -21,6 +21,7 @@ class Gallery:
     queries: Sequence[Shown]
     answers: Sequence[Sequence[Shown]]  # [Q][k]
     right: np.ndarray  # [Q, k] bool, whether an answer has the query's class
+    is_judged: bool = True  # whether the queries' classes are known
 
 
 def draw_queries(test: Manifest, count: int, seed: int) -> np.ndarray:
@@ -38,8 +39,9 @@ def find_gallery(
     direction: str,
     k: int = 5,
     space: str = THESIS,
+    queries: Manifest | None = None,
 ) -> Gallery:
-    """The nearest training videos of some test videos.
+    """The nearest training videos of some test videos, or of others.
 
     Args:
         manifest: the videos that the features are of, of both splits.
@@ -49,12 +51,13 @@ def find_gallery(
         direction: a name of DIRECTIONS.
         k: answers to each query, fewer where there are fewer videos.
         space: where they are compared.
+        queries: videos of the user's own that `query` is of, instead of the test videos.
 
     Raises:
         ValueError: when the encoder has no features for the direction.
     """
     asked, searched = DIRECTIONS[direction]
-    test, train = manifest.split("test"), manifest.split("train")
+    test, train = queries or manifest.split("test"), manifest.split("train")
     index = torch.as_tensor(np.asarray(rows))
     q, g = embedded(query, asked, space)[index], embedded(gallery, searched, space)
     if not q.shape[1] or q.shape[1] != g.shape[1]:
@@ -64,5 +67,6 @@ def find_gallery(
         direction=direction,
         queries=[Shown(test, int(row)) for row in index],
         answers=[[Shown(train, int(i)) for i in line] for line in ranks],
+        is_judged=queries is None,
         right=(gallery.label[ranks] == query.label[index][:, None]).numpy(),
     )

@@ -26,7 +26,7 @@ from avnb.data.synthetic.world import object_boxes, read_scenes
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import FrozenEncoders, device, training_part
 from avnb.evaluation.probe_features import downstream_clip, row_metadata
-from avnb.evaluation.results import Row, percent_row, record
+from avnb.evaluation.results import Row, percent_row, record, stored
 from avnb.models.encoders import VideoEncoder
 from avnb.protocols import Evaluation
 from avnb.workspace import Workspace
@@ -150,6 +150,10 @@ def localisation_rows(
     scenes = known_scenes(manifest)
     if not scenes:
         raise ValueError(f"the places of objects in {manifest.name} are not known")
+    names = [*(source.name for source in sources.values()), ""]
+    values = {"task": "localisation", "profile": work.name, "seed": config.seed}
+    if (kept := stored(work.results, run=names, data=manifest.origin, **values)) is not None:
+        return kept
     rows, common = list[Row](), dict[str, Any]()
     for method, source in sources.items():
         localiser, scores = Localiser(source, manifest, config), []

@@ -19,7 +19,7 @@ from avnb.evaluation.probe_features import (
     row_metadata,
     samplings,
 )
-from avnb.evaluation.results import Row, record
+from avnb.evaluation.results import Row, record, stored
 from avnb.protocols import PROTOCOLS, Evaluation
 from avnb.workspace import Workspace
 
@@ -42,6 +42,11 @@ def choice_rows(
     `seconds` are those of training a layer, the encoding of its training clips included, whatever
     the cache holds.
     """
+    values = {"split": split, "seed": config.seed, "profile": work.name, "data": manifest.origin}
+    values["protocol"] = [config.changed(**changes).protocol_title for changes in CHOICES.values()]
+    runs = [source.name for source in sources.values()]
+    if (kept := stored(work.results, run=runs, task=["probe", "protocol"], **values)) is not None:
+        return kept
     rows = []
     for changes in CHOICES.values():
         changed = config.changed(**changes)

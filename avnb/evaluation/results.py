@@ -18,6 +18,7 @@ from scipy import stats
 
 from avnb.files import appending
 from avnb.protocols import Evaluation
+from avnb.workspace import STORED_ONLY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,10 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
-    """Append rows to a JSONL file and return these rows as a table."""
+    """Append rows to a JSONL file, where that is allowed, and return these rows as a table."""
     rows = list(rows)
-    append(path, rows)
+    if not STORED_ONLY.get():
+        append(path, rows)
     return frame(vars(row) for row in rows)
 
 
@@ -87,6 +89,15 @@ def read(path: Path | str) -> pd.DataFrame:
         except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(f"{path}, line {number} is not a result row: {error}") from error
     return frame(rows)
+
+
+def stored(path: Path | str, **values: Any) -> pd.DataFrame | None:
+    """The rows with these values where only what is stored may be used; None where not.
+
+    Raises:
+        ValueError: when there is no such row.
+    """
+    return select(read(path), **values) if STORED_ONLY.get() else None
 
 
 def published() -> pd.DataFrame:

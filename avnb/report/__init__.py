@@ -15,7 +15,10 @@ localisation         where the video resembles the audio
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
+explore              widgets of the notebook for exploring
+numbering            numbers and captions of figures and tables
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
+figures              every figure and table as files, redrawn in a style
 book                 running the notebooks, staging and building the pages
 
 Figures (`plot_...`), tables (`..._table`) and readings (`describe_...`) of all subjects can be
@@ -28,13 +31,13 @@ from typing import Any
 
 _SUBJECTS = (
     "style wording data encoders losses pretraining live accuracy choices retrieval galleries"
-    " localisation concepts few_shot speed"
+    " localisation concepts few_shot speed explore"
 )
 
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", "book"):
+    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "figures", "book"):
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")

@@ -23,6 +23,8 @@ from traitlets import Unicode
 from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
+from avnb.report import numbering
+from avnb.report.numbering import Caption
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
@@ -118,7 +120,9 @@ def run_all(work: Workspace) -> list[Path]:
     for path in bar:
         bar.set_postfix_str(path.stem)
         out = work.folder / "executed" / path.name
-        given = {"profile": work.name} if "profile" in parameters.notebook_parameters(path) else {}
+        wanted = {"profile": work.name, "interactive": False}
+        declared = parameters.notebook_parameters(path)
+        given = {name: value for name, value in wanted.items() if name in declared}
         key = digest([hashlib.sha256(path.read_bytes()).hexdigest(), code, given])
         stamp = out.with_suffix(".key")
         if not (out.exists() and stamp.exists() and stamp.read_text() == key):
@@ -167,6 +171,20 @@ def staged(notebook: Any, size: str) -> Any:
     return notebook
 
 
+def with_captions(page: Any, chapter: str) -> dict[str, Caption]:
+    """Put numbered captions under figures and over tables; returns them by label."""
+    import nbformat
+
+    found = list(numbering.captions(page.cells, chapter))
+    for i, caption in reversed(found):
+        cell, text = page.cells[i], numbering.caption_markdown(caption)
+        cell.source = numbering.CAPTION.sub("", cell.source)
+        cell.metadata["mystnb"] = {"image": {"alt": caption.plain}}
+        block = nbformat.v4.new_markdown_cell(text, id=caption.label)
+        page.cells.insert(i + (caption.kind == "Figure"), block)
+    return {caption.label: caption for _, caption in found}
+
+
 def with_media(page: Any, media: Path, assets: Path) -> None:
     """Copy the small videos that a page plays into the book's assets, and point the page there.
 
@@ -199,10 +217,18 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     (source / "assets/mathjax").mkdir(parents=True)
     shutil.copy(script, source / "assets/mathjax")
     (source / "chapters").mkdir()
+    pages, numbers = {}, dict[str, Caption]()
     for path in executed:
-        notebook = staged(nbformat.read(path, as_version=4), work.name)
-        with_media(notebook, work.media, source / "assets/media")
-        nbformat.write(notebook, source / "chapters" / path.name)
+        pages[path.name] = page = staged(nbformat.read(path, as_version=4), work.name)
+        numbers |= with_captions(page, numbering.chapter_of(path))
+        with_media(page, work.media, source / "assets/media")
+    for name, page in pages.items():
+        for cell in page.cells:
+            if cell.cell_type == "markdown":
+                cell.source = numbering.with_references(cell.source, numbers)
+        nbformat.write(page, source / "chapters" / name)
+    for path in source.glob("*.md"):
+        path.write_text(numbering.with_references(path.read_text(), numbers))
     return source
 
 

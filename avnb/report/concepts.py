@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -180,22 +181,25 @@ for (const row of this.parentElement.querySelectorAll('tbody tr')) {
 }"""
 
 
-def searchable(table: pd.DataFrame, caption: str, rows_shown: int = 14) -> str:
-    """The table as HTML below a field that filters rows by all words typed in.
+@dataclass(frozen=True)
+class SearchableTable:
+    """A table below a field that filters its rows by all words typed in."""
 
-    Args:
-        table: any table; its index is left out.
-        caption: says what the table was made with.
-        rows_shown: approximate height in rows; the rest is reached by scrolling.
-    """
-    body = table.to_html(index=False, border=0).replace("<th>", '<th style="text-align: left">')
-    return (
-        f'<div class="tex2jax_ignore"><p>{html.escape(caption)}</p>'
-        '<input type="search" style="width: 20em" '
-        f'placeholder="search {len(table)} rows" aria-label="search the table" '
-        f'oninput="{html.escape(SEARCH)}">'
-        f'<div style="max-height: {rows_shown * 2.2:g}em; overflow: auto">{body}</div></div>'
-    )
+    data: pd.DataFrame  # its index is left out
+    note: str  # says what the table was made with
+    rows_shown: int = 14  # approximate height in rows; the rest is reached by scrolling
+
+    def _repr_html_(self) -> str:
+        table = self.data.to_html(index=False, border=0)
+        body = table.replace("<th>", '<th style="text-align: left">')
+        return (
+            f'<div class="tex2jax_ignore"><p>{html.escape(self.note)}</p>'
+            '<input type="search" style="width: 20em" '
+            f'placeholder="search {len(self.data)} rows" aria-label="search the table" '
+            f'oninput="{html.escape(SEARCH)}">'
+            f'<div style="max-height: {self.rows_shown * 2.2:g}em; overflow: auto">{body}</div>'
+            "</div>"
+        )
 
 
 def outlier_table(matched: Sequence[Matched]) -> pd.DataFrame:

@@ -16,31 +16,36 @@ from avnb.evaluation.galleries import Gallery
 from avnb.evaluation.retrieval import DIRECTIONS
 from avnb.report.wording import bullets, label, level_title
 
-RIGHT, WRONG, QUERY = "#2e7d32", "#b3261e", "#444444"
-MARKS = {True: ("✓", RIGHT, "-"), False: ("✗", WRONG, (0, (4, 2)))}  # sign, colour, line
+MARKS = {  # sign, colour, line of the border, what is said to those who do not see it
+    "query": ("query:", "#444444", "-", "query"),
+    "right": ("✓", "#2e7d32", "-", "same class"),
+    "wrong": ("✗", "#b3261e", (0, (4, 2)), "other class"),
+    "unknown": ("", "#444444", "-", "answer"),
+}
 RANGE_DB = 60  # of levels that are told apart in a spectrogram
 
 
-def cells(gallery: Gallery) -> Iterator[tuple[int, int, Shown, bool | None]]:
-    """Line, column, video, and whether it is right; None for the query, which comes first."""
+def cells(gallery: Gallery) -> Iterator[tuple[int, int, Shown, str]]:
+    """Line, column, video, and its name in MARKS; the query comes first."""
     lines = zip(gallery.queries, gallery.answers, gallery.right.tolist(), strict=True)
     for i, (query, answers, right) in enumerate(lines):
-        yield i, 0, query, None
+        yield i, 0, query, "query"
         for j, (answer, fits) in enumerate(zip(answers, right, strict=True), 1):
-            yield i, j, answer, fits
+            mark = ("right" if fits else "wrong") if gallery.is_judged else "unknown"
+            yield i, j, answer, mark
 
 
-def heading(shown: Shown, right: bool | None) -> tuple[str, str]:
+def heading(shown: Shown, mark: str) -> tuple[str, str]:
     """What is written over a video, with its sign, and the colour."""
-    sign, colour, _ = MARKS[right] if right is not None else ("query:", QUERY, "-")
-    return f"{sign} {label(shown.video.label)}", colour
+    sign, colour, *_ = MARKS[mark]
+    return f"{sign} {label(shown.video.label)}".strip(), colour
 
 
-def draw_frame(ax: Axes, shown: Shown, right: bool | None) -> None:
+def draw_frame(ax: Axes, shown: Shown, mark: str) -> None:
     """The middle frame; a dashed border where the class is another than the query's."""
     ax.imshow(shown.frame())
     ax.set(xticks=[], yticks=[])
-    _, colour, line = MARKS[right] if right is not None else ("", QUERY, "-")
+    _, colour, line, _ = MARKS[mark]
     ax.spines[:].set(visible=True, color=colour, linewidth=2.0, linestyle=line)
 
 
@@ -60,7 +65,7 @@ def draw_spectrogram(ax: Axes, mel: MelSpectrogram, *, axes: bool) -> None:
         ax.set_yticklabels([])
 
 
-def draw_sound(ax: Axes, shown: Shown, right: bool | None, *, axes: bool) -> None:
+def draw_sound(ax: Axes, shown: Shown, mark: str, *, axes: bool) -> None:
     """The spectrogram of a video's audio, with the border of its answer."""
     sound = shown.sound()
     if sound is None:
@@ -68,7 +73,7 @@ def draw_sound(ax: Axes, shown: Shown, right: bool | None, *, axes: bool) -> Non
         ax.set(xticks=[], yticks=[])
     else:
         draw_spectrogram(ax, mel_spectrogram(sound), axes=axes)
-    _, colour, line = MARKS[right] if right is not None else ("", QUERY, "-")
+    _, colour, line, _ = MARKS[mark]
     ax.spines[:].set(visible=True, color=colour, linewidth=1.6, linestyle=line)
 
 
@@ -91,14 +96,14 @@ def plot_gallery(gallery: Gallery) -> Figure:
     asked, searched = DIRECTIONS[gallery.direction]
     count, k = gallery.right.shape
     fig, axes = grid(count, k + 1, 1.5 * count, hspace=0.42)
-    for i, j, shown, right in cells(gallery):
+    for i, j, shown, mark in cells(gallery):
         modality, ax = searched if j else asked, axes[i, j]
-        text, colour = heading(shown, right)
+        text, colour = heading(shown, mark)
         ax.set_title(text, fontsize=7, pad=3, color=colour)
         if modality == "audio":
-            draw_sound(ax, shown, right, axes=not j)
+            draw_sound(ax, shown, mark, axes=not j)
         else:
-            draw_frame(ax, shown, right)
+            draw_frame(ax, shown, mark)
     return fig
 
 
@@ -106,11 +111,11 @@ def plot_gallery_with_sound(gallery: Gallery) -> Figure:
     """The same with frame and spectrogram of every video, after thesis Figures A.5 and A.6."""
     count, k = gallery.right.shape
     fig, axes = grid(2 * count, k + 1, 2.6 * count, hspace=0.32, height_ratios=[1.2, 1] * count)
-    for i, j, shown, right in cells(gallery):
-        text, colour = heading(shown, right)
+    for i, j, shown, mark in cells(gallery):
+        text, colour = heading(shown, mark)
         axes[2 * i, j].set_title(text, fontsize=7, pad=3, color=colour)
-        draw_frame(axes[2 * i, j], shown, right)
-        draw_sound(axes[2 * i + 1, j], shown, right, axes=not j)
+        draw_frame(axes[2 * i, j], shown, mark)
+        draw_sound(axes[2 * i + 1, j], shown, mark, axes=not j)
     return fig
 
 
@@ -134,10 +139,9 @@ def playing_gallery(gallery: Gallery, media: Path) -> str:
     Small copies are written into the folder `media`, which the book carries along.
     """
     lines: dict[int, list[str]] = {}
-    for i, _, shown, right in cells(gallery):
-        sign, colour, _ = MARKS[right] if right is not None else ("query", QUERY, "-")
-        border = f"2px {'dashed' if right is False else 'solid'} {colour}"
-        said = {None: "query", True: "same class", False: "other class"}[right]
+    for i, _, shown, mark in cells(gallery):
+        sign, colour, _, said = MARKS[mark]
+        border = f"2px {'dashed' if mark == 'wrong' else 'solid'} {colour}"
         file, name = small_file(shown, media), shown.video.label
         lines.setdefault(i, []).append(player(file, f"{name}, {said}", f"{sign} {name}", border))
     return f'<div role="group" aria-label="gallery">{"".join(map(in_a_row, lines.values()))}</div>'

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from avnb.models.losses import rince
-from avnb.report.style import line_panels
+from avnb.report.style import BLUE, line_panels
 from avnb.report.wording import bullets
 
 COLLAPSED = 0.3  # of the initial standard deviation: anything below is called a collapse
@@ -63,6 +63,23 @@ def pulls(
         return torch.vmap(torch.func.grad(lambda pos: rince(pos[None], neg, q=q, lam=lam)))(scores)
 
     return torch.stack([pull(q).abs() for q in qs]).numpy()
+
+
+def plot_pull(*, temperature: float, q: float, lam: float, negatives: int) -> Figure:
+    """Loss and pull of one pair against its cosine, all negatives being at cosine 0."""
+    cosines = torch.linspace(-1, 1, 81, dtype=torch.double)
+    neg = torch.zeros(len(cosines), negatives, dtype=torch.double)
+    loss = [
+        rince(c[None] / temperature, n[None], q=q, lam=lam)
+        for c, n in zip(cosines, neg, strict=True)
+    ]
+    options: dict[str, Any] = {"temperature": temperature, "lam": lam, "negatives": negatives}
+    fig, axes = plt.subplots(1, 2, figsize=(9, 2.8))
+    axes[0].plot(cosines, torch.stack(loss), color=BLUE)
+    axes[1].plot(cosines, pulls(cosines, [q], **options)[0], color=BLUE)
+    for ax, name in zip(axes, ("loss", "pull on the pair"), strict=True):
+        ax.set(xlabel="cosine of the pair", ylabel=name)
+    return fig
 
 
 def plot_side_by_side(logs: Mapping[str, pd.DataFrame], panels: Mapping[str, str]) -> Figure:

@@ -4,8 +4,10 @@ seaborn takes longer to import than all else that a chapter needs but torch, so 
 where it draws.
 """
 
+import os
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from avnb.models.methods import METHODS
+from avnb.values import unknown_name
 
 # Distinct for readers with any colour vision, and in print (Okabe & Ito 2008).
 BLUE, ORANGE, GREY, RED = "#0b6e99", "#d98324", "#8a8f98", "#b3261e"
@@ -44,9 +48,48 @@ def in_method_order(names: Iterable[str]) -> list[str]:
     )
 
 
-def set_style() -> None:
-    """Set the look of all figures; once per notebook."""
-    plt.style.use(Path(__file__).with_name("book.mplstyle"))
+@dataclass(frozen=True)
+class Style:
+    """A style sheet over that of the book, and the size that a figure gets when it is kept."""
+
+    sheet: str
+    width: float  # inches; figures are drawn 9 inches wide
+    text: float = 1.0  # factor of all text, beyond that of the width
+
+
+STYLES = {
+    "book": Style("", width=9.0),
+    "paper": Style("paper.mplstyle", width=6.5, text=1.1),
+    "slides": Style("slides.mplstyle", width=11.0, text=1.15),
+}
+
+
+def check_style(name: str) -> None:
+    """Raise ValueError for a style that does not exist."""
+    if name not in STYLES:
+        raise ValueError(unknown_name("figure style", name, STYLES))
+
+
+def set_style(name: str = "") -> None:
+    """Set the look of all figures, once per notebook; '' for AVNB_STYLE, or else the book's.
+
+    Raises:
+        ValueError: for a style that does not exist.
+    """
+    name = name or os.environ.get("AVNB_STYLE", "book")
+    check_style(name)
+    sheets = ["book.mplstyle", STYLES[name].sheet]
+    plt.style.use([Path(__file__).with_name(sheet) for sheet in sheets if sheet])
+
+
+def fit_to_style(fig: Figure, name: str) -> None:
+    """Scale a drawn figure and its text to a style's width."""
+    style = STYLES[name]
+    factor = style.width / 9
+    width, height = fig.get_size_inches()
+    fig.set_size_inches(width * factor, height * factor)
+    for text in fig.findobj(Text):
+        text.set_fontsize(float(text.get_fontsize()) * factor * style.text)
 
 
 def fig_legend(fig: Figure, ax: Axes) -> None:

@@ -15,6 +15,7 @@ from avnb.models.methods.base import Log
 from avnb.training import slurm, torchrun
 from avnb.training.checkpoint import Metadata
 from avnb.training.resources import Resources
+from avnb.workspace import STORED_ONLY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,12 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
     """
     if not runs:
         return
+    missing = [run.name for run in runs if not run.finished]
+    if missing and STORED_ONLY.get():
+        raise ValueError(
+            f"{missing[0]} has not been trained to its end, and only stored runs may be used here: "
+            "make the book, or run its chapter, first"
+        )
     resources = resources or Resources()
     resources = resources.resolved(math.gcd(*(run.config.optim.shards for run in runs)))
     title = title or "training " + ", ".join(run.method for run in runs)

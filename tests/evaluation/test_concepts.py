@@ -541,7 +541,9 @@ def test_struck_counts_what_would_match_otherwise(minilm):
 
 @pytest.mark.slow
 def test_the_table_can_be_searched_in_a_browser(small):
-    page_text = report.searchable(report.match_table(small), "Made with <two> models")
+    page_text = report.SearchableTable(
+        report.match_table(small), "Made with <two> models"
+    )._repr_html_()
     assert "Made with &lt;two&gt; models" in page_text
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("chromium-browser")

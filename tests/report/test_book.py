@@ -1,5 +1,6 @@
 """The book at its smallest size: interrupted, made, made again, and looked at in a browser."""
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.conftest import ROOT
+from tests.report.lab import lab, run_all
 from tests.training.test_torchrun import alive, wait_for
 
 pytestmark = pytest.mark.slow
@@ -165,9 +167,74 @@ def test_picture_and_sound_can_be_played(shown, kind):
     assert media.evaluate("m => m.error === null && m.duration > 1 && m.currentTime > 0.3")
 
 
+def test_galleries_play_from_small_files_that_are_loaded_when_asked_for(shown, pages, build):
+    (galleries,) = (one for one in shown if one.stem == "13_galleries")
+    galleries.page.bring_to_front()
+    players = galleries.article.locator("video")
+    assert players.count() > 20
+    assert {player.get_attribute("preload") for player in players.all()} == {"none"}
+    player = players.first
+    player.focus()
+    player.evaluate("m => { m.muted = true; return m.play(); }")
+    galleries.page.wait_for_function(
+        "m => m.currentTime > 0.3 && m.error === null", arg=player.element_handle()
+    )
+    folder = build / "smoke/book/_build/html/_static/media"
+    assert 0 < sum(file.stat().st_size for file in folder.iterdir()) < 15e6
+    page = next(path for path in pages if path.stem == "13_galleries")
+    assert page.stat().st_size < 6e6 and "base64" not in players.first.get_attribute("src")
+
+
+def test_figures_and_tables_are_numbered_and_described_and_referred_to(shown):
+    total = 0
+    for one in shown:
+        captions = one.article.locator("div.caption")
+        for text in captions.all_inner_texts():
+            number = re.match(r"(Figure|Table) (\d+)\.\d+\. \S", text)
+            assert number, text
+            assert int(number[2]) == int(one.stem[:2])
+            link = one.article.locator(f"a.reference:text-is('{text.split('. ')[0]}')")
+            assert link.count() >= 1, f"{one.stem}: {text}"
+            total += 1
+        if one.folder == "chapters":
+            assert "@fig" not in one.article.inner_text()
+    assert total > 50
+
+
+@pytest.mark.timeout(300)
+def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
+    """All cells are run, widgets are turned, and the answers change."""
+    failures = build / "smoke/failures.jsonl"
+    context = browser.new_context(viewport={"width": 1400, "height": 1600})
+    page = context.new_page()
+    with lab(tmp_path, build, "explore.ipynb") as address:
+        page.goto(address)
+        run_all(page)
+        query = page.locator(".jp-OutputArea figure video").first
+        query.wait_for(timeout=60_000)
+        before = query.get_attribute("aria-label")
+        of_class, rows = (page.locator(".widget-dropdown select").nth(i) for i in (3, 4))
+        every = rows.locator("option").count()
+        of_class.select_option("BellRinging")
+        page.wait_for_function(
+            "before => document.querySelector('.jp-OutputArea figure video')"
+            "?.getAttribute('aria-label') === 'BellRinging, query'"
+        )
+        assert before != "BellRinging, query" and rows.locator("option").count() < every
+        page.get_by_placeholder("what is wrong").fill("too small")
+        page.get_by_role("button", name="mark as failure").click()
+        page.get_by_text("saved: 1 in failures.jsonl").wait_for()
+        video = next((build / "smoke").glob("world-*/vggsound/train/*.mp4"))
+        page.locator(".widget-upload input[type=file]").set_input_files(video)
+        page.locator(f"figure video[aria-label='{video.stem}, query']").wait_for(timeout=60_000)
+    context.close()
+    row = json.loads(failures.read_text())
+    assert row["note"] == "too small" and len(row["answers"]) == 5 and row["direction"] == "v->v"
+
+
 def test_a_page_says_at_which_size_it_was_made(shown):
     # Losses, toys, names, encoders at every width, stored timings: nothing is trained at a size.
-    sizeless = ("04_rince", "03_encoders", "10_concepts", "05_methods", "15_speed")
+    sizeless = ("04_rince", "03_encoders", "10_concepts", "05_methods", "15_speed", "explore")
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()

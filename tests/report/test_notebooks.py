@@ -9,7 +9,7 @@ import papermill
 import pytest
 
 from avnb.__main__ import main
-from avnb.report import book, notebook_parameters
+from avnb.report import book, notebook_parameters, numbering
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -68,6 +68,28 @@ def test_its_cells_are_short_and_hold_no_library_code(cells):
             f"{lines[0]!r} starts a cell of {len(lines)} lines; move it to avnb"
         )
         assert not any(line.startswith(("class ", "def ", "!", "%")) for line in lines)
+
+
+def test_every_figure_and_table_has_a_caption_and_is_referred_to(path, cells):
+    captions = [caption for _, caption in numbering.captions(cells, numbering.chapter_of(path))]
+    assert len({caption.label for caption in captions}) == len(captions)
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    assert set(numbering.REFERENCE.findall(prose)) == {caption.label for caption in captions}
+    for cell in code(cells):
+        last = cell.source.strip().splitlines()[-1]
+        if last.startswith(("report.plot_", "plt.show")) or "_table(" in last:
+            assert numbering.CAPTION.match(cell.source), f"no caption: {last}"
+
+
+def test_a_reference_to_nothing_is_an_error():
+    cell = nbformat.v4.new_code_cell("# Figure one: A line,\n#   and another.\nplot()")
+    ((_, caption),) = numbering.captions([cell], "3")
+    assert caption.title == "Figure 3.1" and caption.text == "A line, and another."
+    assert caption.file == "figure-3.1-one"
+    numbers = {caption.label: caption}
+    assert numbering.with_references("see @fig-one.", numbers) == "see [Figure 3.1](fig-one)."
+    with pytest.raises(ValueError, match="@fig-two is referred to; there are fig-one"):
+        numbering.with_references("see @fig-two", numbers)
 
 
 def test_it_is_in_the_book(path):
