@@ -13,8 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from tqdm import tqdm
-
+from avnb.bars import tqdm
 from avnb.processes import die_with_parent
 
 In = TypeVar("In")

@@ -10,7 +10,8 @@ import avnb
 from tests.conftest import ROOT
 
 PACKAGES = re.findall(r"^(\w+)  ", avnb.__doc__, re.MULTILINE)[1:]
-FOUNDATIONS = re.search(r"^foundations +(.*)$", avnb.__doc__, re.MULTILINE)[1].split(", ")
+LINES = re.search(r"^foundations +(.*\n(?: +.*\n)*)", avnb.__doc__, re.MULTILINE)[1]
+FOUNDATIONS = re.findall(r"\w+", LINES)
 
 
 def listed(package: str) -> list[str]:

@@ -4,8 +4,7 @@ import time
 from collections.abc import Iterator
 from statistics import median
 
-from tqdm import tqdm
-
+from avnb.bars import tqdm
 from avnb.bench.rows import Row
 from avnb.bench.videos import Kind
 from avnb.bench.workload import Workload

@@ -5,8 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
+from avnb.bars import tqdm
 from avnb.bench.loader_stage import repeated
 from avnb.bench.rows import Row
 from avnb.bench.workload import Workload

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.data import media
 from avnb.data.manifest import Manifest, Video
 from avnb.files import locked, replacing

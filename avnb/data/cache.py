@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video

@@ -3,8 +3,8 @@
 import json
 
 import torch
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.config import Pretrain
 from avnb.data.batch_transform import MelStatistics
 from avnb.data.clips import Sampling, VideoClips

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adam import adam
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.distributed import one_thread
 from avnb.evaluation.probe import Fitted, Probe, epoch_orders, initial_weight
 from avnb.protocols import Evaluation

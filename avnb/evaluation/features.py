@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.data.batch import Batch
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips

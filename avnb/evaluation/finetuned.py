@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, on_device, video_loader
 from avnb.data.manifest import Manifest

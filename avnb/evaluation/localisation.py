@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.config import Pretrain
 from avnb.data.clip_times import frame_times
 from avnb.data.clips import Sampling, VideoClips

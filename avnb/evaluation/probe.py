@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from avnb.bars import tqdm
 from avnb.data.decoding import read_soundtrack
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client import AsyncKernelManager
-from tqdm import tqdm
 from traitlets import Unicode
 
+from avnb.bars import tqdm
 from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters

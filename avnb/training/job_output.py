@@ -6,8 +6,7 @@ import time
 from types import TracebackType
 from typing import IO, Any, Self
 
-from tqdm import tqdm
-
+from avnb.bars import tqdm
 from avnb.progress import MARK
 
 TAIL_LINES = 40
