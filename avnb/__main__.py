@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import avnb
 from avnb.processes import die_with_parent
 
 if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -145,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     from avnb.data.datasets import DATA_SETS
 
     top = argparse.ArgumentParser(prog="avnb", description=__doc__)
+    top.add_argument("--version", action="version", version=f"avnb {avnb.__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("book", help="run all notebooks and build the book")

@@ -5,9 +5,11 @@ the value with its 95 % interval and n, and where it comes from (`source`, `run`
 `profile`). Accuracies are in percent.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+import avnb
 from avnb.files import appending
 from avnb.protocols import Evaluation
 from avnb.workspace import STORED_ONLY
@@ -44,17 +47,50 @@ class Row:
     protocol: str = ""  # of the evaluation: thesis, author, or either with changes
     source: str = "this book"
     where: str = ""  # table of the source
+    time: str = ""  # when it was written, UTC
+    version: str = ""  # of this package
 
 
-MEASURED = ("value", "low", "high", "n", "chance", "source", "where")
+STAMPS = ("time", "version")
+MEASURED = ("value", "low", "high", "n", "chance", "source", "where", *STAMPS)
 IDENTITY = [f.name for f in fields(Row) if f.name not in MEASURED]
 
 
 def append(path: Path | str, rows: Iterable[Row]) -> None:
-    """Add rows to a JSONL file; on reading, the last row of an identity replaces earlier ones."""
+    """Add rows to a JSONL file with the time and the version of the package.
+
+    On reading, the last row of an identity replaces earlier ones; a row that would say again what
+    that one says is left out.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    last = {identity_of(row): content_of(row) for row in stored_dicts(Path(path))}
     with appending(Path(path)) as add:
-        for row in rows:
-            add(json.dumps(asdict(row)))
+        for row in map(asdict, rows):
+            if last.get(identity_of(row)) != content_of(row):
+                add(json.dumps({**row, "time": now, "version": avnb.__version__}))
+                last[identity_of(row)] = content_of(row)
+
+
+def stored_dicts(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file as they are; lines that are none are passed over."""
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # of JSON or of its text
+            if isinstance(row := json.loads(line), dict):
+                found.append(row)
+    return found
+
+
+def identity_of(row: Mapping[str, Any]) -> str:
+    """What a row is about."""
+    return json.dumps([row.get(name) or "" for name in IDENTITY])
+
+
+def content_of(row: Mapping[str, Any]) -> str:
+    """What a row says; a field that is not there has its default."""
+    return json.dumps(
+        [row.get(f.name, f.default) for f in fields(Row) if f.name not in STAMPS], default=str
+    )
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -179,7 +215,8 @@ def over_seeds(rows: pd.DataFrame, *, student: bool = False) -> pd.DataFrame:
     seeds share the test videos, so the interval is, if anything, too wide. With `student` each
     end is the farther of this and of Student's 95 % interval of the mean over seeds.
     """
-    same = [name for name in rows.columns if name not in ("value", "low", "high", "seed")]
+    apart = ("value", "low", "high", "seed", *STAMPS)
+    same = [name for name in rows.columns if name not in apart]
     groups = rows.groupby(same, sort=False, dropna=False)
     table = groups[["value", "low", "high"]].mean()
     table = table.assign(spread=groups["value"].std(), seeds=groups.size())

@@ -15,6 +15,7 @@ localisation         where the video resembles the audio
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
+findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 numbering            numbers and captions of figures and tables
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
@@ -31,7 +32,7 @@ from typing import Any
 
 _SUBJECTS = (
     "style wording data encoders losses pretraining live accuracy choices retrieval galleries"
-    " localisation concepts few_shot speed explore"
+    " localisation concepts few_shot speed findings explore"
 )
 
 

@@ -26,8 +26,8 @@ from avnb.report.wording import (
     metric_title,
     records,
     rows_where,
+    side,
     standing,
-    verdict,
     with_interval,
     with_spread,
 )
@@ -119,8 +119,9 @@ def published_table(
 ) -> pd.DataFrame:
     """Our numbers beside the thesis's for one task and data set, by level, metric and method.
 
-    `difference` is ours less the thesis's, in points; `run` is the end of the id (and folder name)
-    of the run whose encoder was measured. `ours` are result rows, or their `results.over_seeds`.
+    `difference`, ours less the thesis's in points, is there only where the data are the real ones
+    and the profile is the thesis's: other numbers have another level of chance. `ours` are result
+    rows, or their `results.over_seeds`.
     """
     theirs = {
         (row["level"], row["metric"], row["method"]): row
@@ -130,15 +131,16 @@ def published_table(
     lines = []
     for _, group in rows_where(ours, task=task, dataset=dataset).groupby(index[:2], sort=False):
         for row in records(group):
-            line = {name: row[name] for name in ("level", "metric", "profile", "protocol")}
-            line |= {"level": level_title(row["level"]), "metric": metric_title(row["metric"])}
+            line = {"level": level_title(row["level"]), "metric": metric_title(row["metric"])}
             line |= {"method": method_title(row["method"]), "here": with_spread(row)}
             if thesis := theirs.get((row["level"], row["metric"], row["method"])):
                 line["thesis"] = with_interval(thesis)
-                line["difference"] = f"{row['value'] - thesis['value']:+.1f}"
-            line |= {"chance": f"{row['chance']:.1f}", "n": str(int(row["n"]))}
-            lines.append(line | {"run": row["run"].rpartition("-")[2]})
-    columns = [*index, "here", "thesis", "difference", "chance", "n", "profile", "protocol", "run"]
+                if row["profile"] == "thesis" and row["data"].startswith("real"):
+                    line["difference"] = f"{row['value'] - thesis['value']:+.1f}"
+            lines.append(line | {"chance": f"{row['chance']:.1f}", "n": str(int(row["n"]))})
+    columns = [*index, "here", "thesis", "difference", "chance", "n"]
+    if not any("difference" in line for line in lines):
+        columns.remove("difference")
     return pd.DataFrame(lines, columns=columns, dtype=object).fillna("–").set_index(index)
 
 
@@ -167,14 +169,28 @@ def literature_table(literature: pd.DataFrame, published: pd.DataFrame) -> pd.Da
 def comparisons(
     rows: pd.DataFrame, panels: Panels, base: str
 ) -> Iterator[tuple[str, dict[str, dict[Any, Any]], list[str]]]:
-    """Heading, row of each method, and verdicts on the others against `base`, per panel."""
+    """Heading, row of each method, and sentences on the others against `base`, per panel."""
     for level, metric in panels:
         group = records(rows_where(rows, level=level, metric=metric))
         methods = {row["method"]: row for row in group}
         others = [row for name, row in methods.items() if name != base]
-        verdicts = [verdict(row, methods[base]) for row in others] if base in methods else []
+        sentences = [against(methods[base], others)] if base in methods and others else []
         heading = f"{level_title(level)}, {metric_title(metric)}"
-        yield f"- **{heading}** (chance {group[0]['chance']:.1f} %):", methods, verdicts
+        yield f"- **{heading}** (chance {group[0]['chance']:.1f} %):", methods, sentences
+
+
+def against(base: dict[Any, Any], others: Sequence[dict[Any, Any]]) -> str:
+    """Which of the others lie above `base`, below it, or within reach of the intervals."""
+    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for row in sorted(others, key=lambda row: -row["value"]):
+        way = side(row, base)
+        gap = f" by {abs(row['value'] - base['value']):.1f} points" if way else ""
+        groups[way].append(f"{method_title(row['method'])} ({with_interval(row)} %){gap}")
+    name = f"{method_title(base['method'])} ({with_interval(base)} %)"
+    words = {1: f"above {name}: ", -1: f"below {name}: ", 0: f"not told apart from {name}: "}
+    parts = [words[way] + ", ".join(found) for way, found in groups.items() if found]
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:]
 
 
 def footnote(rows: pd.DataFrame, profile: str) -> str:

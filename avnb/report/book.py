@@ -148,7 +148,19 @@ def with_values(source: str, given: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def staged(notebook: Any, size: str) -> Any:
+def how_to_run(name: str, cell: Any, injected: Any) -> str:
+    """A folded box with the commands that make this page again, and where to change it."""
+    given = parameters.injected_parameters(injected.source) if injected else {}
+    options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
+    return (
+        ":::{admonition} Run this chapter\n:class: tip dropdown\n"
+        f"In the repository, `avnb run notebooks/{name} out.ipynb{options}` makes what this page "
+        f"shows; `papermill` takes the same parameters. To explore, `make lab` and open "
+        f"`notebooks/{name}`. The parameters below are those of this page.\n:::"
+    )
+
+
+def staged(notebook: Any, size: str, name: str = "") -> Any:
     """An executed notebook as a page: its size, one parameters cell, plumbing folded.
 
     Progress bars and the traces of papermill are removed.
@@ -160,6 +172,9 @@ def staged(notebook: Any, size: str) -> Any:
     if cell and size in SIZES and "profile" in parameters.declared_parameters(cell.source):
         note = f":::{{note}}\n{SIZES[size]}\n:::"
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="made-at-size"))
+    if cell and name:
+        box = nbformat.v4.new_markdown_cell(how_to_run(name, cell, injected), id="how-to-run")
+        notebook.cells.insert(notebook.cells.index(cell), box)
     if cell and injected:
         cell.source = with_values(cell.source, parameters.injected_parameters(injected.source))
         notebook.cells.remove(injected)
@@ -219,7 +234,7 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     (source / "chapters").mkdir()
     pages, numbers = {}, dict[str, Caption]()
     for path in executed:
-        pages[path.name] = page = staged(nbformat.read(path, as_version=4), work.name)
+        pages[path.name] = page = staged(nbformat.read(path, as_version=4), work.name, path.name)
         numbers |= with_captions(page, numbering.chapter_of(path))
         with_media(page, work.media, source / "assets/media")
     for name, page in pages.items():

@@ -86,17 +86,6 @@ def side(one: Record, other: Record) -> int:
     return int(one["low"] > other["high"]) - int(one["high"] < other["low"])
 
 
-def verdict(one: Record, other: Record) -> str:
-    """What the intervals of two rows allow to claim of `one` against `other`."""
-    first, second = method_title(one["method"]), method_title(other["method"])
-    numbers = f"({with_interval(one)} % against {with_interval(other)} %)"
-    if not (way := side(one, other)):
-        return f"{first} and {second} cannot be told apart {numbers}; the intervals overlap"
-    gap = f"{abs(one['value'] - other['value']):.1f} points"
-    apart = "; the intervals do not overlap" if way > 0 else ""
-    return f"{first} {VERBS[way]} {second} by {gap} {numbers}{apart}"
-
-
 def standing(one: Record, others: Sequence[Record]) -> str:
     """Which of the others `one` leads, which it trails, and which are too close to call."""
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}

@@ -1,9 +1,14 @@
 """Intervals that hold what they promise, and rows of several seeds as one."""
 
+import json
+from dataclasses import replace
+from datetime import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
 
+import avnb
 from avnb.evaluation import results
 from avnb.evaluation.results import Row
 
@@ -79,3 +84,30 @@ def test_both_protocols_are_kept_side_by_side():
         for v, p in ((1.0, "cached"), (2.0, "released"), (3.0, "cached"))
     ]
     assert sorted(results.frame(rows)["value"]) == [2, 3]
+
+
+def test_a_row_is_stored_once_with_time_and_version_and_a_new_value_again(tmp_path):
+    file, row = tmp_path / "results.jsonl", Row(method="xid", value=30, **ROW)
+    for value in (30, 30, 31, 31, 30):
+        results.record(file, [replace(row, value=value), replace(row, method="random")])
+    stored = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [r["value"] for r in stored if r["method"] == "xid"] == [30, 31, 30]
+    assert sum(r["method"] == "random" for r in stored) == 1
+    assert all(r["version"] == avnb.__version__ for r in stored)
+    assert all(datetime.fromisoformat(r["time"]).tzinfo for r in stored)
+    assert results.read(file).set_index("method").loc["xid", "value"] == 30
+
+
+def test_rows_without_time_as_they_were_stored_before_are_not_stored_again(tmp_path):
+    file, row = tmp_path / "results.jsonl", Row(method="xid", value=30, **ROW)
+    old = {k: v for k, v in vars(row).items() if k not in ("time", "version", "space")}
+    file.write_text(json.dumps(old) + "\n" + "not a row\n")
+    results.append(file, [row])
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_seeds_measured_at_different_times_are_averaged():
+    rows = [Row(method="xid", value=v, seed=s, time=f"2026-01-0{s + 1}", **ROW)
+            for s, v in enumerate((30.0, 40.0))]  # fmt: skip
+    (mean,) = results.over_seeds(results.frame(vars(r) for r in rows)).to_dict("records")
+    assert mean["value"] == 35 and mean["seeds"] == 2

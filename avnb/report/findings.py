@@ -1,0 +1,167 @@
+"""What the thesis claims, and what the rows of this book say to it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from avnb.evaluation.retrieval import THESIS
+from avnb.report.style import method_title
+from avnb.report.wording import side, with_interval
+
+SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not told apart"
+MISSING = "not measured"
+Verdict = tuple[str, str]  # of the above, and the numbers it rests on
+SAME = ["task", "level", "metric", "space", "method", "dataset"]
+
+
+def measured(rows: pd.DataFrame, **values: str) -> dict[Any, Any] | None:
+    """The last row with these values; None where there is none."""
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    return None if rows.empty else rows.iloc[-1].to_dict()
+
+
+def numbers(*rows: dict[Any, Any]) -> str:
+    """`xID 57.3 [47.3, 66.7] %, Random 30.2 [21.9, 40.0] %`."""
+    return ", ".join(f"{method_title(row['method'])} {with_interval(row)} %" for row in rows)
+
+
+def is_above(rows: pd.DataFrame, task: str, one: str, other: str) -> Verdict:
+    """Whether the first method's whole-video top-1 accuracy lies above the other's."""
+    chosen = {"task": task, "level": "video", "metric": "top1", "dataset": "ucf101"}
+    found = [measured(rows, method=method, **chosen) for method in (one, other)]
+    if found[0] is None or found[1] is None:
+        return MISSING, ""
+    way = side(found[0], found[1])
+    return {1: SUPPORTED, -1: CONTRADICTED, 0: OPEN}[way], numbers(found[0], found[1])
+
+
+def is_not_above(rows: pd.DataFrame, task: str, one: str, other: str) -> Verdict:
+    """Whether the first method fails to lie above the other."""
+    verdict, said = is_above(rows, task, one, other)
+    turned = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED, OPEN: OPEN, MISSING: MISSING}
+    return turned[verdict], said
+
+
+def retrieves(rows: pd.DataFrame, level: str, *, above: bool) -> Verdict:
+    """Whether xID's recall@5 in a direction lies above chance, as claimed or as denied."""
+    chosen = {"task": "retrieval", "metric": "R@5", "space": THESIS, "dataset": "ucf101"}
+    row = measured(rows, method="xid", level=level, **chosen)
+    if row is None:
+        return MISSING, ""
+    is_better = row["low"] > row["chance"]
+    verdict = SUPPORTED if is_better == above else (CONTRADICTED if is_better else OPEN)
+    return verdict, f"{numbers(row)}, chance {row['chance']:.1f} %"
+
+
+def localises_poorly(rows: pd.DataFrame) -> Verdict:
+    """Whether xID points to the sounding object less often than the middle of the frame does."""
+    found = [measured(rows, task="localisation", method=m) for m in ("xid", "centre")]
+    if found[0] is None or found[1] is None:
+        return MISSING, ""
+    way = side(found[0], found[1])
+    one, prior = (with_interval(row) for row in found if row)
+    said = f"xID {one} %, the middle of the frame {prior} %"
+    return {1: CONTRADICTED, -1: SUPPORTED, 0: OPEN}[way], said
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the thesis, in our words."""
+
+    text: str
+    where: str  # section or table of the thesis
+    chapter: str  # file of the chapter that measures it
+    judge: Callable[[pd.DataFrame], Verdict]
+
+
+CLAIMS = (
+    Claim(
+        "xID's frozen features separate classes better than an untrained encoder's.",
+        "4.2.1", "07_probe", partial(is_above, task="probe", one="xid", other="random"),
+    ),
+    Claim(
+        "They separate them better than those of the supervised baseline.",
+        "4.2.1", "07_probe", partial(is_above, task="probe", one="xid", other="supervised"),
+    ),
+    Claim(
+        "They separate them better than VICReg-V's, which come second.",
+        "4.2.1", "07_probe", partial(is_above, task="probe", one="xid", other="vicreg_v"),
+    ),
+    Claim(
+        "With audio, VICReg learns less than without: VICReg-V lies above VICReg-AV.",
+        "4.2.3", "07_probe", partial(is_above, task="probe", one="vicreg_v", other="vicreg_av"),
+    ),
+    Claim(
+        "Fine-tuned, xID ends above a random initialisation.",
+        "4.2.2", "09_finetuning", partial(is_above, task="finetune", one="xid", other="random"),
+    ),
+    Claim(
+        "Fine-tuned, VICReg-AV ends no higher than a random initialisation.",
+        "4.2.3", "09_finetuning",
+        partial(is_not_above, task="finetune", one="vicreg_av", other="random"),
+    ),
+    Claim(
+        "Within video, xID retrieves videos of the same class.",
+        "A.1", "12_retrieval", partial(retrieves, level="v->v", above=True),
+    ),
+    Claim(
+        "Within audio, it does so as well.",
+        "A.1", "12_retrieval", partial(retrieves, level="a->a", above=True),
+    ),
+    Claim(
+        "From video to audio, xID's features retrieve no better than chance.",
+        "A.1", "12_retrieval", partial(retrieves, level="v->a", above=False),
+    ),
+    Claim(
+        "xID localises the source of a sound poorly.",
+        "A.1", "14_localisation", localises_poorly,
+    ),
+)  # fmt: skip
+
+
+def findings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every claim with its verdict and the numbers it rests on.
+
+    Args:
+        rows: all result rows of one profile; those of the thesis's protocol are used.
+    """
+    usual = rows[rows["protocol"].fillna("").isin(["", "thesis"])]
+    usual = usual.drop_duplicates(SAME, keep="last")
+    lines = []
+    for claim in CLAIMS:
+        verdict, said = claim.judge(usual)
+        cells = {"claim": claim.text, "thesis": claim.where, "here": verdict, "numbers": said}
+        lines.append(cells | {"chapter": claim.chapter})
+    return pd.DataFrame(lines)
+
+
+@dataclass(frozen=True)
+class FindingsTable:
+    """The table of `findings`, with links to the chapters."""
+
+    data: pd.DataFrame
+
+    def _repr_markdown_(self) -> str:
+        head = "| Claim of the thesis | Where | Here | Numbers here |\n|---|---|---|---|"
+        lines = [
+            f"| {r['claim']} | {r['thesis']} | [**{r['here']}**]({r['chapter']}.ipynb) "
+            f"| {r['numbers'] or '–'} |"
+            for r in self.data.to_dict("records")
+        ]
+        return "\n".join([head, *lines])
+
+
+def describe_findings(table: pd.DataFrame) -> str:
+    """How many claims are supported, contradicted, or left open."""
+    count, total = Counter(table["here"]), len(table)
+    parts = [
+        f"{count[name]} {'is' if count[name] == 1 else 'are'} {name}"
+        for name in (SUPPORTED, CONTRADICTED, OPEN, MISSING)
+        if count[name]
+    ]
+    return f"Of {total} claims, {', '.join(parts)}."

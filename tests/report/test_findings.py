@@ -1,0 +1,66 @@
+import pandas as pd
+import pytest
+
+from avnb.evaluation.results import Row, frame
+from avnb.evaluation.retrieval import THESIS
+from avnb.report.findings import CLAIMS, FindingsTable, describe_findings, findings
+
+
+def probe(method, value, task="probe"):
+    return Row(
+        task=task, metric="top1", level="video", method=method, dataset="ucf101", value=value,
+        low=value - 5, high=value + 5, n=100, chance=8.3, protocol="thesis",
+    )  # fmt: skip
+
+
+def retrieval(level, value):
+    return Row(
+        task="retrieval", metric="R@5", level=level, space=THESIS, method="xid", dataset="ucf101",
+        value=value, low=value - 5, high=value + 5, n=100, chance=40, protocol="thesis",
+    )  # fmt: skip
+
+
+def judged(*rows):
+    table = findings(frame(vars(row) for row in rows))
+    return dict(zip(table["claim"], table["here"], strict=True)), table
+
+
+def test_without_rows_nothing_is_claimed():
+    verdicts, table = judged()
+    assert set(verdicts.values()) == {"not measured"} and len(verdicts) == len(CLAIMS)
+    assert describe_findings(table) == f"Of {len(CLAIMS)} claims, {len(CLAIMS)} are not measured."
+
+
+@pytest.mark.parametrize(
+    "xid, said", [(60, "supported"), (33, "not told apart"), (10, "contradicted")]
+)
+def test_intervals_decide(xid, said):
+    verdicts, table = judged(probe("random", 30), probe("xid", xid))
+    first = CLAIMS[0].text
+    assert verdicts[first] == said
+    assert f"xID {xid:.1f}" in table.set_index("claim").loc[first, "numbers"]
+
+
+def test_a_claim_of_failure_is_contradicted_by_success():
+    fails = next(c.text for c in CLAIMS if "no higher" in c.text)
+    for value, said in ((10, "supported"), (90, "contradicted")):
+        rows = probe("random", 50, "finetune"), probe("vicreg_av", value, "finetune")
+        assert judged(*rows)[0][fails] == said
+    across = next(c.text for c in CLAIMS if "no better than chance" in c.text)
+    within = next(c.text for c in CLAIMS if c.text.startswith("Within video"))
+    for value, ups in ((80, ("contradicted", "supported")), (30, ("supported", "not told apart"))):
+        verdicts, _ = judged(retrieval("v->a", value), retrieval("v->v", value))
+        assert (verdicts[across], verdicts[within]) == ups
+
+
+def test_the_last_row_counts_and_other_protocols_do_not():
+    first = CLAIMS[0].text
+    author = Row(**{**vars(probe("xid", 10)), "protocol": "author"})
+    again = Row(**{**vars(probe("xid", 90)), "run": "xid-new"})
+    assert judged(probe("random", 30), probe("xid", 10), again, author)[0][first] == "supported"
+
+
+def test_the_table_links_to_chapters():
+    text = FindingsTable(judged(probe("random", 30), probe("xid", 60))[1])._repr_markdown_()
+    assert "[**supported**](07_probe.ipynb)" in text and text.count("\n") == len(CLAIMS) + 1
+    assert isinstance(FindingsTable(pd.DataFrame()).data, pd.DataFrame)
