@@ -124,7 +124,7 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def findings(rows: pd.DataFrame) -> pd.DataFrame:
+def findings_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every claim with its verdict and the numbers it rests on.
 
     Args:
@@ -142,7 +142,7 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class FindingsTable:
-    """The table of `findings`, with links to the chapters."""
+    """The table of `findings_table`, with links to the chapters."""
 
     data: pd.DataFrame
 

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from avnb.evaluation.retrieval import COSINE, CROSS_MODAL, DIRECTIONS, PROJECTED, THESIS
-from avnb.report.style import GREY, in_method_order, method_colour, method_title
+from avnb.report.style import CLASS_COLOURS, GREY, in_method_order, method_colour, method_title
 from avnb.report.wording import bullets, label, level_title, records, rows_where, with_interval
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "median rank")
-CLASS_COLOURS = plt.get_cmap("tab10").colors  # type: ignore[attr-defined]
 
 
 def measures_table(rows: pd.DataFrame, space: str = THESIS) -> pd.DataFrame:

@@ -24,6 +24,10 @@ from avnb.values import unknown_name
 # Distinct for readers with any colour vision, and in print (Okabe & Ito 2008).
 BLUE, ORANGE, GREY, RED = "#0b6e99", "#d98324", "#8a8f98", "#b3261e"
 LINES = (BLUE, "#d55e00", "#009e73", "#cc79a7", GREY)
+CLASS_COLOURS = (  # ten that stay apart (Okabe & Ito 2008; Tol 2021)
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
+    "#56b4e9", "#882255", "#332288", "#999933", "#44aa99",
+)  # fmt: skip
 OTHER_METHODS = ("#e69f00", "#56b4e9", "#882255", "#332288", "#999933")
 
 

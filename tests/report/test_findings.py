@@ -3,7 +3,7 @@ import pytest
 
 from avnb.evaluation.results import Row, frame
 from avnb.evaluation.retrieval import THESIS
-from avnb.report.findings import CLAIMS, FindingsTable, describe_findings, findings
+from avnb.report.findings import CLAIMS, FindingsTable, describe_findings, findings_table
 
 
 def probe(method, value, task="probe"):
@@ -21,7 +21,7 @@ def retrieval(level, value):
 
 
 def judged(*rows):
-    table = findings(frame(vars(row) for row in rows))
+    table = findings_table(frame(vars(row) for row in rows))
     return dict(zip(table["claim"], table["here"], strict=True)), table
 
 
