@@ -28,6 +28,7 @@ from avnb.report.numbering import Caption
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
+NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
 MEDIA = re.compile(r'src="[^"]*?media/([0-9a-f]+\.mp4)"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
 
@@ -183,6 +184,10 @@ def staged(notebook: Any, size: str, name: str = "") -> Any:
             tags = cell.metadata.get("tags", [])
             cell.metadata = {"tags": [*tags, "hide-input"] if "plumbing" in tags else tags}
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.metadata["mystnb"] = {"image": {"alt": "drawn by the code above"}}
+            for output in cell.outputs:  # a link to a notebook is one to its page
+                if text := output.get("data", {}).get("text/html"):
+                    output.data["text/html"] = NOTEBOOK_LINK.sub(r'href="\1.html"', text)
     return notebook
 
 

@@ -1,5 +1,6 @@
 """What the thesis claims, and what the rows of this book say to it."""
 
+import html
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,14 +147,17 @@ class FindingsTable:
 
     data: pd.DataFrame
 
-    def _repr_markdown_(self) -> str:
-        head = "| Claim of the thesis | Where | Here | Numbers here |\n|---|---|---|---|"
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th>{name}</th>" for name in ("claim of the thesis", "in", "here", "numbers")
+        )
         lines = [
-            f"| {r['claim']} | {r['thesis']} | [**{r['here']}**]({r['chapter']}.ipynb) "
-            f"| {r['numbers'] or '–'} |"
+            f"<tr><td>{html.escape(r['claim'])}</td><td>{r['thesis']}</td>"
+            f'<td><a href="{r["chapter"]}.ipynb">{r["here"]}</a></td>'
+            f"<td>{html.escape(r['numbers']) or '–'}</td></tr>"
             for r in self.data.to_dict("records")
         ]
-        return "\n".join([head, *lines])
+        return f'<table class="dataframe"><thead><tr>{head}</tr></thead>{"".join(lines)}</table>'
 
 
 def describe_findings(table: pd.DataFrame) -> str:

@@ -65,11 +65,7 @@ def plot_spaces(rows: pd.DataFrame, metric: str = "R@5") -> Figure:
 
 def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
     """How video and audio lie to each other, by method and space."""
-    metrics = {
-        "alignment": "{:.2f}", "modality gap": "{:.2f}", "uniformity of video": "{:.2f}",
-        "uniformity of audio": "{:.2f}", "effective rank of video": "{:.1f}",
-        "effective rank of audio": "{:.1f}",
-    }  # fmt: skip
+    pairs = {"uniformity": "{:.2f}, {:.2f}", "effective rank": "{:.0f}, {:.0f}"}
     lines = []
     for space, title in {COSINE: "features", PROJECTED: "projected"}.items():
         for method in in_method_order(rows["method"]):
@@ -78,7 +74,10 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
                 continue
             value = own.set_index("metric")["value"]
             line = {"method": method_title(method), "space": title}
-            line |= {metric: form.format(value[metric]) for metric, form in metrics.items()}
+            line |= {name: f"{value[name]:.2f}" for name in ("alignment", "modality gap")}
+            for name, form in pairs.items():
+                both = (value[f"{name} of {modality}"] for modality in ("video", "audio"))
+                line[f"{name}, v and a"] = form.format(*both)
             for row in records(rows_where(own, metric="own video R@1")):
                 line[f"own, {level_title(row['level'])}"] = with_interval(row)
             lines.append(line)

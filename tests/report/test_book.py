@@ -1,5 +1,6 @@
 """The book at its smallest size: interrupted, made, made again, and looked at in a browser."""
 
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -200,6 +202,33 @@ def test_figures_and_tables_are_numbered_and_described_and_referred_to(shown):
         if one.folder == "chapters":
             assert "@fig" not in one.article.inner_text()
     assert total > 50
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_page(shown, width):
+    for one in shown:
+        one.page.set_viewport_size({"width": width, "height": 900})
+        room, window = one.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert room <= window + 1, one.stem
+        if width == 1280:
+            tables = "t => t.scrollWidth - t.parentElement.clientWidth"
+            for table in one.article.locator(".cell_output > .output > table.dataframe").all():
+                assert table.evaluate(tables) <= 2, one.stem
+        one.page.set_viewport_size({"width": 1400, "height": 1200})
+
+
+def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, pages):
+    for one in shown:
+        texts = [image.get_attribute("alt") for image in one.article.locator("img").all()]
+        assert all(text and not text.endswith((".png", ".svg")) for text in texts), one.stem
+        levels = one.article.locator("h1, h2, h3, h4").evaluate_all(
+            "all => all.map(h => Number(h.tagName[1]))"
+        )
+        assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), one.stem
+        for link in one.page.locator("a[href]").evaluate_all("all => all.map(a => a.href)"):
+            if link.startswith("file:"):
+                path = unquote(urlsplit(link).path)
+                assert os.path.exists(path), f"{one.stem}: {link}"  # noqa: PTH110
 
 
 @pytest.mark.timeout(300)

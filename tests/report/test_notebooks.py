@@ -154,8 +154,8 @@ def test_staging_folds_plumbing_and_leaves_only_what_a_reader_needs():
     assert ["demo" in c.source for c in page.cells] == [False, True, True, False, False]
     _, _, parameters, plumbing, plot = page.cells
     assert parameters.source == "profile: str = 'demo'"
-    assert plumbing.metadata == {"tags": ["plumbing", "hide-input"]}
-    assert plumbing.outputs == [shown] and plot.metadata == {"tags": []}
+    assert plumbing.metadata["tags"] == ["plumbing", "hide-input"]
+    assert plumbing.outputs == [shown] and plot.metadata["tags"] == []
 
 
 def test_a_misspelt_parameter_is_told_without_importing_what_runs_notebooks(tmp_path):
