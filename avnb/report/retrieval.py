@@ -79,7 +79,7 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
                 both = (value[f"{name} of {modality}"] for modality in ("video", "audio"))
                 line[f"{name}, v and a"] = form.format(*both)
             for row in records(rows_where(own, metric="own video R@1")):
-                line[f"own, {level_title(row['level'])}"] = with_interval(row)
+                line["own, " + row["level"].replace("->", " to ")] = with_interval(row)
             lines.append(line)
     return pd.DataFrame(lines, dtype=object).set_index(["method", "space"]).sort_index(
         key=lambda names: names.map({n: i for i, n in enumerate(dict.fromkeys(names))})
