@@ -1,6 +1,7 @@
 """Videos as people look at and listen to them: a frame, a spectrogram, a small file that plays."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio
+from PIL import Image
 
 from avnb.data.decoding import read_frames, read_soundtrack
 from avnb.data.encoding import Form, encode
@@ -97,7 +99,7 @@ def small_file(shown: Shown, folder: Path) -> Path:
     key = [str(shown.path), stat.st_size, stat.st_mtime_ns, SECONDS, FPS, HEIGHT, HZ]
     out = folder / f"{digest(key)}.mp4"
     if out.exists():
-        return out
+        return out  # and its poster, which is written first
     length = min(SECONDS, video.seconds)
     begin = (video.seconds - length) / 2
     times = begin + np.arange(max(1, int(length * FPS))) / FPS
@@ -105,7 +107,13 @@ def small_file(shown: Shown, folder: Path) -> Path:
     sound = shown.sound()
     if sound is not None:
         sound = sound[round(begin * HZ) :][: round(length * HZ)]
-    folder.mkdir(parents=True, exist_ok=True)
+    return write_small(out, images, sound)
+
+
+def write_small(out: Path, images: Sequence[np.ndarray], sound: np.ndarray | None) -> Path:
+    """Write a small mp4, and beside it, as .jpg, the frame to show before it plays; its path."""
+    with replacing(out.with_suffix(".jpg")) as aside:
+        Image.fromarray(images[len(images) // 2]).save(aside, "JPEG", quality=70)
     with replacing(out) as aside:
         encode(aside, images, FPS, sound, HZ, SMALL)
     return out

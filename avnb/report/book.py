@@ -29,7 +29,7 @@ from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
-MEDIA = re.compile(r'src="[^"]*?media/([0-9a-f]+\.mp4)"')
+MEDIA = re.compile(r'(src|poster)="[^"]*?media/([0-9a-f]+\.(?:mp4|jpg))"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
 
 
@@ -215,8 +215,8 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
     for cell in page.cells:
         for output in cell.get("outputs", ()):
             if names := MEDIA.findall(text := output.get("data", {}).get("text/html", "")):
-                output.data["text/html"] = MEDIA.sub(r'src="../_static/media/\1"', text)
-                copied.update(names)
+                output.data["text/html"] = MEDIA.sub(r'\1="../_static/media/\2"', text)
+                copied.update(name for _, name in names)
     files = [media / name for name in sorted(copied)]
     if (size := sum(file.stat().st_size for file in files)) > MEDIA_BYTES:
         raise BookError(f"{size / 1e6:.1f} MB of videos on one page are too many: show fewer")

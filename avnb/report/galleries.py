@@ -149,10 +149,14 @@ def playing_gallery(gallery: Gallery, media: Path) -> str:
 
 def player(file: Path, said: str, caption: str, border: str = "none") -> str:
     """HTML of one video that is loaded when it is played; `said` is for who does not see it."""
+    source, poster = (
+        html.escape(os.path.relpath(path)) for path in (file, file.with_suffix(".jpg"))
+    )
+    look = f"width:100%;aspect-ratio:4/3;object-fit:contain;border:{border}"
     return (
         '<figure style="margin:0;flex:1 1 6.5rem;max-width:11rem">'
-        f'<video controls preload="none" playsinline src="{html.escape(os.path.relpath(file))}" '
-        f'aria-label="{html.escape(said)}" style="width:100%;border:{border}"></video>'
+        f'<video controls preload="none" playsinline src="{source}" poster="{poster}" '
+        f'aria-label="{html.escape(said)}" style="{look}"></video>'
         f'<figcaption style="font-size:.75rem">{html.escape(caption)}</figcaption></figure>'
     )
 

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from avnb.data.encoding import encode
-from avnb.data.previews import FPS, HZ, SMALL, Shown, scaled
+from avnb.data.previews import FPS, Shown, scaled, write_small
 from avnb.evaluation.localisation import SimilarityMap
-from avnb.files import replacing
 from avnb.report.galleries import in_a_row, player
 from avnb.report.style import in_method_order, method_title
 from avnb.report.wording import bullets, label, records, side, with_interval
@@ -104,8 +102,7 @@ def overlay_file(shown: Shown, maps: Sequence[SimilarityMap], folder: Path) -> P
             overlaid(scaled(frame), maps[i].cosine.mean(axis=0), low, high)
             for frame, i in zip(shown.frames(times), nearest, strict=True)
         ]
-        with replacing(out) as aside:
-            encode(aside, images, FPS, shown.sound(HZ), HZ, SMALL)
+        write_small(out, images, shown.sound())
     return out
 
 

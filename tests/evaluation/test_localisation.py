@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from avnb.data.decoding import read_frames
 from avnb.data.manifest import Manifest
+from avnb.data.media import inspect
 from avnb.data.previews import Shown, mel_centres, mel_spectrogram, small_file
 from avnb.data.synthetic.world import object_boxes, read_scenes
 from avnb.evaluation.encoder_source import untrained_source
@@ -126,10 +128,9 @@ def test_small_files_are_made_once_and_hold_picture_and_sound(videos, tmp_path):
     file = small_file(shown, tmp_path)
     made = file.stat().st_mtime_ns
     assert small_file(shown, tmp_path) == file and file.stat().st_mtime_ns == made
-    assert [p.name for p in tmp_path.iterdir()] == [file.name]
-    from avnb.data.media import inspect
-
+    assert {p.name for p in tmp_path.iterdir()} == {file.name, f"{file.stem}.jpg"}
     found = inspect(file)
+    assert imread(file.with_suffix(".jpg")).shape == (found.height, found.width, 3)
     assert found.audio_hz == 24_000 and found.fps == 15 and found.height <= 120
     assert found.seconds <= 3.2 and file.stat().st_size < 100_000
 
