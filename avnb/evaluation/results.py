@@ -8,7 +8,7 @@ the value with its 95 % interval and n, and where it comes from (`source`, `run`
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -62,13 +62,18 @@ def append(path: Path | str, rows: Iterable[Row]) -> None:
     On reading, the last row of an identity replaces earlier ones; a row that would say again what
     that one says is left out.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     last = {identity_of(row): content_of(row) for row in stored_dicts(Path(path))}
     with appending(Path(path)) as add:
-        for row in map(asdict, rows):
+        for row in map(asdict, stamped(rows)):
             if last.get(identity_of(row)) != content_of(row):
-                add(json.dumps({**row, "time": now, "version": avnb.__version__}))
+                add(json.dumps(row))
                 last[identity_of(row)] = content_of(row)
+
+
+def stamped(rows: Iterable[Row]) -> list[Row]:
+    """The rows with the time and the version of the package, where they have none."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [row if row.time else replace(row, time=now, version=avnb.__version__) for row in rows]
 
 
 def stored_dicts(path: Path) -> list[dict[str, Any]]:
@@ -102,7 +107,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
     """Append rows to a JSONL file, where that is allowed, and return these rows as a table."""
-    rows = list(rows)
+    rows = stamped(rows)
     if not STORED_ONLY.get():
         append(path, rows)
     return frame(vars(row) for row in rows)
