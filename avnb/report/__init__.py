@@ -31,8 +31,8 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording findings data encoders losses pretraining live accuracy choices retrieval galleries"
-    " localisation concepts few_shot speed explore"
+    "style wording findings data encoders losses pretraining live accuracy choices retrieval"
+    " galleries localisation concepts few_shot speed explore"
 )
 
 
