@@ -74,7 +74,8 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
                 continue
             value = own.set_index("metric")["value"]
             line = {"method": method_title(method), "space": title}
-            line |= {name: f"{value[name]:.2f}" for name in ("alignment", "modality gap")}
+            line |= {"alignment": f"{value['alignment']:.2f}"}
+            line |= {"gap": f"{value['modality gap']:.2f}"}
             for name, form in pairs.items():
                 both = (value[f"{name} of {modality}"] for modality in ("video", "audio"))
                 line[f"{name}, v and a"] = form.format(*both)

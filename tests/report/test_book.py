@@ -211,9 +211,14 @@ def test_nothing_is_wider_than_the_page(shown, width):
         room, window = one.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert room <= window + 1, one.stem
         if width == 1280:
-            tables = "t => t.scrollWidth - t.parentElement.clientWidth"
-            for table in one.article.locator(".cell_output > .output > table.dataframe").all():
-                assert table.evaluate(tables) <= 2, one.stem
+            over = (
+                "all => all.filter(t => !t.closest('[style*=overflow]'))"
+                ".map(t => t.offsetWidth - t.closest('.cell_output').clientWidth)"
+            )
+            tables = one.article.locator(".cell_output table.dataframe")
+            widths = tables.evaluate_all(over)
+            assert all(width <= 2 for width in widths), f"{one.stem}: {widths}"
+            assert widths or one.stem != "12_retrieval"
         one.page.set_viewport_size({"width": 1400, "height": 1200})
 
 
