@@ -80,7 +80,8 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
                 both = (value[f"{name} of {modality}"] for modality in ("video", "audio"))
                 line[f"{name}, v and a"] = form.format(*both)
             for row in records(rows_where(own, metric="own video R@1")):
-                line["own, " + row["level"].replace("->", " to ")] = with_interval(row)
+                cell = with_interval(row).replace("\xa0[", " [")  # may go on in a second line
+                line["own, " + row["level"].replace("->", " to ")] = cell
             lines.append(line)
     return pd.DataFrame(lines, dtype=object).set_index(["method", "space"]).sort_index(
         key=lambda names: names.map({n: i for i, n in enumerate(dict.fromkeys(names))})
