@@ -8,6 +8,7 @@ import ast
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -188,9 +189,7 @@ def write_table(table: Any, caption: Caption, out: Path) -> None:
 
     frame: pd.DataFrame = getattr(table, "data", table)
     (out / f"{caption.file}.csv").write_text(frame.to_csv())
-    text = (
-        frame.reset_index()
-        .map(str)
-        .to_latex(index=False, escape=True, caption=caption.plain, label=f"tab:{caption.label[4:]}")
-    )
+    said = re.sub(r"([%&#])", r"\\\1", caption.plain)  # pandas escapes cells alone
+    named: dict[str, Any] = {"caption": said, "label": f"tab:{caption.label[4:]}"}
+    text = frame.reset_index().map(str).to_latex(index=False, escape=True, **named)
     (out / f"{caption.file}.tex").write_text(text)

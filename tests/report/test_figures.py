@@ -3,12 +3,13 @@
 import contextvars
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from avnb.__main__ import main
 from avnb.evaluation import results
 from avnb.evaluation.encoder_source import encoder_sources
-from avnb.report import figures, style
+from avnb.report import figures, numbering, style
 from avnb.workspace import STORED_ONLY, Workspace
 
 pytestmark = pytest.mark.slow
@@ -44,6 +45,13 @@ def test_the_same_bytes_from_run_to_run_with_text_as_text(work, tmp_path, monkey
     assert b"/FontFile2" in one["figure-4.2-pull.pdf"]
     assert b"conv1" in one["table-3.1-video-encoder.csv"]
     assert rb"\begin{tabular}" in one["table-3.1-video-encoder.tex"]
+
+
+def test_a_caption_does_not_comment_the_rest_of_its_line_out(tmp_path):
+    caption = numbering.Caption("Table", "1.1", "tab-one", "Shares in % of R&D #1.")
+    figures.write_table(pd.DataFrame({"a": [1.5]}), caption, tmp_path)
+    text = (tmp_path / "table-1.1-one.tex").read_text()
+    assert r"\caption{Shares in \% of R\&D \#1.}" in text and r"\label{tab:one}" in text
 
 
 def test_a_style_scales_a_figure_and_its_text():
