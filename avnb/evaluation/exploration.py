@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from avnb.data.listing import VIDEO_SUFFIXES, is_video
 from avnb.data.manifest import Manifest, Video
 from avnb.data.media import inspect
 from avnb.data.video_frames import DecodeError
@@ -25,7 +26,6 @@ from avnb.files import appending, json_lines, replacing
 from avnb.protocols import Evaluation
 from avnb.workspace import Workspace
 
-SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 DROPPED_BYTES = 200e6  # of a video that is dropped in, at most
 
 
@@ -46,6 +46,7 @@ class Retrieval:
         self.manifest = target.with_audio()
         self.test = self.manifest.split("test")
         self.features: dict[str, QueryAndGallery] = {}
+        self.projected: dict[str, QueryAndGallery] = {}  # the same after the heads
 
     @property
     def failures(self) -> Path:
@@ -54,15 +55,16 @@ class Retrieval:
 
     def both(self, method: str, space: str) -> QueryAndGallery:
         """Query and gallery features of an encoder in a space."""
+        if space == PROJECTED:
+            if method not in self.projected:
+                query, gallery = self.both(method, THESIS)
+                heads = self.sources[method].heads()
+                self.projected[method] = projected(query, heads), projected(gallery, heads)
+            return self.projected[method]
         if method not in self.features:
             one = {method: self.sources[method]}
-            found = extract_each(one, self.manifest, self.config, self.work.features)
-            self.features |= found
-        query, gallery = self.features[method]
-        if space == PROJECTED:
-            heads = self.sources[method].heads()
-            return projected(query, heads), projected(gallery, heads)
-        return query, gallery
+            self.features |= extract_each(one, self.manifest, self.config, self.work.features)
+        return self.features[method]
 
     def ask(
         self, method: str, direction: str, row: int, space: str = THESIS, k: int = 5
@@ -120,8 +122,10 @@ def dropped(beside: Manifest, name: str, content: bytes, folder: Path) -> Manife
         DecodeError: when it is no video that can be read.
     """
     suffix = Path(name).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{name!r} is not named like a video; allowed: {', '.join(SUFFIXES)}")
+    if not is_video(name):
+        raise ValueError(
+            f"{name!r} is not named like a video; allowed: {', '.join(VIDEO_SUFFIXES)}"
+        )
     if len(content) > DROPPED_BYTES:
         size = f"{len(content) / 1e6:.0f} MB"
         raise ValueError(

@@ -5,7 +5,6 @@ the value with its 95 % interval and n, and where it comes from (`source`, `run`
 `profile`). Accuracies are in percent.
 """
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -19,7 +18,7 @@ import pandas as pd
 from scipy import stats
 
 import avnb
-from avnb.files import appending
+from avnb.files import appending, json_lines
 from avnb.protocols import Evaluation
 from avnb.workspace import STORED_ONLY
 
@@ -62,7 +61,8 @@ def append(path: Path | str, rows: Iterable[Row]) -> None:
     On reading, the last row of an identity replaces earlier ones; a row that would say again what
     that one says is left out.
     """
-    last = {identity_of(row): content_of(row) for row in stored_dicts(Path(path))}
+    there = (row for row in json_lines(Path(path)) if isinstance(row, dict))
+    last = {identity_of(row): content_of(row) for row in there}
     with appending(Path(path)) as add:
         for row in map(asdict, stamped(rows)):
             if last.get(identity_of(row)) != content_of(row):
@@ -74,16 +74,6 @@ def stamped(rows: Iterable[Row]) -> list[Row]:
     """The rows with the time and the version of the package, where they have none."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return [row if row.time else replace(row, time=now, version=avnb.__version__) for row in rows]
-
-
-def stored_dicts(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file as they are; lines that are none are passed over."""
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):  # of JSON or of its text
-            if isinstance(row := json.loads(line), dict):
-                found.append(row)
-    return found
 
 
 def identity_of(row: Mapping[str, Any]) -> str:

@@ -12,11 +12,12 @@ import torch
 
 from avnb.config import Pretrain
 from avnb.data.clips import Sampling, VideoClips
+from avnb.data.listing import VIDEO_SUFFIXES
 from avnb.data.manifest import Manifest
 from avnb.data.previews import mel_spectrogram
 from avnb.data.transforms import VideoTransform
 from avnb.data.video_frames import DecodeError
-from avnb.evaluation.exploration import SUFFIXES, Retrieval
+from avnb.evaluation.exploration import Retrieval
 from avnb.evaluation.galleries import Gallery
 from avnb.evaluation.retrieval import COSINE, DIRECTIONS, PROJECTED, THESIS
 from avnb.report.data import plot_film_strips
@@ -112,11 +113,11 @@ def explore_own_video(retrieval: Retrieval, *, interactive: bool = True) -> None
     from IPython.display import display
 
     if not interactive:
-        print(f"In JupyterLab a video can be dropped in here ({', '.join(SUFFIXES)}).")
+        print(f"In JupyterLab a video can be dropped in here ({', '.join(VIDEO_SUFFIXES)}).")
         return
     import ipywidgets as widgets
 
-    upload = widgets.FileUpload(accept=",".join(SUFFIXES), description="a video")
+    upload = widgets.FileUpload(accept=",".join(VIDEO_SUFFIXES), description="a video")
     controls = choices(retrieval) | {"files": upload}
 
     def draw(method: str, direction: str, space: str, files: Any) -> None:

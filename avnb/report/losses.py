@@ -68,11 +68,8 @@ def pulls(
 def plot_pull(*, temperature: float, q: float, lam: float, negatives: int) -> Figure:
     """Loss and pull of one pair against its cosine, all negatives being at cosine 0."""
     cosines = torch.linspace(-1, 1, 81, dtype=torch.double)
-    neg = torch.zeros(len(cosines), negatives, dtype=torch.double)
-    loss = [
-        rince(c[None] / temperature, n[None], q=q, lam=lam)
-        for c, n in zip(cosines, neg, strict=True)
-    ]
+    neg = torch.zeros(1, negatives, dtype=torch.double)
+    loss = [rince(pos[None], neg, q=q, lam=lam) for pos in cosines / temperature]
     options: dict[str, Any] = {"temperature": temperature, "lam": lam, "negatives": negatives}
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.8))
     axes[0].plot(cosines, torch.stack(loss), color=BLUE)

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from avnb.evaluation.retrieval import COSINE, CROSS_MODAL, DIRECTIONS, PROJECTED, THESIS
-from avnb.report.style import CLASS_COLOURS, GREY, in_method_order, method_colour, method_title
+from avnb.report.style import (
+    CLASS_COLOURS,
+    GREY,
+    RED,
+    chance_line,
+    in_method_order,
+    method_colour,
+    method_title,
+)
 from avnb.report.wording import bullets, label, level_title, records, rows_where, with_interval
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "median rank")
@@ -49,14 +57,13 @@ def plot_spaces(rows: pd.DataFrame, metric: str = "R@5") -> Figure:
                 ends = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
                 x, colour = order.index(row["method"]) + side, method_colour(row["method"])
                 ax.bar(x, row["value"], 0.36, yerr=ends, color=colour, alpha=alpha, capsize=3)
-        chance = rows_where(rows, level=level, metric=metric)["chance"]
-        ax.axhline(chance.iloc[0], color="#b3261e", lw=1, ls="--")
+        chance_line(ax, rows_where(rows, level=level, metric=metric))
         ax.set_xticks(range(len(order)), [method_title(m) for m in order], rotation=30, ha="right")
         ax.set_title(level_title(level), fontsize=11)
     axes[0].set_ylabel(f"{metric}, %")
     marks = [plt.Rectangle((0, 0), 1, 1, color=GREY, alpha=a) for a in spaces.values()]
     fig.legend(
-        [*marks, Line2D([], [], color="#b3261e", ls="--")],
+        [*marks, Line2D([], [], color=RED, ls="--")],
         ["encoder features, as in the thesis", "after the heads", "chance"],
         loc="outside lower center", ncols=3, fontsize=9,
     )  # fmt: skip

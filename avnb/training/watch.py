@@ -1,13 +1,12 @@
 """A run in progress, seen from elsewhere: another terminal, another notebook, another machine."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avnb.files import read_json
+from avnb.files import json_lines, read_json
 from avnb.progress import PROGRESS
 from avnb.workspace import build_folder
 
@@ -94,12 +93,6 @@ def touched(folder: Path) -> float:
     return folder.stat().st_mtime
 
 
-def rows_of(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a JSONL file; none where there is no file yet."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
 def read_state(folder: Path) -> RunState:
     """How far a run is; a run that has not reported yet has done nothing.
 
@@ -121,8 +114,8 @@ def read_state(folder: Path) -> RunState:
         total=progress["total"],
         is_finished=progress["finished"],
         age=max(0.0, time.time() - progress["time"]),
-        log=rows_of(folder / "log.jsonl"),
-        speed=rows_of(folder / "speed.jsonl"),
+        log=list(json_lines(folder / "log.jsonl")),
+        speed=list(json_lines(folder / "speed.jsonl")),
     )
 
 
