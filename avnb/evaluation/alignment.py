@@ -50,7 +50,8 @@ def alignment_rows(
 ) -> list[Row]:
     """Both spaces of one encoder: alignment, uniformity, gap, rank, and finding its own audio.
 
-    `own audio` is the share of videos whose own audio is nearer than that of any other video.
+    `own video R@1` is the share of videos whose own audio is nearer than that of any other video,
+    and the reverse.
     """
     rows: list[Row] = []
     spaces = {COSINE: features, PROJECTED: projected(features, heads)}
@@ -58,7 +59,7 @@ def alignment_rows(
         v, a = (embedded(points, modality, space) for modality in ("video", "audio"))
         if not v.shape[1] or v.shape[1] != a.shape[1] or len(v) < 3:
             continue
-        metadata |= {"task": "alignment", "space": space}
+        about = {"task": "alignment", "space": space, **metadata}
         numbers = {
             "alignment": alignment(v, a),
             "uniformity of video": uniformity(v),
@@ -67,14 +68,13 @@ def alignment_rows(
             "effective rank of video": effective_rank(v).item(),
             "effective rank of audio": effective_rank(a).item(),
         }
-        common = {"n": len(v), "seed": config.seed, **metadata}
+        common = {"n": len(v), "seed": config.seed, **about}
         rows += [Row(metric=metric, value=value, **common) for metric, value in numbers.items()]
+        about |= {"metric": "own video R@1", "chance": 100 / len(v)}
         own = torch.arange(len(v))
         for level, pair in {"v->a": (v, a), "a->v": (a, v)}.items():
-            found = rank(*pair, own, own)
-            metadata |= {"level": level, "metric": "own video R@1", "chance": 100 / len(v)}
-            rows.append(percent_row(found.within(1).double().numpy(), config, **metadata))
-        del metadata["level"], metadata["chance"], metadata["metric"]
+            right = rank(*pair, own, own).within(1).double().numpy()
+            rows.append(percent_row(right, config, level=level, **about))
     return rows
 
 

@@ -4,6 +4,7 @@ Shapes: V videos, Q queries, G gallery videos, C clips of each, F features, D di
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -202,7 +203,7 @@ def measure(
     An encoder without audio has features of width 0 there, and is measured among videos only.
     """
     rows, labels = [], (query.label, gallery.label)
-    chances = [share for share, _ in zip(chance_curve(*labels), range(max(RECALLS)), strict=False)]
+    chances = list(itertools.islice(chance_curve(*labels), max(RECALLS)))
     precision, median = 100 * chance_precision(*labels), chance_median(*labels)
     for level, ranking in rankings(query, gallery, space):
         metadata |= {"task": "retrieval", "level": level, "space": space}

@@ -74,8 +74,8 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
     """How video and audio lie to each other, by method and space."""
     pairs = {"uniformity": "{:.2f}, {:.2f}", "effective rank": "{:.0f}, {:.0f}"}
     lines = []
-    for space, title in {COSINE: "features", PROJECTED: "projected"}.items():
-        for method in in_method_order(rows["method"]):
+    for method in in_method_order(rows["method"]):
+        for space, title in {COSINE: "features", PROJECTED: "projected"}.items():
             own = rows_where(rows, method=method, space=space)
             if own.empty:
                 continue
@@ -90,9 +90,7 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
                 cell = with_interval(row).replace("\xa0[", " [")  # may go on in a second line
                 line["own, " + row["level"].replace("->", " to ")] = cell
             lines.append(line)
-    return pd.DataFrame(lines, dtype=object).set_index(["method", "space"]).sort_index(
-        key=lambda names: names.map({n: i for i, n in enumerate(dict.fromkeys(names))})
-    )  # fmt: skip
+    return pd.DataFrame(lines, dtype=object).set_index(["method", "space"])
 
 
 def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
