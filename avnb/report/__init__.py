@@ -2,6 +2,8 @@
 
 style                titles, colours and order of the methods; the look of all figures
 wording              numbers and comparisons in tables and sentences
+approaches           families of self-supervised methods, drawn
+literature           accuracy of other works, beside the thesis
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
@@ -31,8 +33,8 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording findings data encoders losses pretraining live accuracy choices retrieval"
-    " galleries localisation concepts few_shot speed explore"
+    "style wording findings approaches literature data encoders losses pretraining live accuracy"
+    " choices retrieval galleries localisation concepts few_shot speed explore"
 )
 
 

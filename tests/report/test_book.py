@@ -222,6 +222,26 @@ def test_nothing_is_wider_than_the_page(shown, width):
         one.page.set_viewport_size({"width": 1400, "height": 1200})
 
 
+def test_a_table_is_sorted_by_the_column_that_is_pressed(shown):
+    (introduction,) = (one for one in shown if one.stem == "00_introduction")
+    introduction.page.bring_to_front()
+    table = introduction.article.locator("table.sortable")
+    before = table.locator("tbody tr").all_inner_texts()
+    for column, ends in (("UCF-101", ["VICReg-AV", "supervised"]), ("year", ["2020", "2022"])):
+        button = table.get_by_role("button", name=column)
+        for way in ("ascending", "descending"):
+            button.focus()
+            introduction.page.keyboard.press("Enter")
+            rows = table.locator("tbody tr").all_inner_texts()
+            assert sorted(rows) == sorted(before)
+            assert all(end in row for end, row in zip(ends, (rows[0], rows[-1]), strict=True))
+            sorted_by = table.locator("th[aria-sort]")
+            assert sorted_by.all_inner_texts() == [column]
+            assert sorted_by.get_attribute("aria-sort") == way
+            ends = ends[::-1]
+    assert not introduction.trouble
+
+
 def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, pages):
     for one in shown:
         texts = [image.get_attribute("alt") for image in one.article.locator("img").all()]
@@ -270,8 +290,12 @@ def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
 
 
 def test_a_page_says_at_which_size_it_was_made(shown):
-    # Losses, toys, names, encoders at every width, stored timings: nothing is trained at a size.
-    sizeless = ("04_rince", "03_encoders", "10_concepts", "05_methods", "15_speed", "explore")
+    # Other works, losses, toys, names, encoders at every width, stored timings: nothing is trained
+    # at a size.
+    sizeless = (
+        "00_introduction", "03_encoders", "04_rince", "05_methods", "10_concepts", "15_speed",
+        "explore",
+    )  # fmt: skip
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()

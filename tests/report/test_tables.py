@@ -15,7 +15,6 @@ from avnb.evaluation import results
 from avnb.evaluation.probe_choices import CHOICES
 from avnb.protocols import Evaluation
 from avnb.report.wording import literal
-from tests.conftest import ROOT
 
 
 def row(method, value, low, high, **more):
@@ -119,17 +118,6 @@ def test_a_confusion_matrix_is_read_from_its_largest_mistake_on():
     mesh = report.plot_confusion(counts, CLASSES).axes[0].collections[0]
     assert mesh.get_array().reshape(3, 3)[1].tolist() == [0, 25, 75]
     plt.close("all")
-
-
-def test_the_literature_stands_above_the_thesiss_own_fine_tuned_encoders():
-    table = report.literature_table(results.literature(), results.published())
-    assert len(table) == 11 + 5 and table.loc["VideoMAE", "UCF-101"] == "96.1"
-    assert table.loc["AVID", "HMDB-51"].tolist() == ["60.8", "64.7"]
-    assert table.loc["xID, thesis", ["UCF-101", "HMDB-51"]].tolist() == ["73.2", "42.9"]
-    assert table.loc["Random, thesis", "pre-trained on"] == "–"
-    keys = {*results.literature()["reference"]}
-    entries = (ROOT / "book" / "refs.bib").read_text()
-    assert all(f"{{{key}," in entries for key in keys)
 
 
 def test_choices_are_compared_by_intervals_and_times():
