@@ -1,6 +1,9 @@
 """What readers see: figures, tables and readings by subject, and the book that holds them.
 
 style                titles, colours and order of the methods; the look of all figures
+diagrams             boxes, encoders, banks and arrows; pages show SVG
+schemes              what is computed, drawn with the values it is computed with
+time_lines           clips on the time line of their video
 wording              numbers and comparisons in tables and sentences
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
@@ -31,8 +34,8 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording findings data encoders losses pretraining live accuracy choices retrieval"
-    " galleries localisation concepts few_shot speed explore"
+    "style diagrams schemes time_lines wording findings data encoders losses pretraining live"
+    " accuracy choices retrieval galleries localisation concepts few_shot speed explore"
 )
 
 
