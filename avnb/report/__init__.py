@@ -2,9 +2,9 @@
 
 style                titles, colours and order of the methods; the look of all figures
 diagrams             boxes, encoders, banks and arrows; pages show SVG
+wording              numbers and comparisons in tables and sentences
 schemes              what is computed, drawn with the values it is computed with
 time_lines           clips on the time line of their video
-wording              numbers and comparisons in tables and sentences
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
@@ -34,7 +34,7 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style diagrams schemes time_lines wording findings data encoders losses pretraining live"
+    "style diagrams wording schemes time_lines findings data encoders losses pretraining live"
     " accuracy choices retrieval galleries localisation concepts few_shot speed explore"
 )
 

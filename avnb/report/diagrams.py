@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch,
 from avnb.report.style import BLUE, GREY, ORANGE
 
 WIDTH = 9.0  # inches, of every figure
-TEXT, SMALL = 9.5, 9.0  # points
+TEXT, SMALL = 10.5, 10.0  # points
 VIDEO, AUDIO, GREEN, INK = BLUE, ORANGE, "#009e73", "#262626"
 Point = tuple[float, float]
 
@@ -83,10 +82,11 @@ def canvas(height: float) -> tuple[Figure, Axes]:
 
 def tint(colour: str, share: float = 0.16) -> str:
     """A colour mixed with white."""
-    return to_hex(1 - share * (1 - np.array(to_rgb(colour))))
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
-def label(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
+def note(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """A text, centred on a point."""
     usual: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL, "color": INK}
     ax.text(x, y, text, linespacing=1.25, **{**usual, **options})
@@ -98,7 +98,7 @@ def box(ax: Axes, node: Node, text: str, colour: str = "") -> Node:
     corner = node.x - node.width / 2, node.y - node.height / 2
     style |= {"boxstyle": "round,pad=0,rounding_size=0.07", "lw": 1.3}
     ax.add_patch(FancyBboxPatch(corner, node.width, node.height, **style))
-    label(ax, node.x, node.y, text, fontsize=TEXT)
+    note(ax, node.x, node.y, text, fontsize=TEXT)
     return node
 
 
@@ -110,7 +110,7 @@ def encoder(ax: Axes, node: Node, text: str, colour: str, *, down: bool = False)
         corners = [(-w, h), (w, h), (w - 0.55 * h, -h), (0.55 * h - w, -h)]
     style: dict[str, Any] = {"fc": tint(colour), "ec": colour, "lw": 1.3, "joinstyle": "round"}
     ax.add_patch(Polygon([(node.x + x, node.y + y) for x, y in corners], **style))
-    label(ax, node.x, node.y, text, fontsize=TEXT)
+    note(ax, node.x, node.y, text, fontsize=TEXT)
     return node
 
 

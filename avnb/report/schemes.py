@@ -1,5 +1,7 @@
 """Diagrams of what is computed; every number on them is one of the values it is computed with."""
 
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,10 +22,11 @@ from avnb.report.diagrams import (
     canvas,
     elbow,
     encoder,
-    label,
+    note,
     sphere,
 )
 from avnb.report.style import BLUE, GREY, RED
+from avnb.report.wording import label
 
 COLOURS = {"video": VIDEO, "audio": AUDIO}
 
@@ -50,8 +53,8 @@ def mel_text(config: Pretrain, clip: Clip) -> str:
 
 def plot_xid(config: Pretrain) -> Figure:
     """xID: two paths to the unit sphere, each compared with the memory bank of the other."""
-    fig, ax = canvas(4.7)
-    outer = {"video": 3.55, "audio": 1.15}
+    fig, ax = canvas(5.1)
+    outer = {"video": 3.9, "audio": 1.2}
     points = {name: embedding_path(ax, config, name, y) for name, y in outer.items()}
     banks = {}
     for name, other in (("video", "audio"), ("audio", "video")):
@@ -60,10 +63,10 @@ def plot_xid(config: Pretrain) -> Figure:
         (x, y), up = points[name].right, 1 if name == "audio" else -1
         end = banks[name].x - banks[name].width / 2 - 0.04, banks[name].y - up * 0.42
         arrow(ax, (x - 0.1, y + up * 0.28), end, color=colour, ls=(0, (4, 2)))
-    label(ax, 2.2, 2.35, loss_text(config))
+    note(ax, 2.2, 2.55, loss_text(config))
     own = config.xid.bank_momentum
     moved = f"row i ← {own:g} · row i\n+ {1 - own:.4g} · embedding,\nscaled to length 1"
-    label(ax, 8.08, 2.35, f"dashed: after every step\n{moved}")
+    note(ax, 8.12, 2.55, f"dashed: after a step\n{moved}")
     return fig
 
 
@@ -88,10 +91,10 @@ def embedding_path(ax: Axes, config: Pretrain, name: str, y: float) -> Node:
     point = sphere(ax, Node(4.93, y, 0.62, 0.62), colour)
     for one, next_one in ((clip, net), (net, head), (head, point)):
         arrow(ax, one.right, next_one.left)
-    label(ax, 3.04, y + 0.14, feature_count(config, name))
-    label(ax, 3.04, y - 0.14, "features")
-    label(ax, 4.41, y + 0.14, f"{config.xid.embedding_dim}")
-    label(ax, 4.83, y + out * 0.58, f"{name} embedding\non the unit sphere")
+    note(ax, 3.04, y + 0.14, feature_count(config, name))
+    note(ax, 3.04, y - 0.14, "features")
+    note(ax, 4.41, y + 0.14, f"{config.xid.embedding_dim}")
+    note(ax, 4.83, y + out * 0.58, f"{name} embedding\non the unit sphere")
     return point
 
 
@@ -99,14 +102,14 @@ def contrast_side(ax: Axes, config: Pretrain, point: Node, name: str, other: str
     """The loss of one direction and the bank that it looks into; returns the bank."""
     y, out, colour = point.y, 1 if name == "video" else -1, COLOURS[other]
     loss = box(ax, Node(6.07, y, 1.2, 0.8), f"loss\n{name} → {other}", RED)
-    rows = bank(ax, Node(8.45, y, 0.86, 1.08), colour)
+    rows = bank(ax, Node(8.42, y, 0.86, 1.08), colour)
     arrow(ax, point.right, loss.left)
     for rise in (0.0, out * 0.3):
         arrow(ax, (rows.left[0], y + rise), (loss.right[0], y + rise), color=colour)
-    label(ax, 7.35, y - out * 0.2, "positive:\nrow i")
-    label(ax, 7.35, y + out * 0.51, f"{config.xid.negatives:,} negatives:\nother rows")
+    note(ax, 7.35, y - out * 0.2, "positive:\nrow i")
+    note(ax, 7.35, y + out * 0.53, f"negatives:\n{config.xid.negatives:,} others")
     size = f"{config.subset.subset_videos:,} × {config.xid.embedding_dim}"
-    label(ax, rows.x, y + out * 0.77, f"{other} bank\n{size}")
+    note(ax, rows.x, y + out * 0.77, f"{other} bank\n{size}")
     return rows
 
 
@@ -123,7 +126,7 @@ def plot_vicreg(config: Pretrain) -> Figure:
     weights = (c.invariance_weight, c.variance_weight, c.covariance_weight)
     kinds = ("invariance", "mean of both variances", "sum of both covariances")
     parts = [f"{weight:g} · {kind}" for weight, kind in zip(weights, kinds, strict=True)]
-    label(ax, 4.5, 0.25, "loss = " + " + ".join(parts), fontsize=TEXT)
+    note(ax, 4.5, 0.25, "loss = " + " + ".join(parts), fontsize=TEXT)
     ax.plot([4.5, 4.5], [0.6, 4.9], color=GREY, lw=0.8)
     return fig
 
@@ -133,7 +136,7 @@ BRANCHES = (0.85, 3.4)  # inches from the left of a panel to the middle of eithe
 
 def audio_visual_branches(ax: Axes, config: Pretrain, x: float) -> None:
     """An encoder and an expander for each modality."""
-    label(ax, x + 2.125, 4.8, "VICReg-AV: video and audio of a clip", fontsize=TEXT)
+    note(ax, x + 2.125, 4.8, "VICReg-AV: video and audio of a clip", fontsize=TEXT)
     for at, name in zip(BRANCHES, COLOURS, strict=True):
         colour, middle = COLOURS[name], x + at
         text = frames_text(config.clip) if name == "video" else mel_text(config, config.clip)
@@ -143,12 +146,12 @@ def audio_visual_branches(ax: Axes, config: Pretrain, x: float) -> None:
         arrow(ax, clip.bottom, net.top)
         arrow(ax, net.bottom, wide.top)
         arrow(ax, wide.bottom, (middle, 1.72))
-        label(ax, middle + 0.42, 2.82, feature_count(config, name))
+        note(ax, middle + 0.42, 2.82, feature_count(config, name))
 
 
 def visual_branches(ax: Axes, config: Pretrain, x: float) -> None:
     """One encoder and one expander for both clips."""
-    label(ax, x + 2.125, 4.8, "VICReg-V: two clips of a video, no audio", fontsize=TEXT)
+    note(ax, x + 2.125, 4.8, "VICReg-V: two clips of a video, no audio", fontsize=TEXT)
     c, middle = config.vicreg, x + sum(BRANCHES) / 2
     together = "in one pass" if c.views_per_forward == 2 else "one after the other"
     text = f"one video encoder for both clips, {together}"
@@ -160,9 +163,9 @@ def visual_branches(ax: Axes, config: Pretrain, x: float) -> None:
         arrow(ax, clip.bottom, (x + at, net.top[1]))
         arrow(ax, (x + at, net.bottom[1]), (x + at, wide.top[1]))
         arrow(ax, (x + at, wide.bottom[1]), (x + at, 1.72))
-        label(ax, x + at + 0.42, 2.82, feature_count(config, "video"))
+        note(ax, x + at + 0.42, 2.82, feature_count(config, "video"))
     apart = f"{c.second_view_min_seconds:g} to {c.second_view_max_seconds:g} s"
-    label(ax, middle, 4.2, f"{apart}\napart")
+    note(ax, middle, 4.2, f"{apart}\napart")
 
 
 def terms(ax: Axes, config: Pretrain, x: float) -> None:
@@ -172,11 +175,11 @@ def terms(ax: Axes, config: Pretrain, x: float) -> None:
     for at, colour, name in zip(BRANCHES, colours, ("Z", "Z′"), strict=True):
         box(ax, Node(x + at, 1.5, 1.6, 0.44), f"{name}:  {size}", colour)
         each = f"variance × {c.variance_weight:g}\ncovariance × {c.covariance_weight:g}"
-        label(ax, x + at, 0.98, each, color=RED)
+        note(ax, x + at, 0.98, each, color=RED)
     start, end = x + BRANCHES[0] + 0.8, x + BRANCHES[1] - 0.8
     arrow(ax, (start, 1.5), (end, 1.5), arrowstyle="<|-|>", color=RED)
-    label(ax, (start + end) / 2, 1.66, "invariance", color=RED)
-    label(ax, (start + end) / 2, 1.34, f"× {c.invariance_weight:g}", color=RED)
+    note(ax, (start + end) / 2, 1.66, "invariance", color=RED)
+    note(ax, (start + end) / 2, 1.34, f"× {c.invariance_weight:g}", color=RED)
 
 
 # ---- retrieval with both modalities -----------------------------------------------------------
@@ -201,13 +204,13 @@ def plot_late_fusion(run: Pretrain, config: Evaluation) -> Figure:
         arrow(ax, net.right, one.left)
         arrow(ax, one.right, (mean.left[0], 1.75 + (0.2 if y > 1.75 else -0.2)))
         clips = 1 if config.whole_video_sound and name == "audio" else count
-        label(ax, 3.16, y + 0.14, f"{clips} × {feature_count(run, name)}")
-        label(ax, 5.35, y - (0.14 if y > 1.75 else -0.14), name[0])
+        note(ax, 3.16, y + 0.14, f"{clips} × {feature_count(run, name)}")
+        note(ax, 5.35, y - (0.14 if y > 1.75 else -0.14), name[0])
     found = box(
         ax, Node(7.95, 1.75, 1.7, 0.8), "Euclidean distance\nto every point of\nthe gallery"
     )
     arrow(ax, mean.right, found.left)
-    label(ax, 4.5, 0.2, "queries (test videos) and gallery (training videos) alike")
+    note(ax, 4.5, 0.2, "queries (test videos) and gallery (training videos) alike")
     return fig
 
 
@@ -220,7 +223,7 @@ def plot_concept_split(matched: Matched) -> Figure:
     pair, (_, listed, seen) = matched.pair, split_counts(matched)
     sets = ((pair.queries, "classes of\npre-training"), (pair.targets, "classes of\nthe test set"))
     names = [
-        box(ax, Node(0.8, y, 1.4, 0.9), f"{classes.title}\n{len(classes)} {kind}")
+        box(ax, Node(0.8, y, 1.4, 0.9), f"{named(classes.title, 15)}\n{len(classes)} {kind}")
         for (classes, kind), y in zip(sets, (3.3, 1.55), strict=True)
     ]
     models = [box(ax, Node(3.35, y, 2.4, 1.4), text, GREEN) for y, text in judges(matched)]
@@ -232,12 +235,18 @@ def plot_concept_split(matched: Matched) -> Figure:
         arrow(ax, model.right, (both.left[0], both.y + (0.2 if model.y > both.y else -0.2)))
     known = box(ax, Node(8.05, both.y, 1.5, 0.8), f"{seen} seen\nclasses", BLUE)
     arrow(ax, both.right, known.left)
-    label(ax, 6.87, both.y + 0.27, f"{listed - seen} removed\nby hand")
+    note(ax, 6.87, both.y + 0.27, f"{listed - seen} removed\nby hand")
     unseen = f"{len(pair.targets) - seen} unseen\nclasses"
     unknown = box(ax, Node(8.05, 0.52, 1.5, 0.8), unseen, RED)
     elbow(ax, [names[1].bottom, (names[1].x, unknown.y), unknown.left])
-    label(ax, 4.2, unknown.y - 0.17, "all other test classes")
+    note(ax, 4.2, unknown.y - 0.17, "all other test classes")
     return fig
+
+
+def named(title: str, letters: int = 25) -> str:
+    """A name of a data set or a text encoder, on two lines at most."""
+    lines = textwrap.wrap(title, letters, max_lines=2, placeholder="…", break_on_hyphens=False)
+    return label("\n".join(lines))
 
 
 def split_counts(matched: Matched) -> tuple[int, int, int]:
@@ -252,9 +261,8 @@ def judges(matched: Matched) -> list[tuple[float, str]]:
     listing = f"for each pre-training class\nthe {top} nearest test classes"
     counting = split_counts(matched)[0]
     rule = f"if the nearest has a cosine\nabove {matched.pair.threshold:g} ({counting} classes)"
-    first = f"{matched.model}:\n{listing},\n{rule}"
+    first = f"{named(matched.model)}:\n{listing},\n{rule}"
     second = "no second text encoder:\nthe first decides alone"
     if matched.second:
-        title = matched.second.title.replace(", ", ",\n")
-        second = f"{title}:\n{listing}"
+        second = f"{named(matched.second.title)}:\n{listing}"
     return [(3.3, first), (1.55, second)]

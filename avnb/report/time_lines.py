@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from avnb.config import Clip, Pretrain
 from avnb.data import clip_times
-from avnb.report.diagrams import AUDIO, GREEN, INK, SMALL, TEXT, VIDEO, WIDTH, label, tint
+from avnb.report.diagrams import AUDIO, GREEN, INK, SMALL, TEXT, VIDEO, WIDTH, note, tint
 from avnb.report.style import GREY
 
 SAMPLED = 3  # random clips with their audio, and as many pairs of two clips
@@ -42,7 +42,7 @@ def bar(ax: Axes, start: float, length: float, y: float, colour: str, **style: A
 
 def row_label(ax: Axes, y: float, text: str) -> None:
     """What lies on a line, left of the axis."""
-    label(ax, -0.14, y, text, ha="left", transform=ax.get_yaxis_transform())
+    note(ax, -0.14, y, text, ha="left", transform=ax.get_yaxis_transform())
 
 
 def draw_windows(ax: Axes, config: Pretrain, seconds: float) -> None:
@@ -60,12 +60,12 @@ def draw_windows(ax: Axes, config: Pretrain, seconds: float) -> None:
     ]
     bar(ax, 0, seconds, 3, GREY, fc="white")
     row_label(ax, 3, "video")
-    label(ax, 0, 3.36, f"{seconds:.3g} s", ha="left")
+    note(ax, 0, 3.36, f"{seconds:.3g} s", ha="left")
     for y, (name, colour, (early, late), length, text) in zip((2, 1, 0), lines, strict=True):
         row_label(ax, y, name)
         bar(ax, early, late - early + length, y, colour, fc=tint(colour, 0.12), lw=0.6)
         bar(ax, (early + late) / 2, length, y, colour)
-        label(ax, early, y + 0.36, f"{length:g} s: {text}", ha="left")
+        note(ax, early, y + 0.36, f"{length:g} s: {text}", ha="left")
     times = clip_times.frame_times(np.array([start]), clip, seconds)[0]
     ax.vlines(times, 2 - 0.17, 2 + 0.17, color=VIDEO, lw=0.8)
     ax.set_ylim(-0.45, 3.6)

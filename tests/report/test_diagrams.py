@@ -114,7 +114,7 @@ def test_texts_lie_in_the_figure_and_apart(name, profile):
 @pytest.mark.parametrize(
     "plot, values, told",
     [
-        ("xid", {"negatives": 77}, "77 negatives: other rows"),
+        ("xid", {"negatives": 77}, "negatives: 77 others"),
         ("xid", {"subset_videos": 1234}, "1,234 × 128"),
         ("xid", {"embedding_dim": 33}, "50,000 × 33"),
         ("xid", {"bank_momentum": 0.9}, "0.9 · row i + 0.1 · embedding"),
@@ -178,6 +178,12 @@ def test_the_split_of_concepts_counts_what_was_matched():
     assert f"{seen} seen classes" in told and f"{4 - seen} unseen classes" in told
     alone = words(report.plot_concept_split(matched(second=False)))
     assert "the first decides alone" in alone and "on its lists" in alone
+
+
+def test_long_names_stay_in_their_boxes():
+    fig = report.plot_concept_split(matched(title="/home/somebody/encoders/" + 9 * "$ long name "))
+    assert "…" in words(fig)
+    check_legible(fig)
 
 
 def test_a_figure_as_svg_is_shown_once():
