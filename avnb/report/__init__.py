@@ -1,9 +1,12 @@
 """What readers see: figures, tables and readings by subject, and the book that holds them.
 
 style                titles, colours and order of the methods; the look of all figures
+diagrams             boxes, encoders, banks and arrows; pages show SVG
 wording              numbers and comparisons in tables and sentences
 approaches           families of self-supervised methods, drawn
 literature           accuracy of other works, beside the thesis
+schemes              what is computed, drawn with the values it is computed with
+time_lines           clips on the time line of their video
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
@@ -19,6 +22,7 @@ few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
 findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
+cover                the cover and the icon, from rows
 numbering            numbers and captions of figures and tables
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 figures              every figure and table as files, redrawn in a style
@@ -33,8 +37,9 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording findings approaches literature data encoders losses pretraining live accuracy"
-    " choices retrieval galleries localisation concepts few_shot speed explore"
+    "style diagrams wording approaches literature schemes time_lines findings data encoders losses"
+    " pretraining live accuracy choices retrieval galleries localisation concepts few_shot speed"
+    " explore"
 )
 
 
