@@ -22,8 +22,8 @@ from traitlets import Unicode
 from avnb.bars import tqdm
 from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
-from avnb.report import cover, numbering
 from avnb.report import notebook_parameters as parameters
+from avnb.report import numbering
 from avnb.report.numbering import Caption
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
@@ -232,6 +232,8 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     """Lay out the book's source: prose, executed notebooks, style, MathJax, cover, small videos."""
     import mathjax
     import nbformat
+
+    from avnb.report import cover
 
     root, source = project_root(), work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)

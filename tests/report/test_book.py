@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -20,6 +21,7 @@ from tests.training.test_torchrun import alive, wait_for
 
 pytestmark = pytest.mark.slow
 NO_ARTICLE = ("genindex.html", "search.html")
+AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text()
 COMMAND = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
 
 
@@ -240,6 +242,32 @@ def test_a_table_is_sorted_by_the_column_that_is_pressed(shown):
             assert sorted_by.get_attribute("aria-sort") == way
             ends = ends[::-1]
     assert not introduction.trouble
+
+
+RULES = (  # of axe-core: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md
+    "button-name color-contrast frame-title heading-order image-alt label link-name list listitem"
+    " scrollable-region-focusable svg-img-alt"
+).split()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_can_be_read_by_everybody(shown, scheme):
+    """Contrast, names and order of what is on a page, by axe-core."""
+    for one in shown:
+        one.page.bring_to_front()
+        one.page.emulate_media(color_scheme=scheme)
+        one.page.wait_for_function(
+            "s => document.documentElement.dataset.theme === s", arg=scheme, timeout=10_000
+        )
+        if scheme == "light":
+            one.page.evaluate(AXE)
+        found = one.page.evaluate(
+            "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES
+        )
+        wrong = [(v["id"], n["html"][:200]) for v in found["violations"] for n in v["nodes"]]
+        assert not wrong, f"{one.stem}, {scheme}: {wrong}"
+        assert found["passes"], one.stem
 
 
 def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, pages):
