@@ -15,6 +15,7 @@ localisation         where the video resembles the audio
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
+full_size            what the thesis's experiments take: operations, hours, disk, cores
 findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 numbering            numbers and captions of figures and tables
@@ -32,7 +33,7 @@ from typing import Any
 
 _SUBJECTS = (
     "style wording findings data encoders losses pretraining live accuracy choices retrieval"
-    " galleries localisation concepts few_shot speed explore"
+    " galleries localisation concepts few_shot speed full_size explore"
 )
 
 

@@ -270,8 +270,9 @@ def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
 
 
 def test_a_page_says_at_which_size_it_was_made(shown):
-    # Losses, toys, names, encoders at every width, stored timings: nothing is trained at a size.
-    sizeless = ("04_rince", "03_encoders", "10_concepts", "05_methods", "15_speed", "explore")
+    # Losses, toys, names, encoders at every width, timings, costs: nothing is trained at a size.
+    sizeless = ("04_rince", "03_encoders", "10_concepts", "05_methods", "15_speed")
+    sizeless += ("17_reproduce", "explore")
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()
