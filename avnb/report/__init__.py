@@ -20,6 +20,7 @@ findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 numbering            numbers and captions of figures and tables
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
+reference            signatures and docstrings of the package, as pages
 figures              every figure and table as files, redrawn in a style
 book                 running the notebooks, staging and building the pages
 

@@ -282,7 +282,8 @@ def test_a_page_says_at_which_size_it_was_made(shown):
 def test_no_page_shows_a_stale_bar_or_an_empty_cell(shown):
     for one in shown:
         text = one.article.inner_text()
-        assert "it/s]" not in text and "injected" not in text and "Traceback" not in text
+        if one.folder != "reference":  # which describes them
+            assert "it/s]" not in text and "injected" not in text and "Traceback" not in text
         for output in one.page.locator(".cell_output").all():
             if not output.is_visible():  # folded
                 continue
