@@ -23,6 +23,7 @@ notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 reference            signatures and docstrings of the package, as pages
 figures              every figure and table as files, redrawn in a style
 book                 running the notebooks, staging and building the pages
+pdf                  the pages as one PDF, printed by Chromium
 
 Figures (`plot_...`), tables (`..._table`) and readings (`describe_...`) of all subjects can be
 called from here: `report.plot_bars(rows, panels)`. Subjects are imported on first use, because
@@ -40,7 +41,7 @@ _SUBJECTS = (
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "figures", "book"):
+    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "figures", "book", "pdf"):
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from playwright.sync_api import sync_playwright
 
+from avnb.report import pdf
 from tests.conftest import ROOT
 from tests.report.lab import lab, run_all
 from tests.training.test_torchrun import alive, wait_for
@@ -234,6 +235,24 @@ def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, 
             if link.startswith("file:"):
                 path = unquote(urlsplit(link).path)
                 assert os.path.exists(path), f"{one.stem}: {link}"  # noqa: PTH110
+
+
+@pytest.mark.timeout(300)
+def test_printed_pages_have_numbers_links_and_bookmarks(build, made, tmp_path, monkeypatch):
+    """A few pages of the book: all would take a minute."""
+    whole, chosen = pdf.pages_in_order, ("index", "04_rince", "12_retrieval", "references")
+    monkeypatch.setattr(
+        pdf, "pages_in_order", lambda index: [p for p in whole(index) if p.anchor.endswith(chosen)]
+    )
+    html = build / "smoke/book/_build/html"
+    printed = pdf.write_pdf(html / "index.html", tmp_path / "book.pdf", "smoke").read_bytes()
+    sheets, count = pdf.sheets(printed), len(pdf.PAGE.findall(printed))
+    begins = [sheets[name] for name in ("index", "chapters-04_rince", "chapters-12_retrieval")]
+    assert begins[0] == 3 and begins == sorted({*begins}) and sheets["references"] <= count
+    links = re.findall(rb"/Dest /([\w.-]+)\n", printed)
+    assert len(links) > 20 and {link.decode() for link in links} <= {*sheets}
+    assert b"/Type /Outlines" in printed and count > 12
+    assert not list(html.glob(".print*"))
 
 
 @pytest.mark.timeout(300)
