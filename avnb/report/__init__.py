@@ -37,11 +37,12 @@ _SUBJECTS = (
     "style wording findings data encoders losses pretraining live accuracy choices retrieval"
     " galleries localisation concepts few_shot speed full_size explore"
 )
+_PAGES = ("numbering", "reference", "figures", "book", "pdf")
 
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "figures", "book", "pdf"):
+    if name in (*_SUBJECTS.split(), "notebook_parameters", *_PAGES):
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")
