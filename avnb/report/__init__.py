@@ -20,13 +20,16 @@ localisation         where the video resembles the audio
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
+full_size            what the thesis's experiments take: operations, hours, disk, cores
 findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 cover                the cover and the icon, from rows
 numbering            numbers and captions of figures and tables
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
+reference            signatures and docstrings of the package, as pages
 figures              every figure and table as files, redrawn in a style
 book                 running the notebooks, staging and building the pages
+pdf                  the pages as one PDF, printed by Chromium
 
 Figures (`plot_...`), tables (`..._table`) and readings (`describe_...`) of all subjects can be
 called from here: `report.plot_bars(rows, panels)`. Subjects are imported on first use, because
@@ -39,13 +42,14 @@ from typing import Any
 _SUBJECTS = (
     "style diagrams wording approaches literature schemes time_lines findings data encoders losses"
     " pretraining live accuracy choices retrieval galleries localisation concepts few_shot speed"
-    " explore"
+    " full_size explore"
 )
+_PAGES = ("cover", "numbering", "reference", "figures", "book", "pdf")
 
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "figures", "book"):
+    if name in (*_SUBJECTS.split(), "notebook_parameters", *_PAGES):
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")

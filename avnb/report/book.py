@@ -23,7 +23,7 @@ from avnb.bars import tqdm
 from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
-from avnb.report import numbering
+from avnb.report import numbering, reference
 from avnb.report.numbering import Caption
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
@@ -229,7 +229,7 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
 
 
 def stage(work: Workspace, executed: list[Path]) -> Path:
-    """Lay out the book's source: prose, executed notebooks, style, MathJax, cover, small videos."""
+    """Lay out the source: prose, executed notebooks, reference, style, MathJax, cover, videos."""
     import mathjax
     import nbformat
 
@@ -256,6 +256,7 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     for path in source.glob("*.md"):
         text = numbering.with_references(path.read_text(), numbers)
         path.write_text(text.replace("@cover\n", f"{shown}\n"))
+    reference.write_reference(source / "reference")
     return source
 
 
