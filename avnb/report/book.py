@@ -162,7 +162,7 @@ def how_to_run(name: str, cell: Any, injected: Any) -> str:
 
 
 def staged(notebook: Any, size: str, name: str = "") -> Any:
-    """An executed notebook as a page: its size, one parameters cell, plumbing folded.
+    """An executed notebook as a page: its size, one parameters cell, code folded unless it teaches.
 
     Progress bars and the traces of papermill are removed.
     """
@@ -182,7 +182,7 @@ def staged(notebook: Any, size: str, name: str = "") -> Any:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tags = cell.metadata.get("tags", [])
-            cell.metadata = {"tags": [*tags, "hide-input"] if "plumbing" in tags else tags}
+            cell.metadata = {"tags": tags if "teaches" in tags else [*tags, "hide-input"]}
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             looks = "pictures" if "pictures" in tags else "plot"  # how they appear in the dark
             cell.metadata["mystnb"] = {

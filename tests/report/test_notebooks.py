@@ -139,7 +139,7 @@ def test_staging_shows_the_values_that_were_used():
     )
 
 
-def test_staging_folds_plumbing_and_leaves_only_what_a_reader_needs():
+def test_staging_folds_code_and_leaves_only_what_a_reader_needs():
     cell = nbformat.v4.new_code_cell
     shown = nbformat.v4.new_output("stream", name="stdout", text="done")
     bar = nbformat.v4.new_output("stream", name="stderr", text="50 %")
@@ -148,16 +148,16 @@ def test_staging_folds_plumbing_and_leaves_only_what_a_reader_needs():
             nbformat.v4.new_markdown_cell("# Title"),
             cell('profile: str = "smoke"', metadata={"tags": ["parameters"]}),
             cell('# Parameters\nprofile = "demo"', metadata={"tags": ["injected-parameters"]}),
-            cell("open()", metadata={"tags": ["plumbing"], "papermill": {}}, outputs=[bar, shown]),
-            cell("plot()"),
+            cell("open()", metadata={"papermill": {}}, outputs=[bar, shown]),
+            cell("step()", metadata={"tags": ["teaches"]}),
         ]
     )
     page = book.staged(notebook, "demo")
     assert ["demo" in c.source for c in page.cells] == [False, True, True, False, False]
-    _, _, parameters, plumbing, plot = page.cells
+    _, _, parameters, plumbing, step = page.cells
     assert parameters.source == "profile: str = 'demo'"
-    assert plumbing.metadata["tags"] == ["plumbing", "hide-input"]
-    assert plumbing.outputs == [shown] and plot.metadata["tags"] == []
+    assert plumbing.metadata["tags"] == ["hide-input"] and plumbing.outputs == [shown]
+    assert step.metadata["tags"] == ["teaches"]
 
 
 def test_a_misspelt_parameter_is_told_without_importing_what_runs_notebooks(tmp_path):
