@@ -1,7 +1,8 @@
 """What readers see: figures, tables and readings by subject, and the book that holds them.
 
 style                titles, colours and order of the methods; the look of all figures
-wording              numbers and comparisons in tables and sentences
+wording              numbers and lists in tables and sentences
+comparisons          sentences on who leads, and on what cannot be told apart
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
@@ -18,6 +19,7 @@ speed                how fast every stage is, beside the 2022 recipe
 findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 numbering            numbers and captions of figures and tables
+parts                pages that open a part of the book with what its chapters found
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 figures              every figure and table as files, redrawn in a style
 book                 running the notebooks, staging and building the pages
@@ -31,14 +33,15 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording findings data encoders losses pretraining live accuracy choices retrieval"
+    "style wording comparisons findings data encoders losses pretraining live accuracy"
+    " choices retrieval"
     " galleries localisation concepts few_shot speed explore"
 )
 
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "figures", "book"):
+    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "parts", "figures", "book"):
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")

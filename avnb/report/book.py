@@ -25,16 +25,13 @@ from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
 from avnb.report import numbering
 from avnb.report.numbering import Caption
+from avnb.report.parts import BookError, with_answers
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
 MEDIA = re.compile(r'(src|poster)="[^"]*?media/([0-9a-f]+\.(?:mp4|jpg))"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
-
-
-class BookError(RuntimeError):
-    """A notebook or the build failed; the message says where to look."""
 
 
 class LocalKernels(AsyncKernelManager):
@@ -248,7 +245,8 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
                 cell.source = numbering.with_references(cell.source, numbers)
         nbformat.write(page, source / "chapters" / name)
     for path in source.glob("*.md"):
-        path.write_text(numbering.with_references(path.read_text(), numbers))
+        text = with_answers(path.read_text(), pages)
+        path.write_text(numbering.with_references(text, numbers))
     return source
 
 
