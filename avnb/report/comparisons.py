@@ -49,8 +49,9 @@ def among(leading: Rows) -> str:
     points = rounded(best["value"] - groups[-1][0]["value"])
     lead = f"{name} leads {listed(titles(groups[-1]))} by {points} points"
     lead += " or more" if len(groups[-1]) > 1 else ""
-    tied = f", but cannot be told apart from {listed(titles(groups[0]), 'or')}"
-    return lead + (tied if groups[0] else "")
+    if groups[0]:
+        lead += f", but cannot be told apart from {listed(titles(groups[0]), 'or')}"
+    return lead
 
 
 def not_apart(level: Rows, leading: Rows, named: str) -> str:

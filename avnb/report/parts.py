@@ -9,7 +9,7 @@ Markdown that its cell with the tag `answer` has displayed, so that nothing is t
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 ANSWERS = re.compile(r"^@answers (.+)$", re.MULTILINE)
@@ -20,12 +20,6 @@ LINK = re.compile(r"\]\(([\w-]+\.ipynb)|(\{doc\}`[^<`]*<)(\w+)(?=>`)")
 
 class BookError(RuntimeError):
     """A notebook, a page or the build failed; the message says where to look."""
-
-
-def named(text: str) -> Iterator[str]:
-    """The chapters that a page names in its lines `@answers`."""
-    for line in ANSWERS.findall(text):
-        yield from line.split()
 
 
 def from_above(text: str) -> str:
@@ -65,12 +59,13 @@ def block(name: str, page: Any) -> str:
     return f":::{{container}} answered\n{link}\n\n*Question.* {asked}\n\n*Found.* {found}\n:::"
 
 
-def with_answers(text: str, pages: Mapping[str, Any]) -> str:
+def with_answers(text: str, pages: Mapping[str, Any], note: str = "") -> str:
     """A page in which every line `@answers` is a block for each chapter that it names.
 
     Args:
         text: the page's Markdown.
         pages: executed chapters by file name.
+        note: what is put over the first of these blocks.
 
     Raises:
         BookError: when a chapter is unknown, or has no question or no answer.
@@ -82,4 +77,4 @@ def with_answers(text: str, pages: Mapping[str, Any]) -> str:
             raise BookError(f"no chapter {unknown[0]!r}; there are {', '.join(sorted(pages))}")
         return "\n\n".join(block(name, pages[f"{name}.ipynb"]) for name in names)
 
-    return ANSWERS.sub(blocks, text)
+    return ANSWERS.sub(blocks, ANSWERS.sub(lambda line: f"{note}\n\n{line[0]}", text, count=1))

@@ -142,10 +142,11 @@ def faster(rows: Iterable[BenchRow]) -> str:
         groups[verdict(row)].append(row["ratio"])
     total = sum(map(len, groups.values()))
     parts = [f"{span(groups[1])} times as fast"] if groups[1] else []
-    for way, words in (0, "no faster or slower"), (-1, "slower"):
+    for way, words in (0, "neither faster nor slower"), (-1, "slower"):
         if found := groups[way]:
             times = f" ({span(found)} times as fast)" if way else ""
-            parts.append(f"{words}{times} in {number(len(found))} of {counted(total, 'case')}")
+            cases = f" in {number(len(found))} of {counted(total, 'case')}"
+            parts.append(words + times + (cases if len(found) < total else ""))
     return listed(parts)
 
 
@@ -160,7 +161,7 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
         said.append(text + (f"; from a cache, {faster(cached)}" if cached else ""))
     if stages := [r for r in compared(rows) if r["stage"] != "clip"]:
         names = list(dict.fromkeys(STAGES.get(r["stage"], str(r["stage"])) for r in stages))
-        said.append(f"{agreeing(names, 'is', 'are')} {faster(stages)}")
+        said.append(f"the other stages ({listed(names)}) are {faster(stages)}")
     parts = [r for r in rows if r["stage"] == "parts"]
     largest: dict[str, list[float]] = {}
     for kind in dict.fromkeys(r["what"] for r in parts):
