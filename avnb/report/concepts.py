@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from avnb.evaluation.class_names import TITLES
 from avnb.evaluation.concepts import Matched, outliers, read_setting
 from avnb.report.style import BLUE, RED, fig_legend
-from avnb.report.wording import Record, bullets, listed, rows_where, sentence, span
+from avnb.report.wording import Record, bullets, listed, literal, rows_where, sentence, span
 
 DASHED: dict[str, Any] = {"color": RED, "lw": 1.2, "ls": "--"}
 
@@ -30,8 +30,8 @@ def pair_titles(rows: pd.DataFrame) -> list[str]:
 
 
 def share(value: float, n: float) -> str:
-    """`54 of 101 classes (53 %)`."""
-    return f"{int(value)} of {int(n)} classes ({100 * value / n:.0f} %)"
+    """`54 (53 %)`."""
+    return f"{int(value)} ({100 * value / n:.0f} %)"
 
 
 def plot_cosines(matched: Sequence[Matched]) -> Figure:
@@ -254,14 +254,20 @@ def describe_coverage(ours: pd.DataFrame, published: pd.DataFrame) -> str:
     """How many of all test classes each pre-training set covers, here and in the thesis."""
     counts = {str(level): group[["value", "n"]].sum() for level, group in ours.groupby("level")}
     ordered = sorted(counts, key=lambda level: -counts[level]["value"])
-    shares = [f"{TITLES.get(level, level)} has {share(*counts[level])}" for level in ordered]
-    theirs = [rows_where(published, level=level)["value"].sum() for level in ordered]
-    said = [f"of the test classes, {listed(shares)} by name"]
+    names = [TITLES[level] if level in TITLES else literal(level) for level in ordered]
+    shares = [
+        f"{share(*counts[level])} in {name}" for level, name in zip(ordered, names, strict=True)
+    ]
+    total = int(counts[ordered[0]]["n"])
+    said = [f"by name, of {total} test classes {listed(shares)} have been seen"]
+    thesis = published[published["dataset"].isin(ours["dataset"].unique())]
+    theirs = [rows_where(thesis, level=level)["value"].sum() for level in ordered]
     if all(theirs):
         same = theirs == [counts[level]["value"] for level in ordered]
         numbers = listed(f"{value:.0f}" for value in theirs)
         said[0] += ", as the thesis counted" if same else f"; the thesis counted {numbers}"
     for row in rows_where(ours, level="vggsound", dataset="ucf101").to_dict("records"):
-        whole = f"{share(row['value'], row['n'])} of {TITLES['ucf101']}"
-        said.append(f"{TITLES['vggsound']}, on which the thesis pre-trains, has seen {whole}")
+        seen, n = int(row["value"]), int(row["n"])
+        own = f"of {TITLES['ucf101']} alone, {seen} of {n} ({100 * seen / n:.0f} %) occur"
+        said.append(f"{own} in {TITLES['vggsound']}, on which the thesis pre-trains")
     return " ".join(map(sentence, said))

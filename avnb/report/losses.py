@@ -136,7 +136,7 @@ def describe_toys(logs: Mapping[str, pd.DataFrame]) -> str:
         std, rank = last["first_std"], last["first_rank"]
         if std < COLLAPSED * logs[name]["first_std"].iloc[0]:
             agree = rounded(last["invariance"])
-            text = f"the views agree ({agree}) because hardly anything varies any more"
+            text = f"the views agree (to {agree}) because hardly anything varies any more"
             said.append(f"{name}, {text}: the standard deviation falls to {rounded(std)}")
         elif own["first_rank"] - rank > LOST_RANK:
             was = rounded(own["first_rank"])
