@@ -252,6 +252,8 @@ def describe_unseen(differences: pd.DataFrame, ours: pd.DataFrame, base: str = "
         for part in PARTS
     }
     said = [", and ".join(f"on {part} classes {text}" for part, text in halves.items())]
+    if len(set(halves.values())) == 1:
+        said = [f"on either half, {next(iter(halves.values()))}"]
     apart: dict[int, list[str]] = {1: [], -1: []}
     for method, parts in table.items():
         if way := side(*(parts[part] for part in PARTS)):

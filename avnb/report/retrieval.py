@@ -20,9 +20,9 @@ from avnb.report.style import (
     method_title,
 )
 from avnb.report.wording import (
+    agreeing,
     label,
     level_title,
-    listed,
     records,
     rows_where,
     sentence,
@@ -30,6 +30,7 @@ from avnb.report.wording import (
     with_interval,
 )
 
+MORE_OFTEN = " the right class more often than by chance"
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "median rank")
 
 
@@ -124,13 +125,13 @@ def cross_modal_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Recall@5 across modalities in both spaces, with chance and the corrected p-value."""
     lines = []
     for space, title in {THESIS: "features", PROJECTED: "after the heads"}.items():
-        for test in records(cross_modal_tests(rows, space).sort_values("level", kind="stable")):
+        for test in records(cross_modal_tests(rows, space)):
             level, method = test["level"], test["method"]
             own = rows_where(rows, level=level, method=method, space=space, metric="R@5").iloc[0]
             line = {"space": title, "direction": level_title(level), "": method_title(method)}
             line |= {"recall@5, %": with_interval(own), "chance, %": f"{own['chance']:.1f}"}
             lines.append(line | {"p": f"{test['holm']:.3f}"})
-    columns = ["space", "direction", "", "recall@5, %", "chance, %", "p"]
+    columns = ["space", "", "direction", "recall@5, %", "chance, %", "p"]
     return pd.DataFrame(lines, columns=columns).set_index(columns[:3])
 
 
@@ -139,10 +140,9 @@ def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
 
     The p-values are Holm's, over all methods and directions of a space (Holm 1979).
     """
-    words = {THESIS: "the encoders' own features find the right class more often than by chance"}
-    words[PROJECTED] = "after the heads of pre-training, this holds"
+    places = {THESIS: "by the encoders' own features", PROJECTED: "after the heads of pre-training"}
     parts = []
-    for space, text in words.items():
+    for space, place in places.items():
         tests = cross_modal_tests(rows, space)
         if tests.empty:
             continue
@@ -153,7 +153,9 @@ def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
             f"{name} ({'both ways' if len(levels) == 2 else levels[0]})"
             for name, levels in found.items()
         ]
-        parts.append(f"{text} for {listed(names) if names else 'no method'}")
+        verbs = ("does", "do") if parts else ("finds", "find")
+        who = agreeing(names or ["no method"], *verbs)
+        parts.append(f"{place}, {who}" + ("" if parts else MORE_OFTEN))
     return sentence(f"across modalities, {'; '.join(parts)}") if parts else ""
 
 

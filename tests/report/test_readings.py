@@ -216,7 +216,7 @@ def test_retrieval_is_read_within_and_across_modalities():
     text = report.describe_retrieval(frame(*within, *across))
     assert text.startswith("From video to video, xID (60") and "From audio to audio, xID" in text
     assert text.endswith(
-        "Across modalities, the encoders' own features find the right class more often than by "
-        "chance for no method; after the heads of pre-training, this holds for xID (both ways)."
+        "Across modalities, by the encoders' own features, no method finds the right class more "
+        "often than by chance; after the heads of pre-training, xID (both ways) does."
     )
     assert report.describe_cross_modal(frame(*within)) == ""
