@@ -123,10 +123,9 @@ def describe_galleries(galleries: Sequence[Gallery]) -> str:
     """How many of the answers shown have the class of their query, by direction, the most first."""
     queries, k = galleries[0].right.shape
     ordered = sorted(galleries, key=lambda gallery: -int(gallery.right.sum()))
-    counts = [f"{gallery.right.sum()} {level_title(gallery.direction)}" for gallery in ordered]
-    asked = f"{counted(queries, 'random query', 'random queries')} and "
-    asked += f"{counted(k, 'answer')} to each, those of the query's class number"
-    return f"With {asked} {listed(counts)}, out of {queries * k}."
+    counts = [f"{gallery.right.sum()} from {level_title(gallery.direction)}" for gallery in ordered]
+    asked = counted(queries, "random query", "random queries")
+    return f"Of {queries * k} answers to {asked}, those of the query's class are {listed(counts)}."
 
 
 def playing_gallery(gallery: Gallery, media: Path) -> str:

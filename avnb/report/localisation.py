@@ -158,7 +158,7 @@ def describe_localisation(rows: pd.DataFrame) -> str:
     better = titles(row for row in found if side(row, middle) == 1)
     who = f"only {agreeing(better, 'does', 'do')}" if better else "no method does"
     verdict = f"{who} better than always pointing to the middle ({percent(middle['value'])})"
-    return " ".join(map(sentence, (listed(parts), verdict)))
+    return " ".join(map(sentence, (", ".join(parts), verdict)))
 
 
 def against_chance(row: dict[Any, Any]) -> int:

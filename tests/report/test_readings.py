@@ -194,7 +194,7 @@ def test_localisation_is_held_against_chance_and_the_middle():
 
     rows = frame(*(point(m, v) for m, v in (("xid", 40), ("random", 3), ("centre", 90))))
     assert report.describe_localisation(rows).replace("\xa0", " ") == (
-        "xID (40 %) points to the object more often than chance (16 %) and Random (3.0 %) less "
+        "xID (40 %) points to the object more often than chance (16 %), Random (3.0 %) less "
         "often. No method does better than always pointing to the middle (90 %)."
     )
     rows = frame(*(point(m, v) for m, v in (("xid", 60), ("mine", 17), ("centre", 30))))
