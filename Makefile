@@ -7,7 +7,7 @@ KEY := $(shell cat pyproject.toml .constraints.txt | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.avnb-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book smoke figures lint check test faults lab clean
+.PHONY: help install book pdf smoke figures lint check test faults lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -26,6 +26,9 @@ install: $(STAMP) ## install the package and its dependencies into .venv (about 
 
 book: install ## build the book at demo size: synthetic videos, pre-training, all notebooks
 	$(BIN)/python -m avnb book --profile demo
+
+pdf: install ## as `make book`, and the book as one PDF, build/demo/book.pdf (needs Chromium)
+	$(BIN)/python -m avnb book --profile demo --pdf
 
 smoke: install ## as `make book` at the smallest size, in under three minutes
 	$(BIN)/python -m avnb book --profile smoke

@@ -17,10 +17,17 @@ from avnb.values import unknown_name
 
 
 def book_command(args: argparse.Namespace) -> None:
-    """Run all notebooks and build the book."""
-    from avnb.report import book
+    """Run all notebooks and build the book; print it, where that is asked for."""
+    from avnb.report import book, pdf
+    from avnb.workspace import Workspace
 
-    print(f"the book is ready: {book.make(args.profile)}")
+    if args.pdf:
+        pdf.chromium()  # rather missed now than after all notebooks
+    page = book.make(args.profile)
+    print(f"the book is ready: {page}")
+    if args.pdf:
+        out = Workspace.open(args.profile).folder / "book.pdf"
+        print(f"the book is printed: {pdf.write_pdf(page, out, args.profile)}")
 
 
 def run_command(args: argparse.Namespace) -> None:
@@ -151,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("book", help="run all notebooks and build the book")
     one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="demo")
+    one.add_argument("--pdf", action="store_true", help="also print it as one PDF, by Chromium")
     one.set_defaults(run=book_command)
 
     one = commands.add_parser("run", help="run one notebook; unknown parameters are errors")

@@ -16,7 +16,7 @@ class Clip(Group):
     audio_seconds: float = within(1e-3, 3600, 2.0)
     audio_hz: int = within(1000, 192_000, 16_000)
     max_offset_seconds: float = within(0, 60, 0.5)  # between the starts of video and audio
-    audio_window: Literal["around", "released"] = "around"  # see `clip_times.audio_starts`
+    audio_window: Literal["around", "released"] = "around"  # see `clip_times.audio_start_range`
 
     @property
     def frames(self) -> int:

@@ -37,7 +37,8 @@ def project_root() -> Path:
                 return folder
     raise FileNotFoundError(
         f"no avnb checkout around {starts[0]} or {starts[1]}; run inside one, or set AVNB_BUILD "
-        "to a folder for data and results"
+        "to a folder for data and results. Notebooks and book come with the repository: an "
+        "installed avnb is the package alone"
     )
 
 

@@ -17,10 +17,10 @@ def uniform_starts(seconds: float, clip_seconds: float, count: int) -> np.ndarra
     return np.linspace(0, max(seconds - clip_seconds, 0.0), count)
 
 
-def audio_starts(
-    video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
-) -> np.ndarray:
-    """[C] starts of the audio, uniform where it fits and near the frames.
+def audio_start_range(
+    video_starts: np.ndarray, seconds: float, clip: Clip
+) -> tuple[np.ndarray, np.ndarray]:
+    """[C] earliest and [C] latest starts of the audio: where it fits, and near the frames.
 
     Near is, as in the thesis, a start within +- max_offset of that of the frames. In the released
     code the frames start from max_offset before the audio to max_offset before its end.
@@ -30,9 +30,14 @@ def audio_starts(
     """
     last, late = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
     early = late if clip.audio_window == "around" else max(clip.audio_seconds - late, 0.0)
-    low = np.clip(video_starts - early, 0, last)
-    high = np.clip(video_starts + late, 0, last)
-    return rng.uniform(low, high)
+    return np.clip(video_starts - early, 0, last), np.clip(video_starts + late, 0, last)
+
+
+def audio_starts(
+    video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
+) -> np.ndarray:
+    """[C] starts of the audio, uniform over `audio_start_range`."""
+    return rng.uniform(*audio_start_range(video_starts, seconds, clip))
 
 
 def second_view_starts(

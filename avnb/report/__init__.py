@@ -1,8 +1,13 @@
 """What readers see: figures, tables and readings by subject, and the book that holds them.
 
 style                titles, colours and order of the methods; the look of all figures
+diagrams             boxes, encoders, banks and arrows; pages show SVG
 wording              numbers and lists in tables and sentences
 comparisons          sentences on who leads, and on what cannot be told apart
+approaches           families of self-supervised methods, drawn
+literature           accuracy of other works, beside the thesis
+schemes              what is computed, drawn with the values it is computed with
+time_lines           clips on the time line of their video
 data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
@@ -16,13 +21,17 @@ localisation         where the video resembles the audio
 concepts             seen concepts, by class names
 few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
+full_size            what the thesis's experiments take: operations, hours, disk, cores
 findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
+cover                the cover and the icon, from rows
 numbering            numbers and captions of figures and tables
 parts                pages that open a part of the book with what its chapters found
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
+reference            signatures and docstrings of the package, as pages
 figures              every figure and table as files, redrawn in a style
 book                 running the notebooks, staging and building the pages
+pdf                  the pages as one PDF, printed by Chromium
 
 Figures (`plot_...`), tables (`..._table`) and readings (`describe_...`) of all subjects can be
 called from here: `report.plot_bars(rows, panels)`. Subjects are imported on first use, because
@@ -33,15 +42,16 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style wording comparisons findings data encoders losses pretraining live accuracy"
-    " choices retrieval"
-    " galleries localisation concepts few_shot speed explore"
+    "style diagrams wording comparisons approaches literature schemes time_lines findings data"
+    " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
+    " few_shot speed full_size explore"
 )
+_PAGES = ("cover", "numbering", "parts", "reference", "figures", "book", "pdf")
 
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", "numbering", "parts", "figures", "book"):
+    if name in (*_SUBJECTS.split(), "notebook_parameters", *_PAGES):
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")

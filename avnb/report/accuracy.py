@@ -147,28 +147,6 @@ def published_table(
     return pd.DataFrame(lines, columns=columns, dtype=object).fillna("–").set_index(index)
 
 
-def literature_table(literature: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Table 2.1 of the thesis, followed by its own fine-tuned encoders at video level (Table 4.4).
-
-    Args:
-        literature: from `results.literature`.
-        published: the thesis's rows.
-    """
-    own = rows_where(published, task="finetune", level="video", metric="top1")
-    wide = own.pivot_table(index="method", columns="dataset", values="value")
-    wide = wide.loc[in_method_order(wide.index)].reset_index()
-    wide["method"] = [f"{method_title(method)}, thesis" for method in wide["method"]]
-    ours = wide.assign(backbone="R(2+1)D-18", frames="8", pretraining="VGGSound, 50 000 videos")
-    ours.loc[wide["method"].str.startswith("Random"), "pretraining"] = "–"
-    alone = ("Random", "VICReg-V")
-    ours["modality"] = ["V" if m.startswith(alone) else "V+A" for m in ours["method"]]
-    table = pd.concat([literature.drop(columns="reference"), ours], ignore_index=True)
-    titles = {"pretraining": "pre-trained on", "ucf101": "UCF-101", "hmdb51": "HMDB-51"}
-    for dataset in ("ucf101", "hmdb51"):
-        table[dataset] = table[dataset].map("{:.1f}".format)
-    return table.rename(columns=titles).set_index("method")
-
-
 def gains_table(ours: Tensor, base: Tensor, label: Tensor, classes: Sequence[str]) -> pd.DataFrame:
     """Accuracy per class of two predictions [V], and what `ours` gains over `base`.
 

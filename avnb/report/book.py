@@ -23,7 +23,7 @@ from avnb.bars import tqdm
 from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
-from avnb.report import numbering
+from avnb.report import numbering, reference
 from avnb.report.numbering import Caption
 from avnb.report.parts import BookError, with_answers
 from avnb.values import digest
@@ -186,7 +186,10 @@ def staged(notebook: Any, size: str, name: str = "") -> Any:
             tags = cell.metadata.get("tags", [])
             cell.metadata = {"tags": [*tags, "hide-input"] if "plumbing" in tags else tags}
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-            cell.metadata["mystnb"] = {"image": {"alt": "drawn by the code above"}}
+            looks = "pictures" if "pictures" in tags else "plot"  # how they appear in the dark
+            cell.metadata["mystnb"] = {
+                "image": {"alt": "drawn by the code above", "classes": looks}
+            }
             for output in cell.outputs:  # a link to a notebook is one to its page
                 if text := output.get("data", {}).get("text/html"):
                     output.data["text/html"] = NOTEBOOK_LINK.sub(r'href="\1.html"', text)
@@ -201,7 +204,7 @@ def with_captions(page: Any, chapter: str) -> dict[str, Caption]:
     for i, caption in reversed(found):
         cell, text = page.cells[i], numbering.caption_markdown(caption)
         cell.source = numbering.CAPTION.sub("", cell.source)
-        cell.metadata["mystnb"] = {"image": {"alt": caption.plain}}
+        cell.metadata["mystnb"]["image"]["alt"] = caption.plain
         block = nbformat.v4.new_markdown_cell(text, id=caption.label)
         page.cells.insert(i + (caption.kind == "Figure"), block)
     return {caption.label: caption for _, caption in found}
@@ -228,9 +231,11 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
 
 
 def stage(work: Workspace, executed: list[Path]) -> Path:
-    """Lay out the book's source: prose, executed notebooks, style, MathJax, small videos."""
+    """Lay out the source: prose, executed notebooks, reference, style, MathJax, cover, videos."""
     import mathjax
     import nbformat
+
+    from avnb.report import cover
 
     root, source = project_root(), work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
@@ -239,6 +244,7 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     (source / "assets/mathjax").mkdir(parents=True)
     shutil.copy(script, source / "assets/mathjax")
     (source / "chapters").mkdir()
+    shown = cover.draw(work.results, work.name, source / "assets")
     pages, numbers = {}, dict[str, Caption]()
     for path in executed:
         pages[path.name] = page = staged(nbformat.read(path, as_version=4), work.name, path.name)
@@ -251,7 +257,9 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
         nbformat.write(page, source / "chapters" / name)
     for path in source.glob("*.md"):
         text = with_answers(path.read_text(), pages, size_note(work.name))
-        path.write_text(numbering.with_references(text, numbers))
+        text = numbering.with_references(text, numbers)
+        path.write_text(text.replace("@cover\n", f"{shown}\n"))
+    reference.write_reference(source / "reference")
     return source
 
 

@@ -197,8 +197,8 @@ class SearchableTable:
             '<input type="search" style="width: 20em" '
             f'placeholder="search {len(self.data)} rows" aria-label="search the table" '
             f'oninput="{html.escape(SEARCH)}">'
-            f'<div style="max-height: {self.rows_shown * 2.2:g}em; overflow: auto">{body}</div>'
-            "</div>"
+            f'<div tabindex="0" style="max-height: {self.rows_shown * 2.2:g}em; overflow: auto">'
+            f"{body}</div></div>"
         )
 
 

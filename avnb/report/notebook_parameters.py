@@ -8,6 +8,7 @@ papermill. This module imports little, so that the mistake is reported at once.
 import ast
 import itertools
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,21 @@ def check_parameters(declared: Mapping[str, tuple[str, Any]], given: Mapping[str
             raise TypeError(f"notebook parameter {name!r} must be {kind.__name__}, got {got}")
 
 
+def say_interrupted(*_: Any, tb_offset: int | None = None) -> None:
+    """One line for a reader who pressed the button, in place of a trace through the package."""
+    print("interrupted; run the cell again: what was finished is kept", file=sys.stderr)
+
+
 def check() -> None:
-    """In a notebook: check what papermill injected against what the notebook declares."""
+    """In a notebook: check what papermill injected against what the notebook declares.
+
+    From then on, a cell that is interrupted says so in one line.
+    """
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
+    if shell:
+        shell.set_custom_exc((KeyboardInterrupt,), say_interrupted)
     cells = [c for c in shell.user_ns.get("In", []) if c.strip()] if shell else []
     for before, cell in itertools.pairwise(cells):
         if cell.startswith(("# Parameters\n", "# Parameters\r")):

@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from playwright.sync_api import sync_playwright
 
+from avnb.report import pdf
 from tests.conftest import ROOT
 from tests.report.lab import lab, run_all
 from tests.training.test_torchrun import alive, wait_for
 
 pytestmark = pytest.mark.slow
 NO_ARTICLE = ("genindex.html", "search.html")
+AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text()
 COMMAND = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
 
 
@@ -222,6 +225,52 @@ def test_nothing_is_wider_than_the_page(shown, width):
         one.page.set_viewport_size({"width": 1400, "height": 1200})
 
 
+def test_a_table_is_sorted_by_the_column_that_is_pressed(shown):
+    (introduction,) = (one for one in shown if one.stem == "00_introduction")
+    introduction.page.bring_to_front()
+    table = introduction.article.locator("table.sortable")
+    before = table.locator("tbody tr").all_inner_texts()
+    for column, ends in (("UCF-101", ["VICReg-AV", "supervised"]), ("year", ["2020", "2022"])):
+        button = table.get_by_role("button", name=column)
+        for way in ("ascending", "descending"):
+            button.focus()
+            introduction.page.keyboard.press("Enter")
+            rows = table.locator("tbody tr").all_inner_texts()
+            assert sorted(rows) == sorted(before)
+            assert all(end in row for end, row in zip(ends, (rows[0], rows[-1]), strict=True))
+            sorted_by = table.locator("th[aria-sort]")
+            assert sorted_by.all_inner_texts() == [column]
+            assert sorted_by.get_attribute("aria-sort") == way
+            ends = ends[::-1]
+    assert not introduction.trouble
+
+
+RULES = [  # of axe-core: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md
+    "button-name", "color-contrast", "frame-title", "heading-order", "image-alt", "label",
+    "link-name", "list", "listitem", "scrollable-region-focusable", "svg-img-alt",
+]  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_can_be_read_by_everybody(shown, scheme):
+    """Contrast, names and order of what is on a page, by axe-core."""
+    for one in shown:
+        one.page.bring_to_front()
+        one.page.emulate_media(color_scheme=scheme)
+        one.page.wait_for_function(
+            "s => document.documentElement.dataset.theme === s", arg=scheme, timeout=10_000
+        )
+        if scheme == "light":
+            one.page.evaluate(AXE)
+        found = one.page.evaluate(
+            "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES
+        )
+        wrong = [(v["id"], n["html"][:200]) for v in found["violations"] for n in v["nodes"]]
+        assert not wrong, f"{one.stem}, {scheme}: {wrong}"
+        assert found["passes"], one.stem
+
+
 def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, pages):
     for one in shown:
         texts = [image.get_attribute("alt") for image in one.article.locator("img").all()]
@@ -234,6 +283,24 @@ def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, 
             if link.startswith("file:"):
                 path = unquote(urlsplit(link).path)
                 assert os.path.exists(path), f"{one.stem}: {link}"  # noqa: PTH110
+
+
+@pytest.mark.timeout(300)
+def test_printed_pages_have_numbers_links_and_bookmarks(build, made, tmp_path, monkeypatch):
+    """A few pages of the book: all would take a minute."""
+    whole, chosen = pdf.pages_in_order, ("index", "04_rince", "12_retrieval", "references")
+    monkeypatch.setattr(
+        pdf, "pages_in_order", lambda index: [p for p in whole(index) if p.anchor.endswith(chosen)]
+    )
+    html = build / "smoke/book/_build/html"
+    printed = pdf.write_pdf(html / "index.html", tmp_path / "book.pdf", "smoke").read_bytes()
+    sheets, count = pdf.sheets(printed), len(pdf.PAGE.findall(printed))
+    begins = [sheets[name] for name in ("index", "chapters-04_rince", "chapters-12_retrieval")]
+    assert begins[0] == 3 and begins == sorted({*begins}) and sheets["references"] <= count
+    links = re.findall(rb"/Dest /([\w.-]+)\n", printed)
+    assert len(links) > 20 and {link.decode() for link in links} <= {*sheets}
+    assert b"/Type /Outlines" in printed and count > 12
+    assert not list(html.glob(".print*"))
 
 
 @pytest.mark.timeout(300)
@@ -270,8 +337,9 @@ def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
 
 
 def test_a_page_says_at_which_size_it_was_made(shown):
-    # Losses, toys, names, encoders at every width, stored timings: nothing is trained at a size.
-    sizeless = ("04_rince", "03_encoders", "10_concepts", "05_methods", "15_speed", "explore")
+    # Losses, toys, names, encoders at every width, timings, costs: nothing is trained at a size.
+    sizeless = ("00_introduction", "04_rince", "03_encoders", "10_concepts", "05_methods")
+    sizeless += ("15_speed", "17_reproduce", "explore")
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()
@@ -289,7 +357,8 @@ def test_parts_open_with_what_their_chapters_found(shown):
 def test_no_page_shows_a_stale_bar_or_an_empty_cell(shown):
     for one in shown:
         text = one.article.inner_text()
-        assert "it/s]" not in text and "injected" not in text and "Traceback" not in text
+        if one.folder != "reference":  # which describes them
+            assert "it/s]" not in text and "injected" not in text and "Traceback" not in text
         for output in one.page.locator(".cell_output").all():
             if not output.is_visible():  # folded
                 continue

@@ -1,8 +1,9 @@
 import pandas as pd
 import pytest
 
-from avnb.evaluation.results import Row, frame
+from avnb.evaluation.results import Row, append, frame
 from avnb.evaluation.retrieval import THESIS
+from avnb.report import cover
 from avnb.report.findings import CLAIMS, FindingsTable, describe_findings, findings_table
 
 
@@ -72,3 +73,15 @@ def test_the_table_links_to_chapters():
     assert '<a href="07_probe.ipynb">supported</a>' in text
     assert text.count("<tr>") == len(CLAIMS) + 1
     assert isinstance(FindingsTable(pd.DataFrame()).data, pd.DataFrame)
+
+
+def test_the_cover_shows_the_last_rows_and_is_left_out_without_any(tmp_path):
+    path = tmp_path / "results.jsonl"
+    assert cover.draw(path, "smoke", tmp_path) == "" and not list(tmp_path.iterdir())
+    append(path, [probe("random", 12.5), probe("xid", 30.0), probe("xid", 41.7)])
+    text = cover.draw(path, "smoke", tmp_path)
+    assert "xID 41.7 [36.7, 46.7]" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "mean nothing" in text
+    drawn = (tmp_path / "cover.svg").read_text()
+    assert "41.7" in drawn and "30.0" not in drawn
+    assert (tmp_path / "icon.svg").exists()

@@ -4,10 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+import threading
 
 import nbformat
 import papermill
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from avnb.__main__ import main
 from avnb.report import book, notebook_parameters, numbering, parts
@@ -203,3 +205,21 @@ def test_what_is_not_a_notebook_is_named(tmp_path):
     (tmp_path / "a.ipynb").write_text("{}")
     with pytest.raises(ValueError, match=r"a.ipynb is not a notebook"):
         notebook_parameters.notebook_parameters(str(tmp_path / "a.ipynb"))
+
+
+def test_an_interrupted_cell_says_so_in_one_line():
+    manager, client = start_new_kernel()
+    said = []
+    try:
+        client.execute_interactive(
+            "import time\nfrom avnb.report import notebook_parameters\nnotebook_parameters.check()",
+            timeout=60,
+        )
+        threading.Timer(1.0, manager.interrupt_kernel).start()
+        reply = client.execute_interactive("time.sleep(30)", timeout=20, output_hook=said.append)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    texts = [m["content"]["text"] for m in said if m["msg_type"] == "stream"]
+    assert reply["content"]["status"] == "error" and "error" not in {m["msg_type"] for m in said}
+    assert texts == ["interrupted; run the cell again: what was finished is kept\n"]

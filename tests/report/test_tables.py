@@ -10,7 +10,6 @@ from avnb import report
 from avnb.data.manifest import Manifest
 from avnb.evaluation import results
 from avnb.report.wording import literal
-from tests.conftest import ROOT
 
 
 def row(method, value, low, high, **more):
@@ -56,17 +55,6 @@ def test_several_seeds_are_shown_as_mean_and_deviation():
     now = results.over_seeds(ours)
     table = report.published_table(now, results.published(), "probe", "ucf101")
     assert table.loc[("single clips", "top-1 accuracy", "xID"), "here"] == "31.0 ± 1.4 (2 seeds)"
-
-
-def test_the_literature_stands_above_the_thesiss_own_fine_tuned_encoders():
-    table = report.literature_table(results.literature(), results.published())
-    assert len(table) == 11 + 5 and table.loc["VideoMAE", "UCF-101"] == "96.1"
-    assert table.loc["AVID", "HMDB-51"].tolist() == ["60.8", "64.7"]
-    assert table.loc["xID, thesis", ["UCF-101", "HMDB-51"]].tolist() == ["73.2", "42.9"]
-    assert table.loc["Random, thesis", "pre-trained on"] == "–"
-    keys = {*results.literature()["reference"]}
-    entries = (ROOT / "book" / "refs.bib").read_text()
-    assert all(f"{{{key}," in entries for key in keys)
 
 
 def test_a_method_and_a_data_set_of_ones_own_stand_in_every_table_and_figure():
