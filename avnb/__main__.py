@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.run is train_command:
         train_command(args)  # its traceback is for the launcher
         return 0
-    from avnb.report.book import BookError
+    from avnb.report.parts import BookError
 
     try:
         args.run(args)

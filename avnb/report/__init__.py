@@ -2,7 +2,8 @@
 
 style                titles, colours and order of the methods; the look of all figures
 diagrams             boxes, encoders, banks and arrows; pages show SVG
-wording              numbers and comparisons in tables and sentences
+wording              numbers and lists in tables and sentences
+comparisons          sentences on who leads, and on what cannot be told apart
 approaches           families of self-supervised methods, drawn
 literature           accuracy of other works, beside the thesis
 schemes              what is computed, drawn with the values it is computed with
@@ -25,6 +26,7 @@ findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 cover                the cover and the icon, from rows
 numbering            numbers and captions of figures and tables
+parts                pages that open a part of the book with what its chapters found
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 reference            signatures and docstrings of the package, as pages
 figures              every figure and table as files, redrawn in a style
@@ -40,11 +42,11 @@ from importlib import import_module
 from typing import Any
 
 _SUBJECTS = (
-    "style diagrams wording approaches literature schemes time_lines findings data encoders losses"
-    " pretraining live accuracy choices retrieval galleries localisation concepts few_shot speed"
-    " full_size explore"
+    "style diagrams wording comparisons approaches literature schemes time_lines findings data"
+    " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
+    " few_shot speed full_size explore"
 )
-_PAGES = ("cover", "numbering", "reference", "figures", "book", "pdf")
+_PAGES = ("cover", "numbering", "parts", "reference", "figures", "book", "pdf")
 
 
 def __getattr__(name: str) -> Any:

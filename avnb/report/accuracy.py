@@ -1,6 +1,6 @@
-"""Figures, tables and readings on accuracy: probes, fine-tuning and retrieval."""
+"""Figures and tables on accuracy, of probes, fine-tuning and retrieval; classes one by one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from avnb.profiles import SIZES
 from avnb.report.style import (
     LINES,
     chance_line,
@@ -19,20 +18,24 @@ from avnb.report.style import (
     method_title,
 )
 from avnb.report.wording import (
-    bullets,
+    counted,
     label,
     level_title,
     literal,
     metric_title,
+    number,
     records,
+    rounded,
     rows_where,
-    side,
-    standing,
+    sentence,
+    title_in_text,
     with_interval,
     with_spread,
 )
 
 Panels = Sequence[tuple[str, str]]  # (level, metric)
+CLASSES = ("class", "classes")
+LEAST_VIDEOS = 5  # of a class that is singled out in a sentence
 
 
 def plot_tuning(logs: Mapping[str, Sequence[Mapping[str, float]]], warmup_epochs: int) -> Figure:
@@ -144,81 +147,6 @@ def published_table(
     return pd.DataFrame(lines, columns=columns, dtype=object).fillna("–").set_index(index)
 
 
-def comparisons(
-    rows: pd.DataFrame, panels: Panels, base: str
-) -> Iterator[tuple[str, dict[str, dict[Any, Any]], list[str]]]:
-    """Heading, row of each method, and sentences on the others against `base`, per panel."""
-    for level, metric in panels:
-        group = records(rows_where(rows, level=level, metric=metric))
-        methods = {row["method"]: row for row in group}
-        others = [row for name, row in methods.items() if name != base]
-        sentences = [against(methods[base], others)] if base in methods and others else []
-        heading = f"{level_title(level)}, {metric_title(metric)}"
-        yield f"- **{heading}** (chance {group[0]['chance']:.1f} %):", methods, sentences
-
-
-def against(base: dict[Any, Any], others: Sequence[dict[Any, Any]]) -> str:
-    """Which of the others lie above `base`, below it, or within reach of the intervals."""
-    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for row in sorted(others, key=lambda row: -row["value"]):
-        way = side(row, base)
-        gap = f" by {abs(row['value'] - base['value']):.1f} points" if way else ""
-        groups[way].append(f"{method_title(row['method'])} ({with_interval(row)} %){gap}")
-    name = f"{method_title(base['method'])} ({with_interval(base)} %)"
-    words = {1: f"above {name}: ", -1: f"below {name}: ", 0: f"not told apart from {name}: "}
-    parts = [words[way] + ", ".join(found) for way, found in groups.items() if found]
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:]
-
-
-def footnote(rows: pd.DataFrame, profile: str) -> str:
-    """What the numbers rest on: test videos, seeds and the size of the profile."""
-    seeds = int(rows["seeds"].max()) if "seeds" in rows else 1
-    means = f" Values and interval ends are means over {seeds} seeds." if seeds > 1 else ""
-    return f"\n\nn = {int(rows['n'].iloc[0])} test videos.{means} {SIZES.get(profile, '')}"
-
-
-def describe_accuracy(
-    rows: pd.DataFrame, panels: Panels, profile: str, base: str = "random", focus: str = "xid"
-) -> str:
-    """Every method against `base`, and `focus` against the other trained ones, per panel.
-
-    A base or a focus that was not measured is left out.
-    """
-    lines = []
-    for heading, methods, sentences in comparisons(rows, panels, base):
-        others = [row for name, row in methods.items() if name not in (base, focus)]
-        if focus in methods and others:
-            sentences.append(standing(methods[focus], others))
-        if not sentences:
-            sentences = [f"{method_title(m)} {with_interval(row)} %" for m, row in methods.items()]
-        lines += [heading, *(f"  - {sentence}." for sentence in sentences)]
-    return "\n".join(lines) + footnote(rows, profile)
-
-
-def describe_finetuning(
-    rows: pd.DataFrame,
-    panels: Panels,
-    logs: Mapping[str, Sequence[Mapping[str, float]]],
-    profile: str,
-    base: str = "random",
-) -> str:
-    """The best method and every method against `base`, per panel, and how training went."""
-    lines = []
-    for heading, methods, verdicts in comparisons(rows, panels, base):
-        best = max(methods.values(), key=lambda row: row["value"])
-        lines.append(
-            f"{heading} {method_title(best['method'])} is highest, {with_interval(best)} %."
-        )
-        lines += [f"  - {sentence}." for sentence in verdicts]
-    lines += [
-        f"- {method_title(method)}, {len(log)} epochs: accuracy on training clips went from "
-        f"{100 * log[0]['accuracy']:.1f} % to {100 * log[-1]['accuracy']:.1f} %."
-        for method, log in logs.items()
-    ]
-    return "\n".join(lines) + footnote(rows, profile)
-
-
 def gains_table(ours: Tensor, base: Tensor, label: Tensor, classes: Sequence[str]) -> pd.DataFrame:
     """Accuracy per class of two predictions [V], and what `ours` gains over `base`.
 
@@ -231,37 +159,42 @@ def gains_table(ours: Tensor, base: Tensor, label: Tensor, classes: Sequence[str
     return table.sort_values("gain", ascending=False, kind="stable")
 
 
-def describe_gains(table: pd.DataFrame, method: str, against: str = "random", most: int = 3) -> str:
-    """How many classes gain and lose in `gains_table`, and which gain most and least."""
+def describe_gains(table: pd.DataFrame, method: str, against: str = "random") -> str:
+    """How many classes gain and lose in `gains_table`, and which gains most if its videos allow."""
     if method == against:
-        return f"There is no baseline for {method_title(method)}: add `random` to `methods`."
+        return "There is no untrained encoder to compare with: add `random` to `methods`."
     gained, lost = int((table["gain"] > 0).sum()), int((table["gain"] < 0).sum())
-    top, bottom = (
-        ", ".join(f"{literal(str(name))} ({gain:+.1f})" for name, gain in end.items())
-        for end in (table["gain"].head(most), table["gain"].tail(most)[::-1])
+    text = (
+        f"{title_in_text(method)} recognises {number(gained)} of {counted(len(table), *CLASSES)} "
+        f"more often than {title_in_text(against)} does, and {number(lost)} less often"
     )
-    return (
-        f"Under {method_title(method)}, {gained} of {len(table)} classes are recognised more often "
-        f"than under {method_title(against)}, {lost} less often. The largest gains, in points: "
-        f"{top}; the smallest: {bottom}. One video is {100 / table['n'].median():.1f} points of a "
-        "class, so a single class says little."
-    )
+    top = table.iloc[0]
+    if top["gain"] > 0 and top["n"] >= LEAST_VIDEOS:
+        text += (
+            f"; {literal(str(table.index[0]))} gains most, {rounded(top['gain'])} points over "
+            f"{int(top['n'])} videos"
+        )
+    return sentence(text)
 
 
 def describe_confusion(counts: Tensor, classes: Sequence[str], method: str) -> str:
-    """How many videos a confusion matrix [classes, classes] gets right, and the worst mistakes."""
+    """How many classes a confusion matrix [classes, classes] has right, and the worst mistake.
+
+    A mistake is named only where its class has enough videos, and the same one is made more than
+    once.
+    """
     right, total = counts.diagonal(), counts.sum(dim=1)
     perfect, present = int(((right == total) & (total > 0)).sum()), int((total > 0).sum())
-    lines = [
-        f"{method_title(method)} classifies {right.sum()} of {total.sum()} test videos correctly "
-        f"({100 * right.sum() / total.sum():.1f} %), and every video of {perfect} of {present} "
-        "classes."
-    ]
+    none = int(((right == 0) & (total > 0)).sum())
+    text = f"{title_in_text(method)} is right about every video of {number(perfect)} of "
+    text += counted(present, *CLASSES) + (f", and about no video of {number(none)}" if none else "")
+    said = [sentence(text)]
     wrong = counts - right.diag()
-    for cell in wrong.flatten().argsort(descending=True, stable=True)[:3].tolist():
-        true, predicted = divmod(cell, len(classes))
-        if number := int(wrong[true, predicted]):
-            names = literal(classes[true]), literal(classes[predicted])
-            count = f"{number} of {total[true]} videos"
-            lines.append(f"{names[0]} is classified as {names[1]} in {count}.")
-    return bullets(lines)
+    wrong[total < LEAST_VIDEOS] = 0
+    true, predicted = divmod(int(wrong.flatten().argmax()), len(classes))
+    if (times := int(wrong[true, predicted])) > 1:
+        said.append(
+            f"Its most frequent mistake is to take {literal(classes[true])} for "
+            f"{literal(classes[predicted])}, {times} times in {total[true]} videos."
+        )
+    return " ".join(said)

@@ -25,16 +25,13 @@ from avnb.profiles import SIZES, profile
 from avnb.report import notebook_parameters as parameters
 from avnb.report import numbering, reference
 from avnb.report.numbering import Caption
+from avnb.report.parts import BookError, with_answers
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
 MEDIA = re.compile(r'(src|poster)="[^"]*?media/([0-9a-f]+\.(?:mp4|jpg))"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
-
-
-class BookError(RuntimeError):
-    """A notebook or the build failed; the message says where to look."""
 
 
 class LocalKernels(AsyncKernelManager):
@@ -149,6 +146,11 @@ def with_values(source: str, given: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def size_note(size: str) -> str:
+    """What results of a profile say, as a box; '' for the thesis's sizes."""
+    return f":::{{note}}\n{SIZES[size]}\n:::" if size in SIZES else ""
+
+
 def how_to_run(name: str, cell: Any, injected: Any) -> str:
     """A folded box with the commands that make this page again, and where to change it."""
     given = parameters.injected_parameters(injected.source) if injected else {}
@@ -171,8 +173,8 @@ def staged(notebook: Any, size: str, name: str = "") -> Any:
     tagged = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", ())}
     cell, injected = tagged.get("parameters"), tagged.get("injected-parameters")
     if cell and size in SIZES and "profile" in parameters.declared_parameters(cell.source):
-        note = f":::{{note}}\n{SIZES[size]}\n:::"
-        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="made-at-size"))
+        note = nbformat.v4.new_markdown_cell(size_note(size), id="made-at-size")
+        notebook.cells.insert(1, note)
     if cell and name:
         box = nbformat.v4.new_markdown_cell(how_to_run(name, cell, injected), id="how-to-run")
         notebook.cells.insert(notebook.cells.index(cell), box)
@@ -254,7 +256,8 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
                 cell.source = numbering.with_references(cell.source, numbers)
         nbformat.write(page, source / "chapters" / name)
     for path in source.glob("*.md"):
-        text = numbering.with_references(path.read_text(), numbers)
+        text = with_answers(path.read_text(), pages, size_note(work.name))
+        text = numbering.with_references(text, numbers)
         path.write_text(text.replace("@cover\n", f"{shown}\n"))
     reference.write_reference(source / "reference")
     return source

@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 from avnb.evaluation.probe_choices import CHOICES
 from avnb.protocols import Evaluation
 from avnb.report.style import RED, in_method_order, method_colour, method_title
-from avnb.report.wording import bullets, records, rows_where, side, with_interval
+from avnb.report.wording import (
+    agreeing,
+    listed,
+    percent,
+    records,
+    rounded,
+    rows_where,
+    sentence,
+    side,
+    title_in_text,
+    with_interval,
+)
 
 
 def choice_names(rows: pd.DataFrame) -> pd.DataFrame:
@@ -53,23 +64,23 @@ def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:
     """Which choices change an accuracy beyond the intervals, and what fresh clips cost."""
-    lines, named = [], choice_names(rows)
+    said, open_for, named = [], [], choice_names(rows)
     table = rows_where(named, level=level, metric=metric)
     for method in in_method_order(table["method"]):
         usual, *others = records(table[table["method"] == method])
-        apart = [f"{row['choice']} {with_interval(row)} %" for row in others if side(row, usual)]
-        said = (
-            f"only {' and '.join(apart)} lie apart from it"
-            if apart
-            else ("the intervals of all other choices overlap with it")
-        )
-        lines.append(
-            f"**{method_title(method)}**: {with_interval(usual)} % as in the thesis; {said}."
-        )
+        groups = {way: [row for row in others if side(row, usual) == way] for way in (1, -1)}
+        for way, verb in (1, "raise"), (-1, "lower"):
+            if found := groups[way]:
+                cells = [f"{row['choice']} (to {percent(row['value'])})" for row in found]
+                verbs = agreeing(cells, f"{verb}s", verb)
+                own = f"{title_in_text(method)} ({percent(usual['value'])})"
+                said.append(sentence(f"{verbs} the accuracy of {own} beyond its interval"))
+        if not groups[1] and not groups[-1]:
+            open_for.append(title_in_text(method))
+    if open_for:
+        names = listed(open_for, "or")
+        said.append(f"No choice changes the accuracy of {names} beyond the intervals.")
     seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
-    lines.append(
-        f"Encoding cached clips and training a layer took {seconds['thesis']:.1f} s; with fresh "
-        f"clips {seconds['fresh clips']:.1f} s, {seconds['fresh clips'] / seconds['thesis']:.1f} "
-        "times as long."
-    )
-    return bullets(lines)
+    ratio = seconds["fresh clips"] / seconds["thesis"]
+    said.append(f"On new clips in every epoch a probe takes {rounded(ratio)} times as long.")
+    return " ".join(said)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from avnb.evaluation.class_names import TITLES
 from avnb.evaluation.concepts import Matched, outliers, read_setting
 from avnb.report.style import BLUE, RED, fig_legend
-from avnb.report.wording import Record, bullets, rows_where
+from avnb.report.wording import Record, bullets, listed, literal, rows_where, sentence, span
 
 DASHED: dict[str, Any] = {"color": RED, "lw": 1.2, "ls": "--"}
 
@@ -30,8 +30,8 @@ def pair_titles(rows: pd.DataFrame) -> list[str]:
 
 
 def share(value: float, n: float) -> str:
-    """`54 of 101 classes (53 %)`."""
-    return f"{int(value)} of {int(n)} classes ({100 * value / n:.0f} %)"
+    """`54 (53 %)`."""
+    return f"{int(value)} ({100 * value / n:.0f} %)"
 
 
 def plot_cosines(matched: Sequence[Matched]) -> Figure:
@@ -216,22 +216,17 @@ def outlier_table(matched: Sequence[Matched]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=columns)
 
 
-def describe_cosines(rows: pd.DataFrame) -> str:
-    """How many classes have a target above the threshold; result rows `queries`."""
-    return bullets(
-        f"**{pair_title(row)}**: {share(row['value'], row['n'])} have a target above the threshold."
-        for row in rows.to_dict("records")
-    )
-
-
 def describe_sensitivity(rows: pd.DataFrame, low: str, high: str) -> str:
-    """How much each count changes between two settings; result rows `seen`."""
-    lines = []
-    for _, group in rows.groupby(["dataset", "level"], sort=False):
-        value = group.set_index("split")["value"].astype(int)
-        pair = pair_title(group.iloc[0])
-        lines.append(f"**{pair}**: {value[low]} at {low}, {value[high]} at {high}.")
-    return bullets(lines)
+    """How far the counts move between two settings, and which moves most; result rows `seen`."""
+    table = rows.pivot_table(index=["dataset", "level"], columns="split", values="value")
+    lost = (table[low] - table[high]).astype(int).sort_values()
+    most = lost.index[-1]
+    pair = pair_title(dict(zip(("dataset", "level"), most, strict=True)))
+    ends = f"for {pair} from {table[low][most]:.0f} to {table[high][most]:.0f}"
+    counts = "the count falls"
+    if len(lost) > 1:
+        counts = f"the counts fall by {lost.iloc[0]} to {lost.iloc[-1]} classes, most"
+    return f"From {low} to {high}, {counts} {ends}."
 
 
 def describe_text_encoders(matched: Sequence[Matched]) -> str:
@@ -248,20 +243,31 @@ def describe_text_encoders(matched: Sequence[Matched]) -> str:
 
 def describe_models(rows: pd.DataFrame) -> str:
     """How often the two models have no top target in common; result rows `shared k`."""
-    none = rows[rows["metric"] == "shared 0"].to_dict("records")
-    if not none:
+    none = rows[rows["metric"] == "shared 0"]
+    if none.empty:
         return "The first model decided alone."
-    parts = [f"{pair_title(row)} {100 * row['value'] / row['n']:.0f} %" for row in none]
-    return "Share of classes for which the two models have no target in common: " + ", ".join(parts)
+    shares = span(100 * none["value"] / none["n"])
+    return f"For {shares} % of the classes the two models have no target in common."
 
 
 def describe_coverage(ours: pd.DataFrame, published: pd.DataFrame) -> str:
     """How many of all test classes each pre-training set covers, here and in the thesis."""
-    lines = []
-    for level, group in ours.groupby("level", sort=False):
-        here, thesis = group[["value", "n"]].sum(), rows_where(published, level=str(level))
-        line = f"**{TITLES.get(str(level), level)}**: {share(*here)} here"
-        if len(thesis):
-            line += f", {share(*thesis[['value', 'n']].sum())} in the thesis"
-        lines.append(f"{line}.")
-    return bullets(lines)
+    counts = {str(level): group[["value", "n"]].sum() for level, group in ours.groupby("level")}
+    ordered = sorted(counts, key=lambda level: -counts[level]["value"])
+    names = [TITLES[level] if level in TITLES else literal(level) for level in ordered]
+    shares = [
+        f"{share(*counts[level])} in {name}" for level, name in zip(ordered, names, strict=True)
+    ]
+    total = int(counts[ordered[0]]["n"])
+    said = [f"by name, of {total} test classes {listed(shares)} have been seen"]
+    thesis = published[published["dataset"].isin(ours["dataset"].unique())]
+    theirs = [rows_where(thesis, level=level)["value"].sum() for level in ordered]
+    if all(theirs):
+        same = theirs == [counts[level]["value"] for level in ordered]
+        numbers = listed(f"{value:.0f}" for value in theirs)
+        said[0] += ", as the thesis counted" if same else f"; the thesis counted {numbers}"
+    for row in rows_where(ours, level="vggsound", dataset="ucf101").to_dict("records"):
+        seen, n = int(row["value"]), int(row["n"])
+        own = f"of {TITLES['ucf101']} alone, {seen} of {n} ({100 * seen / n:.0f} %) occur"
+        said.append(f"{own} in {TITLES['vggsound']}, on which the thesis pre-trains")
+    return " ".join(map(sentence, said))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avnb.data.manifest import Manifest
 from avnb.report.style import BLUE, ORANGE
-from avnb.report.wording import bullets, label, literal
+from avnb.report.wording import counted, label, listed, number, percent, sentence
 
 SPLITS = {"test": ORANGE, "train": BLUE}  # the last one is drawn next to the axis
 
@@ -142,27 +142,35 @@ def extents_table(rows: pd.DataFrame) -> pd.DataFrame:
 def describe_data(
     manifest: Manifest, rows: pd.DataFrame, mismatches: pd.DataFrame, ledger: pd.DataFrame
 ) -> str:
-    """What a data set's tables show: missing, unreadable, short and silent videos, and sizes."""
+    """What a data set lacks, how long its videos are, and how many can be heard."""
     kinds = mismatches["what"].value_counts()
     missing, stray = kinds.get("listed, but not there", 0), kinds.get("there, but in no list", 0)
+    usable = f"all {manifest.listed} listed videos can be used"
+    if len(rows) < manifest.listed:
+        lost = [f"{counted(missing, 'file')} missing"] if missing else []
+        lost += [f"{number(len(ledger))} not decodable to the end"] if len(ledger) else []
+        usable = f"{len(rows)} of {manifest.listed} listed videos can be used"
+        usable += f" ({listed(lost)})" if lost else ""
+    usable += f"; {counted(stray, 'file')} in no list" if stray else ""
     seconds, audible = rows["seconds"], rows["audio_hz"] > 0
-    shortest, longest = rows.iloc[seconds.argmin()], rows.iloc[seconds.argmax()]
-    classes = audible.groupby(rows["label"]).any()  # whether any video of the class has audio
-    sizes, rates = (values.value_counts() for values in frame_formats(rows))
-    size_share, rate_share = (100 * counts.iloc[0] / len(rows) for counts in (sizes, rates))
-    lines = [
-        f"The lists name {manifest.listed} videos; {len(rows)} are usable. {missing} are missing, "
-        f"{len(ledger)} cannot be decoded to their end, and {stray} files are in no list. "
-        f"{len(manifest.classes) - len(classes)} of {len(manifest.classes)} classes have no video.",
-        f"The median video lasts {seconds.median():.1f} s; the shortest, "
-        f"{literal(shortest['id'])}, {shortest['seconds']:.2f} s and the longest, "
-        f"{literal(longest['id'])}, "
-        f"{longest['seconds']:.2f} s. {100 * (seconds < 1).mean():.1f} % are shorter than one "
-        "second; a clip of one second repeats their frames.",
-        f"{100 * audible.mean():.1f} % have an audio stream. Classes without audio in any video: "
-        f"{int((~classes).sum())} of {len(classes)}.",
-        f"Frame sizes: {len(sizes)}, most often {sizes.index[0]} ({size_share:.0f} % of the "
-        f"videos). Frame rates: {len(rates)}, most often {rates.index[0]} frames per second "
-        f"({rate_share:.0f} %).",
-    ]
-    return bullets(lines)
+    length = f"their median length is {seconds.median():.1f} s, the shortest has "
+    length += f"{seconds.min():.1f} s and the longest {seconds.max():.1f} s"
+    if (seconds < 1).any():
+        length += f"; {percent(100 * (seconds < 1).mean())} are shorter than the second of a clip"
+    sound = heard(audible, rows["label"], manifest.classes)
+    return " ".join(map(sentence, (usable, length, sound)))
+
+
+def heard(audible: pd.Series, labels: pd.Series, classes: Sequence[str]) -> str:
+    """How many videos have audio, and in how many classes none has, or there is no video."""
+    by_class = audible.groupby(labels).any()
+    silent, empty = int((~by_class).sum()), len(classes) - len(by_class)
+    text = "every one has an audio stream"
+    if not audible.all():
+        text = f"{percent(100 * audible.mean())} have an audio stream"
+    if silent:
+        verb = "has" if silent == 1 else "have"
+        text += f"; {number(silent)} of {counted(len(classes), 'class', 'classes')} {verb} none"
+    if empty:
+        text += f"; of {counted(empty, 'class', 'classes')} there is no video"
+    return text

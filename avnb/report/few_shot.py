@@ -1,5 +1,6 @@
 """Figures, tables and readings on few-shot probes."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,14 +12,28 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from avnb.evaluation.class_splits import PARTS, ClassSplit
-from avnb.profiles import SIZES
 from avnb.report.style import chance_line, fig_legend, in_method_order, method_colour, method_title
-from avnb.report.wording import Record, bullets, literal, records, rows_where, side, with_interval
+from avnb.report.wording import (
+    Record,
+    agreeing,
+    bullets,
+    listed,
+    literal,
+    number,
+    percent,
+    records,
+    rows_where,
+    sentence,
+    side,
+    span,
+    title_in_text,
+    with_interval,
+)
 
 LEVELS = tuple((level, metric) for level in ("clip", "video") for metric in ("top1", "top5"))
 HEADLINE = {"level": "video", "metric": "top1"}  # what the readings are about
 ZERO = {"low": 0.0, "high": 0.0}
-ALONE = "Only one method was evaluated, so there is nothing to compare it with."
+ALONE = "only one method was evaluated, so there is nothing to compare it with"
 BASE_SHADES = {"here": ("#fde3cf", "#d55e00"), "thesis": ("#fff6d6", "#b58900")}
 
 
@@ -173,79 +188,93 @@ def with_all_videos(rows: pd.DataFrame) -> dict[str, dict[str, Record]]:
     return table
 
 
-def describe_few_shot(rows: pd.DataFrame, profile: str) -> str:
-    """Accuracy of each method with the fewest and with all videos; video level, top-1."""
-    rows, lines = rows_where(rows, **HEADLINE), []
-    few, all_ = rows["percent"].min(), rows["percent"].max()
-    for part in PARTS:
-        group = rows_where(rows, part=part)
-        ends = (records(group[group["percent"] == percent]) for percent in (few, all_))
-        methods = "; ".join(
-            f"{method_title(a['method'])} from {with_interval(a)} to {with_interval(b)}"
-            for a, b in zip(*ends, strict=True)
-        )
-        n, chance = int(group["n"].iloc[0]), group["chance"].iloc[0]
-        lines.append(
-            f"**{part} classes** (n = {n} test videos, chance {chance:.1f} %), from {few:g} % to "
-            f"{all_:g} % of the training videos: {methods}."
-        )
-    intervals = "bootstrap over test videos, of a single draw; another may differ more."
+def describe_intervals(rows: pd.DataFrame) -> str:
+    """What the intervals of `few_shot.over_seeds` cover."""
     if (seeds := int(rows["seeds"].min())) > 1:
-        intervals = (
-            f"the wider of Student's t over {seeds} seeds (draw of the videos and initial weights) "
-            "and the bootstrap over test videos."
+        return (
+            f"Intervals are the wider of Student's t over {number(seeds)} seeds, each with its own "
+            "draw of videos and initial weights, and the bootstrap over test videos."
         )
-    protocol = f"Protocol: {rows['protocol'].iloc[0]}."
-    return f"{bullets(lines)}\n\nIntervals: {intervals} {protocol}\n{SIZES.get(profile, '')}"
+    return "Intervals are the bootstrap's over test videos, of one draw; another may differ more."
 
 
-def describe_gaps(differences: pd.DataFrame) -> str:
-    """In how many settings a method is above the base, below it, or too close to call."""
-    if differences.empty:
-        return ALONE
+def gaps_table(differences: pd.DataFrame) -> pd.DataFrame:
+    """In how many settings a method is above the base, below it, or not apart from it."""
     lines = []
     for part in PARTS:
-        counts, total = [], 0
         for method in in_method_order(differences["method"]):
             group = rows_where(differences, part=part, method=method).to_dict("records")
-            sides, total = [side(row, ZERO) for row in group], len(group)
-            above, below, level = (sides.count(way) for way in (1, -1, 0))
-            counts.append(
-                f"{method_title(method)} is above in {above}, below in {below}, not to be told "
-                f"apart in {level}"
-            )
-        settings = f"{total} settings (level, top-k, %)"
-        lines.append(f"**{part} classes**, {settings}: {'; '.join(counts)}.")
-    return bullets(lines)
+            sides = [side(row, ZERO) for row in group]
+            line: dict[str, Any] = {"classes": part, "method": method_title(method)}
+            line |= {"above": sides.count(1), "below": sides.count(-1)}
+            lines.append(line | {"not apart": sides.count(0), "settings": len(group)})
+    columns = ["classes", "method", "above", "below", "not apart", "settings"]
+    return pd.DataFrame(lines, columns=columns).set_index(["classes", "method"])
 
 
-def describe_unseen(differences: pd.DataFrame, base: str = "supervised") -> str:
-    """Whether the lead over `base` differs on unseen classes; all videos, video level, top-1."""
-    conclusions = {
-        1: "it gains more on classes that pre-training did not name",
-        -1: "it gains *less* on classes that pre-training did not name",
-        0: "the intervals overlap, so the two cannot be told apart",
-    }
+def gaps_in_words(rows: Iterable[Record], base: str) -> str:
+    """Which of some differences to `base` lie above zero, and which below."""
+    parts, name = list[str](), title_in_text(base)
+    for way, one, several in (1, "leads", "lead"), (-1, "trails", "trail"):
+        if found := [row for row in rows if side(row, ZERO) == way]:
+            names = [title_in_text(row["method"]) for row in found]
+            points = span(abs(row["value"]) for row in found)
+            it = "it" if parts else name
+            parts.append(f"{agreeing(names, one, several)} {it} by {points} points")
+    return listed(parts) if parts else f"no method can be told apart from {name}"
+
+
+def enough(ours: pd.DataFrame) -> str:
+    """From which share of the training videos on the best method is as good as with all."""
+    rows, found = rows_where(ours, **HEADLINE), dict[tuple[str, float], list[str]]()
+    for part in PARTS:
+        half = rows_where(rows, part=part)
+        whole = records(half[half["percent"] == half["percent"].max()])
+        best = max(whole, key=lambda row: row["value"])
+        line = rows_where(half, method=best["method"]).to_dict("records")
+        short = max((row["percent"] for row in line if side(best, row)), default=0)
+        least = min(row["percent"] for row in line if row["percent"] > short)
+        found.setdefault((best["method"], least), []).append(part)
+    said = []
+    for (method, least), parts in found.items():
+        where = f"on {parts[0]} classes" if len(parts) == 1 else "on either half"
+        said.append(f"{title_in_text(method)} needs {least:g} % of them {where}")
+    return f"to come within the interval that all training videos give, {listed(said)}"
+
+
+def describe_unseen(differences: pd.DataFrame, ours: pd.DataFrame, base: str = "supervised") -> str:
+    """Leads over `base` on both halves, whether they differ, and how few videos are enough."""
     if differences.empty:
-        return ALONE
-    lines = []
-    for method, rows in with_all_videos(differences).items():
-        unseen, seen = (rows[part] for part in PARTS)
-        lines.append(
-            f"**{method_title(method)}** against {method_title(base)}: {with_interval(unseen)} "
-            f"points on unseen classes, {with_interval(seen)} on seen ones; "
-            f"{conclusions[side(unseen, seen)]}."
+        return sentence(f"{ALONE}; {enough(ours)}")
+    table = with_all_videos(differences)
+    halves = {
+        part: gaps_in_words([parts[part] for parts in table.values() if part in parts], base)
+        for part in PARTS
+    }
+    said = [", and ".join(f"on {part} classes {text}" for part, text in halves.items())]
+    if len(set(halves.values())) == 1:
+        said = [f"on either half, {next(iter(halves.values()))}"]
+    apart: dict[int, list[str]] = {1: [], -1: []}
+    for method, parts in table.items():
+        if way := side(*(parts[part] for part in PARTS)):
+            apart[way].append(title_in_text(method))
+    for way, more in (1, "better"), (-1, "worse"):
+        if names := apart[way]:
+            does = f"{agreeing(names, 'does', 'do')} {more} on unseen than on seen classes"
+            said.append(f"against {title_in_text(base)}, {does}")
+    if not any(apart.values()):
+        said.append(
+            "no method's lead or lag on unseen classes can be told apart from that on seen ones"
         )
-    return bullets(lines)
+    return " ".join(map(sentence, [*said, enough(ours)]))
 
 
 def describe_halves(ours: pd.DataFrame, published: pd.DataFrame, base: str = "supervised") -> str:
-    """Accuracy of `base` on unseen and seen classes, here and in the thesis."""
-    parts = []
+    """Accuracy of `base` on unseen and seen classes, here and in the thesis; '' without either."""
+    said = []
     for place, rows in ("here", ours), ("in the thesis", published):
-        parts_of_base = with_all_videos(rows).get(base, {})
-        if set(PARTS) <= set(parts_of_base):
-            unseen, seen = (with_interval(parts_of_base[part]) for part in PARTS)
-            parts.append(f"{place} {unseen} % on the unseen classes and {seen} % on the seen ones")
-    title = method_title(base)
-    return f"{title}, with all training videos (video level, top-1): {'; '.join(parts)}."
+        parts = with_all_videos(rows).get(base, {})
+        if set(PARTS) <= set(parts):
+            unseen, seen = (percent(parts[part]["value"]) for part in PARTS)
+            said.append(f"{unseen} on unseen and {seen} on seen classes {place}")
+    return sentence(f"{title_in_text(base)} reaches {'; '.join(said)}") if said else ""

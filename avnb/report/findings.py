@@ -11,7 +11,7 @@ import pandas as pd
 
 from avnb.evaluation.retrieval import THESIS
 from avnb.report.style import method_title
-from avnb.report.wording import side, with_interval
+from avnb.report.wording import counted, listed, number, sentence, side, with_interval
 
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not told apart"
 MISSING = "not measured"
@@ -156,11 +156,23 @@ class FindingsTable:
 
 
 def describe_findings(table: pd.DataFrame) -> str:
-    """How many claims are supported, contradicted, or left open."""
-    count, total = Counter(table["here"]), len(table)
+    """How many claims hold, fail, are left open or were not measured, and which fail."""
+    count = Counter(table["here"])
+    words = {
+        SUPPORTED: ("is supported", "are supported"),
+        CONTRADICTED: ("is contradicted", "are contradicted"),
+        OPEN: ("is left open", "are left open"),
+        MISSING: ("was not measured", "were not measured"),
+    }
     parts = [
-        f"{count[name]} {'is' if count[name] == 1 else 'are'} {name}"
-        for name in (SUPPORTED, CONTRADICTED, OPEN, MISSING)
+        f"{number(count[name])} {forms[count[name] != 1]}"
+        for name, forms in words.items()
         if count[name]
     ]
-    return f"Of {total} claims, {', '.join(parts)}."
+    said = [f"of the thesis's {counted(len(table), 'claim')}, {listed(parts)} here"]
+    failed = table[table["here"] == CONTRADICTED]
+    said += [
+        f"contradicted in [its chapter]({chapter}.ipynb): “{claim}”"
+        for claim, chapter in zip(failed["claim"], failed["chapter"], strict=True)
+    ]
+    return " ".join(map(sentence, said))

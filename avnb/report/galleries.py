@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from avnb.data.previews import MelSpectrogram, Shown, mel_spectrogram, small_file
 from avnb.evaluation.galleries import Gallery
 from avnb.evaluation.retrieval import DIRECTIONS
-from avnb.report.wording import bullets, label, level_title
+from avnb.report.wording import counted, label, level_title, listed
 
 MARKS = {  # sign, colour, line of the border, what is said to those who do not see it
     "query": ("query:", "#444444", "-", "query"),
@@ -120,17 +120,12 @@ def plot_gallery_with_sound(gallery: Gallery) -> Figure:
 
 
 def describe_galleries(galleries: Sequence[Gallery]) -> str:
-    """How many of the answers shown are right, by direction."""
-    lines = []
-    for gallery in galleries:
-        right, count = int(gallery.right.sum()), gallery.right.size
-        first, queries = int(gallery.right[:, 0].sum()), len(gallery.right)
-        lines.append(
-            f"{level_title(gallery.direction).capitalize()}: {right} of {count} answers have the "
-            f"class of their query, and {first} of the {queries} nearest ones."
-        )
-    few = "A few random queries illustrate; they measure nothing, the chapter on retrieval does."
-    return f"{bullets(lines)}\n\n{few}"
+    """How many of the answers shown have the class of their query, by direction, the most first."""
+    queries, k = galleries[0].right.shape
+    ordered = sorted(galleries, key=lambda gallery: -int(gallery.right.sum()))
+    counts = [f"{gallery.right.sum()} from {level_title(gallery.direction)}" for gallery in ordered]
+    asked = counted(queries, "random query", "random queries")
+    return f"Of {queries * k} answers to {asked}, those of the query's class are {listed(counts)}."
 
 
 def playing_gallery(gallery: Gallery, media: Path) -> str:

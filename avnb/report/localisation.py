@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,9 +14,19 @@ from matplotlib.patches import Rectangle
 
 from avnb.data.previews import FPS, Shown, scaled, write_small
 from avnb.evaluation.localisation import SimilarityMap
+from avnb.report.comparisons import titles
 from avnb.report.galleries import in_a_row, player
-from avnb.report.style import in_method_order, method_title
-from avnb.report.wording import bullets, label, records, side, with_interval
+from avnb.report.style import method_title
+from avnb.report.wording import (
+    agreeing,
+    label,
+    listed,
+    percent,
+    records,
+    sentence,
+    side,
+    with_interval,
+)
 from avnb.values import digest
 
 STRENGTH = 0.55  # of the map over the frame
@@ -131,26 +142,25 @@ def localisation_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_localisation(rows: pd.DataFrame) -> str:
-    """Whether any map points to the object more often than the middle of the frame does."""
-    (prior,) = records(rows[rows["method"] == "centre"])
-    sentences = []
-    for method in in_method_order(rows["method"]):
-        if method == "centre":
-            continue
-        (row,) = records(rows[rows["method"] == method])
-        way = {1: "more often than", -1: "less often than", 0: "about as often as"}
-        sentences.append(
-            f"{method_title(method)} points to the object in {with_interval(row)} % of the clips, "
-            f"{way[side(row, prior)]} the middle of the frame lies on it "
-            f"({with_interval(prior)} %), and {chance_words(row)}."
-        )
-    return bullets(sentences)
+    """Whose map points to the object more often than chance, or than the middle of the frame."""
+    (middle,) = records(rows[rows["method"] == "centre"])
+    found = records(rows[rows["method"] != "centre"])
+    groups = {way: [row for row in found if against_chance(row) == way] for way in (1, 0, -1)}
+    words = {1: "more often", 0: "no more often", -1: "less often"}
+    parts: list[str] = []
+    for way, group in groups.items():
+        names = titles(group, values=True)
+        if names and parts:
+            parts.append(f"{listed(names)} {words[way]}")
+        elif names:
+            than = f"{words[way]} than chance ({percent(group[0]['chance'])})"
+            parts.append(f"{agreeing(names, 'points', 'point')} to the object {than}")
+    better = titles(row for row in found if side(row, middle) == 1)
+    who = f"only {agreeing(better, 'does', 'do')}" if better else "no method does"
+    verdict = f"{who} better than always pointing to the middle ({percent(middle['value'])})"
+    return " ".join(map(sentence, (", ".join(parts), verdict)))
 
 
-def chance_words(row: dict[str, float]) -> str:
-    """Where chance lies to the interval."""
-    if row["low"] > row["chance"]:
-        return f"more often than by chance ({row['chance']:.1f} %)"
-    if row["high"] < row["chance"]:
-        return f"less often than by chance ({row['chance']:.1f} %)"
-    return f"no more often than by chance ({row['chance']:.1f} %)"
+def against_chance(row: dict[Any, Any]) -> int:
+    """1 or -1 where the interval lies wholly above or below chance, else 0."""
+    return int(row["low"] > row["chance"]) - int(row["high"] < row["chance"])

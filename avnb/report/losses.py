@@ -1,4 +1,4 @@
-"""Figures and readings on the losses."""
+"""Figures, table and readings on the losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from avnb.models.losses import rince
 from avnb.report.style import BLUE, line_panels
-from avnb.report.wording import bullets
+from avnb.report.wording import listed, percent, rounded, sentence
 
 COLLAPSED = 0.3  # of the initial standard deviation: anything below is called a collapse
+LOST_RANK = 1.0  # dimensions fewer than with all terms: a loss that is worth a sentence
 
 
 def landscape(q: float, lam: float, scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -113,36 +114,55 @@ def plot_under_noise(rows: pd.DataFrame, panels: Mapping[str, str]) -> Figure:
     return fig
 
 
-def describe_toys(logs: Mapping[str, pd.DataFrame], dims: int) -> str:
-    """How size, rank and agreement of the first view changed under each set of terms."""
-    lines = []
-    for name, log in logs.items():
-        first, last = log.iloc[0], log.iloc[-1]
-        line = (
-            f"**{name}**: standard deviation {first['first_std']:.2f} to {last['first_std']:.2f}, "
-            f"effective rank {first['first_rank']:.1f} to {last['first_rank']:.1f} of {dims}, "
-            f"invariance {first['invariance']:.2f} to {last['invariance']:.3f}."
-        )
-        if last["first_std"] < COLLAPSED * first["first_std"]:
-            line += " The views agree because nothing varies any more: *collapse*."
-        lines.append(line)
-    return bullets(lines)
+def terms_table(logs: Mapping[str, pd.DataFrame], dims: int) -> pd.DataFrame:
+    """Size, rank and agreement of the first view under each set of terms, first and last step."""
+    titles = {"first_std": "standard deviation", "first_rank": f"effective rank, of {dims}"}
+    titles["invariance"] = "invariance"
+    lines = {
+        name: {
+            title: f"{log[column].iloc[0]:.2f} → {log[column].iloc[-1]:.2f}"
+            for column, title in titles.items()
+        }
+        for name, log in logs.items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def describe_toys(logs: Mapping[str, pd.DataFrame]) -> str:
+    """What the embeddings lose under each set of terms, against the first one."""
+    (whole, own), *others = ((name, log.iloc[-1]) for name, log in logs.items())
+    said = []
+    for name, last in others:
+        std, rank = last["first_std"], last["first_rank"]
+        if std < COLLAPSED * logs[name]["first_std"].iloc[0]:
+            agree = rounded(last["invariance"])
+            text = f"the views agree (to {agree}) because hardly anything varies any more"
+            said.append(f"{name}, {text}: the standard deviation falls to {rounded(std)}")
+        elif own["first_rank"] - rank > LOST_RANK:
+            was = rounded(own["first_rank"])
+            text = f"the embeddings use {rounded(rank)} dimensions, where {whole} give {was}"
+            said.append(f"{name}, {text}")
+        else:
+            said.append(f"{name}, neither size nor rank of the embeddings suffers")
+    return " ".join(map(sentence, said))
 
 
 def describe_noise(rows: pd.DataFrame, base: str) -> str:
-    """How each loss compares with `base` at each share; it leads where it does in every seed."""
+    """Where a loss retrieves more, or less, than `base` in every seed."""
     table = rows.pivot_table(index="share", columns=["loss", "seed"], values="retrieved")
-    seeds, lines = rows["seed"].nunique(), []
-    outcome: dict[str, list[str]] = {"leads": [], "trails": [], "cannot be told apart": []}
-    for share, row in table.iterrows():
-        percent = f"{100 * float(share):.0f} %"  # type: ignore[arg-type]
-        parts = [f"{base} {row[base].mean():.1f} %"]
-        for name in [name for name in rows["loss"].unique() if name != base]:
-            better, worse = (row[name] > row[base]).sum(), (row[name] < row[base]).sum()
-            parts.append(f"{name} {row[name].mean():.1f} % ({better} of {seeds})")
-            key = "leads" if better == seeds else "trails" if worse == seeds else ""
-            outcome[key or "cannot be told apart"].append(f"{name} at {percent}")
-        lines.append(f"**{percent} wrong**: {', '.join(parts)}.")
-    legend = f"In brackets: seeds in which a loss retrieves more than {base}. Against {base}:"
-    where = [f"{key}: {'; '.join(places) or 'nowhere'}." for key, places in outcome.items()]
-    return "\n\n".join([bullets(lines), legend, bullets(where)])
+    shares = [percent(100 * float(share)) for share in table.index]
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    others = [name for name in rows["loss"].unique() if name != base]
+    for name in others:
+        gap = table[name] - table[base]
+        for word, agreed in ("more", (gap > 0).all(axis=1)), ("fewer", (gap < 0).all(axis=1)):
+            if where := tuple(s for s, yes in zip(shares, agreed, strict=True) if yes):
+                found.setdefault((word, where), []).append(name.replace(", ", " with "))
+    said = []
+    for (word, where), names in found.items():
+        who = "every other loss" if len(names) == len(others) > 1 else listed(names)
+        verb = "finds" if len(names) == 1 or who.startswith("every") else "find"
+        wrong = f"where {listed(where, 'or')} of the pairs are wrong"
+        said.append(f"{wrong}, {who} {verb} {word} right partners than {base} in every seed")
+    rest = "otherwise" if said else "at every share of wrong pairs"
+    return " ".join(map(sentence, [*said, f"{rest} the seeds disagree on what beats {base}"]))

@@ -1,5 +1,6 @@
-"""Figures and readings on pre-training runs."""
+"""Figures, table and readings on pre-training runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,11 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from avnb.config import Pretrain
 from avnb.data.replacements import LEDGER, read_ledger
 from avnb.models.collapse import collapse_warning
-from avnb.report.wording import bullets
+from avnb.report.style import method_title
+from avnb.report.wording import listed, percent, sentence, title_in_text
 
+SHORT_OF_HINGE = 0.5  # of the variance term, whose largest value is 1
 PANELS = {  # title -> columns of a pre-training log, as a regular expression
     "loss": "^(validation_)?loss$|_to_",
     "cosine with bank rows": "^cosine_",
@@ -45,23 +47,20 @@ def plot_curves(log: pd.DataFrame) -> Figure:
     return fig
 
 
-def describe_covariance(log: pd.DataFrame) -> str:
-    """Whether VICReg's terms evolved as in the thesis (4.2.3).
+def covariance_course(log: pd.DataFrame) -> str:
+    """How VICReg's covariance went, and whether as in the thesis (4.2.3).
 
-    There the covariance fell in the first epochs and rose while the other two terms fell.
+    There it fell in the first epochs and rose while the other two terms fell.
     """
     if len(log) < 3:
-        return f"{len(log)} epochs are too few to show how the three terms evolve."
+        return "too few epochs to say"
     lowest = int(log["covariance"].argmin())
-    lead = f"The covariance was smallest after epoch {lowest + 1} of {len(log)}"
-    if lowest == 0:
-        lead = "The covariance was smallest after the first epoch"
     if lowest == len(log) - 1:
-        return f"{lead}, the last one; in the thesis it rose again while the other terms fell."
+        return "falls to the end"
     others = log[["invariance", "variance"]]
     if (others.iloc[-1] < others.iloc[lowest]).all():
-        return f"{lead} and rose while both other terms fell, as in the thesis."
-    return f"{lead}; unlike in the thesis, not both of the other terms fell after that."
+        return f"rises after epoch {lowest + 1} while the others fall, as in the thesis"
+    return f"rises after epoch {lowest + 1}, but not both of the others fall"
 
 
 def describe_replacements(folder: Path) -> str:
@@ -73,43 +72,85 @@ def describe_replacements(folder: Path) -> str:
     some = ", ".join(f"`{video}`" for video in videos[:3])
     plural = "" if len(videos) == 1 else "s"
     return (
-        f"- **{len(lines)} clips of {len(videos)} video{plural}** could not be read ({some}); "
+        f"**{len(lines)} clips of {len(videos)} video{plural}** could not be read ({some}); "
         f"others of their batches took their place. `{LEDGER}` in the run's folder says why."
     )
 
 
-def describe_pretraining(log: pd.DataFrame, run: Pretrain) -> str:
-    """What the curves of a run show, by the terms its method logs, and whether it collapsed."""
-    if log.empty:
-        return f"`{run.method}` is not trained: its encoders stay as they were initialised."
+MEASURES = {  # of a log: what a method says of itself
+    "loss": "loss",
+    "cosine_own": "cosine with its own row",
+    "cosine_other": "with others",
+    "invariance": "invariance",
+    "variance": "variance",
+    "covariance": "covariance",
+    "accuracy": "training accuracy",
+    "validation_accuracy": "validation accuracy",
+}
+
+
+def learnt_table(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The methods' own measures and effective ranks, from the first epoch to the last.
+
+    Methods that were not trained are left out.
+    """
+    lines = {}
+    for method, log in logs.items():
+        if len(log):
+            own = {name: title for name, title in MEASURES.items() if name in log}
+            ranks = [name for name in map(str, log) if name.endswith("_rank")]
+            line = {"epochs": str(len(log)), "measures": changes(log, own)}
+            line["effective rank"] = changes(log, {n: n.removesuffix("_rank") for n in ranks})
+            course = covariance_course(log) if "covariance" in log else "–"
+            lines[method_title(method)] = line | {"course of the covariance": course}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def changes(log: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    """`loss 2.10 → 0.32, accuracy 0.20 → 0.91`, of some columns, or a dash for none."""
     first, last = log.iloc[0], log.iloc[-1]
+    parts = [f"{title} {first[name]:.2f} → {last[name]:.2f}" for name, title in titles.items()]
+    return ", ".join(parts) or "–"
 
-    def change(*names: str, form: str = ".3f") -> str:
-        ends = {name: f"{first[name]:{form}} → {last[name]:{form}}" for name in names}
-        return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in ends.items())
 
-    lines = [f"From the first to the last of {len(log)} epochs: {change('loss')}."]
+def learnt(method: str, log: pd.DataFrame) -> tuple[str, str]:
+    """The measure that tells what a method has learnt, and its value."""
+    first, last, under = log.iloc[0], log.iloc[-1], f"under {title_in_text(method)}"
     if "cosine_own" in log:
-        gap = (
-            f"a gap of {last['cosine_own'] - last['cosine_other']:.3f} between own and other videos"
-        )
-        lines.append(f"{change('cosine_own', 'cosine_other')}: {gap}.")
+        own, other = f"{last['cosine_own']:.2f}", f"{last['cosine_other']:.2f}"
+        value = f"{own} with its own audio and {other} with that of others {under}"
+        return "in the end a video has a mean cosine of", value
     if "invariance" in log:
-        hinge = "mostly satisfied: dimensions vary about as much as required."
-        if last["variance"] > 0.5:
-            hinge = "far from satisfied: embeddings vary less than required."
-        lines.append(f"{change('invariance', 'variance', 'covariance')}.")
-        lines.append(f"The hinge on the standard deviation is {hinge}")
-        lines.append(describe_covariance(log))
+        value = f"from {first['invariance']:.2f} to {last['invariance']:.2f} {under}"
+        return "the squared distance of the two views of a clip goes", value
     if "validation_accuracy" in log:
-        validation = log["validation_accuracy"]
-        lines.append(
-            f"{change('accuracy')} in training; on validation videos "
-            f"{change('validation_accuracy')}, at best {validation.max():.3f} after epoch "
-            f"{validation.argmax() + 1}."
-        )
-    if ranks := [name for name in map(str, log) if name.endswith("_rank")]:
-        lines.append(f"Effective rank: {change(*ranks, form='.1f')}.")
-    warnings = [text for row in log.to_dict("records") if (text := collapse_warning(row))]  # type: ignore[arg-type]
-    lines.append(f"**{warnings[-1]}.**" if warnings else "No epoch ended in collapse.")
-    return bullets(lines)
+        best = percent(100 * log["validation_accuracy"].max())
+        return "of the validation clips", f"{best} are classified correctly at best {under}"
+    return "the loss goes", f"from {first['loss']:.2f} to {last['loss']:.2f} {under}"
+
+
+def describe_pretraining(logs: Mapping[str, pd.DataFrame]) -> str:
+    """What each method has learnt by its own measure, and which runs collapsed."""
+    trained = {method: log for method, log in logs.items() if len(log)}
+    if not trained:
+        return "Nothing was trained: the encoders stay as they were initialised."
+    found: dict[str, list[str]] = {}
+    for measure, value in (learnt(method, log) for method, log in trained.items()):
+        found.setdefault(measure, []).append(value)
+    said = [f"{measure} {listed(values)}" for measure, values in found.items()]
+    short = [
+        title_in_text(method)
+        for method, log in trained.items()
+        if "variance" in log and log["variance"].iloc[-1] > SHORT_OF_HINGE
+    ]
+    if short:
+        said.append(f"the embeddings of {listed(short)} vary less than the loss asks for")
+    lost = {m: warning for m, log in trained.items() if (warning := last_warning(log))}
+    said += [f"{title_in_text(m)}: {warning}" for m, warning in lost.items()]
+    return " ".join(map(sentence, said if lost else [*said, "no embeddings collapsed"]))
+
+
+def last_warning(log: pd.DataFrame) -> str:
+    """The last warning of a collapse in a log, '' if there is none."""
+    rows = log.to_dict("records")
+    return next((text for row in reversed(rows) if (text := collapse_warning(row))), "")

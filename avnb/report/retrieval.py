@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from avnb.evaluation.retrieval import COSINE, CROSS_MODAL, DIRECTIONS, PROJECTED, THESIS
+from avnb.report.comparisons import ranking
 from avnb.report.style import (
     CLASS_COLOURS,
     GREY,
@@ -18,8 +19,18 @@ from avnb.report.style import (
     method_colour,
     method_title,
 )
-from avnb.report.wording import bullets, label, level_title, records, rows_where, with_interval
+from avnb.report.wording import (
+    agreeing,
+    label,
+    level_title,
+    records,
+    rows_where,
+    sentence,
+    title_in_text,
+    with_interval,
+)
 
+MORE_OFTEN = " the right class more often than by chance"
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "median rank")
 
 
@@ -93,26 +104,59 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, dtype=object).set_index(["method", "space"])
 
 
+def describe_retrieval(rows: pd.DataFrame, base: str = "random") -> str:
+    """Recall@1 within each modality against `base`, and recall@5 across them against chance."""
+    said = []
+    for level, where in {"v->v": "from video to video", "a->a": "from audio to audio"}.items():
+        found = records(rows_where(rows, level=level, metric="R@1", space=THESIS))
+        if found:
+            first, *more = ranking(found, base)
+            said += [f"{where}, {first}", *more]
+    return " ".join([*map(sentence, said), describe_cross_modal(rows)]).strip()
+
+
+def cross_modal_tests(rows: pd.DataFrame, space: str) -> pd.DataFrame:
+    """Rows with the p-value of recall@5 across modalities, and it corrected (`holm`)."""
+    tests = rows_where(rows, metric="p of R@5", space=space)
+    return tests.assign(holm=holm(tests["value"].to_numpy()))
+
+
+def cross_modal_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Recall@5 across modalities in both spaces, with chance and the corrected p-value."""
+    lines = []
+    for space, title in {THESIS: "features", PROJECTED: "after the heads"}.items():
+        for test in records(cross_modal_tests(rows, space)):
+            level, method = test["level"], test["method"]
+            own = rows_where(rows, level=level, method=method, space=space, metric="R@5").iloc[0]
+            line = {"space": title, "direction": level_title(level), "": method_title(method)}
+            line |= {"recall@5, %": with_interval(own), "chance, %": f"{own['chance']:.1f}"}
+            lines.append(line | {"p": f"{test['holm']:.3f}"})
+    columns = ["space", "", "direction", "recall@5, %", "chance, %", "p"]
+    return pd.DataFrame(lines, columns=columns).set_index(columns[:3])
+
+
 def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
     """Whether video finds audio of its class more often than by chance, in either space.
 
     The p-values are Holm's, over all methods and directions of a space (Holm 1979).
     """
-    lines = []
-    for space, title in {THESIS: "encoders' features", PROJECTED: "projected space"}.items():
-        tests = rows_where(rows, metric="p of R@5", space=space)
+    places = {THESIS: "by the encoders' own features", PROJECTED: "after the heads of pre-training"}
+    parts = []
+    for space, place in places.items():
+        tests = cross_modal_tests(rows, space)
         if tests.empty:
             continue
-        tests = tests.assign(holm=holm(tests["value"].to_numpy()))
-        named = [
-            f"{method_title(t['method'])} {level_title(t['level'])} (p = {t['holm']:.3f})"
-            for t in records(tests)
-            if t["holm"] < chance_level
+        found: dict[str, list[str]] = {}
+        for test in records(tests[tests["holm"] < chance_level]):
+            found.setdefault(title_in_text(test["method"]), []).append(level_title(test["level"]))
+        names = [
+            f"{name} ({'both ways' if len(levels) == 2 else levels[0]})"
+            for name, levels in found.items()
         ]
-        found = "above chance: " + ", ".join(named) if named else "none is above chance"
-        least = f"; the smallest p is {tests['holm'].min():.3f}" if not named else ""
-        lines.append(f"In the {title}, of {len(tests)} combinations {found}{least}.")
-    return bullets(lines)
+        verbs = ("does", "do") if parts else ("finds", "find")
+        who = agreeing(names or ["no method"], *verbs)
+        parts.append(f"{place}, {who}" + ("" if parts else MORE_OFTEN))
+    return sentence(f"across modalities, {'; '.join(parts)}") if parts else ""
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -10,9 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avnb.report.style import LINES, RED, fig_legend
-from avnb.report.wording import bullets
+from avnb.report.wording import agreeing, counted, listed, number, sentence, span
 
 BenchRow = Mapping[str, Any]
+AGAINST = {"2022 recipe, decoding and crop only": "recipe without its augmentation"}  # in sentences
+STAGES = {
+    "spectrogram": "spectrograms",
+    "bank": "memory banks",
+    "vicreg": "the loss of VICReg",
+    "retrieval": "the search for neighbours",
+}
 
 
 def compared(rows: Iterable[BenchRow], *stages: str) -> list[BenchRow]:
@@ -123,45 +130,52 @@ def plot_stage_ratios(rows: Iterable[BenchRow], *stages: str) -> Figure:
     return fig
 
 
-def loader_sentences(rows: Iterable[BenchRow]) -> list[str]:
-    """How the loader scales, and whether its memory grows."""
-    rows, sentences = list(rows), []
-    for r in rows:
-        if r["stage"] == "loader" and r["workers"] > 1:
-            sentences.append(
-                f"{r['workers']} workers deliver {r['clips_per_second']:.0f} clips a second, "
-                f"{100 * r['scaling']:.0f} % of as many times one worker's; the training process "
-                f"spends {r['parent_ms_per_clip']:.2f} ms on each."
-            )
-    if soak := [r for r in rows if r["stage"] == "soak"]:
-        half, last = soak[len(soak) // 2], soak[-1]
-        sentences.append(
-            f"Over {last['clips']} clips the largest worker has {last['worker_mb']:.0f} MB of its "
-            f"own, and had {half['worker_mb']:.0f} MB half-way."
-        )
-    return sentences
+def verdict(row: BenchRow) -> int:
+    """1 or -1 where the quartiles of a ratio lie wholly above or below 1, else 0."""
+    return int(row["ratio_low"] > 1) - int(row["ratio_high"] < 1)
+
+
+def faster(rows: Iterable[BenchRow]) -> str:
+    """How many times as fast some comparisons are, and how many are no faster, or slower."""
+    groups: dict[int, list[float]] = {1: [], 0: [], -1: []}
+    for row in rows:
+        groups[verdict(row)].append(row["ratio"])
+    total = sum(map(len, groups.values()))
+    parts = [f"{span(groups[1])} times as fast"] if groups[1] else []
+    for way, words in (0, "neither faster nor slower"), (-1, "slower"):
+        if found := groups[way]:
+            times = f" ({span(found)} times as fast)" if way else ""
+            cases = f" in {number(len(found))} of {counted(total, 'case')}"
+            parts.append(words + times + (cases if len(found) < total else ""))
+    return listed(parts)
 
 
 def describe_speed(rows: Iterable[BenchRow]) -> str:
-    """Each comparison in a sentence, no stronger than its quartiles; the largest part of a clip."""
-    rows, sentences = list(rows), []
-    for r in compared(rows):
-        numbers = f"({r['ratio']:.2f} times, quartiles {r['ratio_low']:.2f} to "
-        numbers += f"{r['ratio_high']:.2f}; {r['ms']:.3g} against {r['against_ms']:.3g} ms)"
-        verb = "cannot be told apart from"
-        if r["ratio_low"] > 1 or r["ratio_high"] < 1:
-            verb = "is faster than" if r["ratio"] > 1 else "is *slower* than"
-        sentences.append(
-            f"{r['stage']}, {r['what']}: {r['way']} {verb} the {r['against']} {numbers}."
-        )
+    """How fast clips and stages are against the recipe, and what most of a clip's time is."""
+    rows, said = list(rows), []
+    for against in dict.fromkeys(r["against"] for r in compared(rows, "clip")):
+        clips = [r for r in compared(rows, "clip") if r["against"] == against]
+        cached = [r for r in clips if "cache" in r["way"]]
+        plain = faster(r for r in clips if r not in cached)
+        text = f"against the {AGAINST.get(against, against)}, clips are {plain}"
+        said.append(text + (f"; from a cache, {faster(cached)}" if cached else ""))
+    if stages := [r for r in compared(rows) if r["stage"] != "clip"]:
+        names = list(dict.fromkeys(STAGES.get(r["stage"], str(r["stage"])) for r in stages))
+        said.append(f"the other stages ({listed(names)}) are {faster(stages)}")
     parts = [r for r in rows if r["stage"] == "parts"]
+    largest: dict[str, list[float]] = {}
     for kind in dict.fromkeys(r["what"] for r in parts):
-        own = [r for r in parts if r["what"] == kind]
-        most = max(own, key=lambda r: r["ms"])
-        share = 100 * most["ms"] / most["against_ms"]
-        sentences.append(f"{kind}: most of a clip's time is {most['way']} ({share:.0f} %).")
-    sentences += loader_sentences(rows)
-    absent = sorted({r["way"] for r in rows if r["note"] == "not installed"})
-    sentences += [f"{name} is not installed here, so it was not measured." for name in absent]
+        most = max((r for r in parts if r["what"] == kind), key=lambda r: r["ms"])
+        largest.setdefault(most["way"], []).append(100 * most["ms"] / most["against_ms"])
+    if shares := [f"{way} ({span(found)} %)" for way, found in largest.items()]:
+        said.append(f"the largest part of a clip's time is now {listed(shares, 'or')}")
+    return " ".join(map(sentence, said))
+
+
+def measured_on(rows: Iterable[BenchRow]) -> str:
+    """The machines of some rows, and what was not installed there."""
+    rows = list(rows)
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in rows}
-    return bullets([*sentences, f"Measured on: {'; '.join(sorted(machines))}."])
+    absent = sorted({r["way"] for r in rows if r["note"] == "not installed"})
+    missing = f"; {agreeing(absent, 'is', 'are')} not installed there" if absent else ""
+    return f"measured on {'; '.join(sorted(machines))}{missing}"

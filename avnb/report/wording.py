@@ -8,6 +8,7 @@ import pandas as pd
 
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
+from avnb.models.methods import METHODS
 from avnb.report.style import in_method_order, method_title
 from avnb.workspace import Workspace
 
@@ -22,7 +23,10 @@ LEVELS = {
 }
 METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "R@1": "recall@1", "R@5": "recall@5"}
 Record = Mapping[Any, Any] | pd.Series
-VERBS = {1: "leads", -1: "*trails*", 0: "cannot be told apart from"}
+NUMBERS = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
+)  # fmt: skip
 
 
 def rows_where(rows: pd.DataFrame, **values: str) -> pd.DataFrame:
@@ -49,9 +53,60 @@ def metric_title(metric: str) -> str:
     return METRICS.get(metric, metric)
 
 
-def bullets(sentences: Iterable[str]) -> str:
+def bullets(lines: Iterable[str]) -> str:
     """A Markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def listed(words: Iterable[str], word: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *most, last = words
+    return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def number(count: int) -> str:
+    """A count as people write it: in words up to twelve; `no` for none."""
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+
+
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """`no clips`, `one clip`, `36 clips`; `nouns` is the plural where it takes more than an s."""
+    return f"{number(count)} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def agreeing(names: Sequence[str], singular: str, plural: str) -> str:
+    """The names listed, with the form of the verb that fits their number."""
+    return f"{listed(names)} {singular if len(names) == 1 else plural}"
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop; names in code and names like xID stay as they are."""
+    first, _, rest = text.partition(" ")
+    capital = first[:1].upper() + first[1:] if first.islower() or first.isdigit() else first
+    return f"{capital} {rest}".strip().removesuffix(".") + "."
+
+
+def rounded(value: float) -> str:
+    """Two digits at least, no more after the point than say anything: 42, 8.3, 0.26."""
+    size = abs(value)
+    return f"{value:.0f}" if size >= 9.95 or not size else f"{value:.{1 if size >= 0.95 else 2}f}"
+
+
+def percent(value: float) -> str:
+    """`42 %`, `8.3 %`, without a line break."""
+    return f"{rounded(value)}\N{NO-BREAK SPACE}%"
+
+
+def span(values: Iterable[float]) -> str:
+    """`1.5 to 3.0`, or one number where both ends read the same."""
+    ends = sorted(values)
+    low, high = rounded(ends[0]), rounded(ends[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def title_in_text(method: str) -> str:
+    """A method's title in a sentence; the name of one that is not the book's stands as code."""
+    return method_title(method) if method in METHODS else literal(method)
 
 
 def literal(name: str) -> str:
@@ -84,17 +139,6 @@ def with_spread(row: Record) -> str:
 def side(one: Record, other: Record) -> int:
     """1 or -1 where the interval of `one` lies wholly above or below that of `other`, else 0."""
     return int(one["low"] > other["high"]) - int(one["high"] < other["low"])
-
-
-def standing(one: Record, others: Sequence[Record]) -> str:
-    """Which of the others `one` leads, which it trails, and which are too close to call."""
-    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for other in others:
-        way = side(one, other)
-        gap = f" by {abs(one['value'] - other['value']):.1f}" if way else ""
-        groups[way].append(method_title(other["method"]) + gap)
-    parts = [f"{VERBS[way]} {', '.join(names)}" for way, names in groups.items() if names]
-    return f"Among the trained methods, {method_title(one['method'])} {'; '.join(parts)}"
 
 
 def describe_runs(sources: Mapping[str, EncoderSource], work: Workspace) -> str:

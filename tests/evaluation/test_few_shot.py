@@ -295,20 +295,24 @@ def test_the_figures_show_every_method_share_and_box(ours, published):
 def test_words_follow_the_intervals(ours, published):
     means, theirs = few_shot.over_seeds(ours), few_shot.over_seeds(published)
     differences = few_shot.gaps(ours)
-    said = report.describe_few_shot(means, "demo")
-    assert (
-        "xID from 47.0\xa0[44.5,\xa049.5] to 66.0\xa0[63.5,\xa068.5]" in said and "3 seeds" in said
-    )
-    said = report.describe_gaps(differences)
-    assert "8 settings" in said and "Random is above in 0, below in 8" in said
-    assert "xID is above in 8, below in 0" in said
-    assert "cannot be told apart" in report.describe_unseen(differences)
+    assert "Student's t over three seeds" in report.describe_intervals(means)
+    sides = report.gaps_table(differences)
+    assert sides.loc[("unseen", "Random")].tolist() == [0, 8, 0, 8]
+    assert sides.loc[("seen", "xID"), "above"] == 8
+    said = report.describe_unseen(differences, means)
+    assert said.startswith("On either half, xID leads Supervised by 15 points and Random trails it")
+    assert "No method's lead or lag on unseen classes can be told apart" in said
+    assert "xID needs 100 % of them on either half" in said
+    alone = means[means["method"] == "xid"]
+    said = report.describe_unseen(differences.iloc[:0], alone)
+    assert said.startswith("Only one method was evaluated")
     more = differences.assign(
         low=differences["low"].where(differences["part"] == "seen", 40), high=99
     ).assign(high=lambda t: t["high"].where(t["part"] == "unseen", 20))
-    assert "gains more on classes" in report.describe_unseen(more)
+    said = report.describe_unseen(more, means)
+    assert "Against Supervised, Random and xID do better on unseen than on seen classes." in said
     said = report.describe_halves(means, theirs)
-    assert "in the thesis 46.95 % on the unseen classes and 20.85 % on the seen ones" in said
+    assert "47\xa0% on unseen and 21\xa0% on seen classes in the thesis" in said
     table = report.few_shot_table(means, theirs)
     assert table.loc[("seen", "5"), "Supervised, thesis"] == "5.32"
     assert table.loc[("seen", "5"), "Random"] == "10.0 [7.5,\xa012.5]"

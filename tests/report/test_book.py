@@ -346,6 +346,14 @@ def test_a_page_says_at_which_size_it_was_made(shown):
             assert "smoke" in text and "numbers mean nothing" in text, one.stem
 
 
+def test_parts_open_with_what_their_chapters_found(shown):
+    opened = [one for one in shown if one.stem.startswith("part_")]
+    found = [one.article.locator("div.answered").count() for one in opened]
+    assert sum(found) >= 16 and found.count(0) == 1  # the appendix
+    text = "\n".join(one.article.inner_text() for one in opened)
+    assert "@answers" not in text and text.count("Found.") == sum(found)
+
+
 def test_no_page_shows_a_stale_bar_or_an_empty_cell(shown):
     for one in shown:
         text = one.article.inner_text()

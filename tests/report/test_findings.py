@@ -29,7 +29,7 @@ def judged(*rows):
 def test_without_rows_nothing_is_claimed():
     verdicts, table = judged()
     assert set(verdicts.values()) == {"not measured"} and len(verdicts) == len(CLAIMS)
-    assert describe_findings(table) == f"Of {len(CLAIMS)} claims, {len(CLAIMS)} are not measured."
+    assert describe_findings(table) == "Of the thesis's ten claims, ten were not measured here."
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,13 @@ def test_the_last_row_counts_and_other_protocols_do_not():
     author = Row(**{**vars(probe("xid", 10)), "protocol": "author"})
     again = Row(**{**vars(probe("xid", 90)), "run": "xid-new"})
     assert judged(probe("random", 30), probe("xid", 10), again, author)[0][first] == "supported"
+
+
+def test_contradicted_claims_are_named_with_their_chapter():
+    _, table = judged(probe("random", 30), probe("xid", 10), probe("supervised", 12))
+    said = describe_findings(table)
+    assert "one is contradicted, one is left open and eight were not measured here." in said
+    assert f"Contradicted in [its chapter](07_probe.ipynb): “{CLAIMS[0].text}”" in said
 
 
 def test_the_table_links_to_chapters():

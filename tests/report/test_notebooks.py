@@ -1,6 +1,7 @@
 """Anatomy: what every notebook of the book must look like, and that its parameters are safe."""
 
 import ast
+import re
 import subprocess
 import sys
 import threading
@@ -11,10 +12,11 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from avnb.__main__ import main
-from avnb.report import book, notebook_parameters, numbering
+from avnb.report import book, notebook_parameters, numbering, parts
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+UNANSWERED = {"00_introduction", "17_reproduce"}  # they stand in no part that sums up
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
@@ -38,7 +40,33 @@ def test_it_is_stored_without_outputs(cells):
 def test_it_opens_with_a_title_a_question_and_an_answer(cells):
     text = cells[0].source
     assert text.startswith("# ") and "**Question.**" in text and "**Answer.**" in text
-    assert any(c.source.startswith("## Reading") for c in cells)
+
+
+NAMED = {
+    name
+    for page in (ROOT / "book").glob("part_*.md")
+    for line in parts.ANSWERS.findall(page.read_text())
+    for name in line.split()
+}
+
+
+def test_a_chapter_of_a_part_answers_its_question_in_one_cell(path, cells):
+    answers = [c for c in code(cells) if "answer" in c.metadata.get("tags", ())]
+    assert len(answers) == (path.stem in NAMED) and {p.stem for p in NOTEBOOKS} >= NAMED
+    assert not answers or "Markdown(" in answers[0].source
+    assert path.stem in NAMED or not path.stem[:2].isdigit() or path.stem in UNANSWERED
+
+
+def test_its_headings_say_what_is_below_them_and_differ():
+    found = [
+        line.lstrip("# ")
+        for path in NOTEBOOKS
+        for cell in nbformat.read(path, as_version=4).cells
+        for line in cell.source.splitlines()
+        if cell.cell_type == "markdown" and line.startswith("#")
+    ]
+    assert sorted(set(found)) == sorted(found)
+    assert not [line for line in found if re.match("Reading|Load|Table|Figure", line)]
 
 
 def test_it_has_one_parameters_cell_of_plain_values_that_papermill_reads_whole(path, cells):
