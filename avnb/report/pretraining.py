@@ -48,9 +48,9 @@ def plot_curves(log: pd.DataFrame) -> Figure:
 
 
 def covariance_course(log: pd.DataFrame) -> str:
-    """How VICReg's covariance went, and whether as in the thesis (4.2.3).
+    """How VICReg's covariance went, in less than the 50 characters that a table shows.
 
-    There it fell in the first epochs and rose while the other two terms fell.
+    In the thesis (4.2.3) it fell in the first epochs and rose while the other two terms fell.
     """
     if len(log) < 3:
         return "too few epochs to say"
@@ -59,8 +59,8 @@ def covariance_course(log: pd.DataFrame) -> str:
         return "falls to the end"
     others = log[["invariance", "variance"]]
     if (others.iloc[-1] < others.iloc[lowest]).all():
-        return f"rises after epoch {lowest + 1} while the others fall, as in the thesis"
-    return f"rises after epoch {lowest + 1}, but not both of the others fall"
+        return f"rises after epoch {lowest + 1} while both others fall"
+    return f"rises after epoch {lowest + 1}, the others do not both fall"
 
 
 def describe_replacements(folder: Path) -> str:
@@ -80,7 +80,7 @@ def describe_replacements(folder: Path) -> str:
 MEASURES = {  # of a log: what a method says of itself
     "loss": "loss",
     "cosine_own": "cosine with its own row",
-    "cosine_other": "with others",
+    "cosine_other": "cosine with other rows",
     "invariance": "invariance",
     "variance": "variance",
     "covariance": "covariance",
@@ -90,27 +90,23 @@ MEASURES = {  # of a log: what a method says of itself
 
 
 def learnt_table(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The methods' own measures and effective ranks, from the first epoch to the last.
+    """The methods' own measures and effective ranks in the first epoch and in the last.
 
     Methods that were not trained are left out.
     """
-    lines = {}
+    lines = []
     for method, log in logs.items():
-        if len(log):
-            own = {name: title for name, title in MEASURES.items() if name in log}
-            ranks = [name for name in map(str, log) if name.endswith("_rank")]
-            line = {"epochs": str(len(log)), "measures": changes(log, own)}
-            line["effective rank"] = changes(log, {n: n.removesuffix("_rank") for n in ranks})
-            course = covariance_course(log) if "covariance" in log else "–"
-            lines[method_title(method)] = line | {"course of the covariance": course}
-    return pd.DataFrame.from_dict(lines, orient="index")
-
-
-def changes(log: pd.DataFrame, titles: Mapping[str, str]) -> str:
-    """`loss 2.10 → 0.32, accuracy 0.20 → 0.91`, of some columns, or a dash for none."""
-    first, last = log.iloc[0], log.iloc[-1]
-    parts = [f"{title} {first[name]:.2f} → {last[name]:.2f}" for name, title in titles.items()]
-    return ", ".join(parts) or "–"
+        ranks = [name for name in map(str, log) if name.endswith("_rank")]
+        titles = MEASURES | {n: f"effective rank, {n.removesuffix('_rank')}" for n in ranks}
+        for name, title in titles.items():
+            if len(log) and name in log:
+                ends = {"first epoch": log[name].iloc[0], "last epoch": log[name].iloc[-1]}
+                line = {"method": method_title(method), "measure": title}
+                line |= {end: f"{value:.2f}" for end, value in ends.items()}
+                course = covariance_course(log) if name == "covariance" else ""
+                lines.append(line | {"course": course})
+    columns = ["method", "measure", "first epoch", "last epoch", "course"]
+    return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
 
 
 def learnt(method: str, log: pd.DataFrame) -> tuple[str, str]:

@@ -141,7 +141,7 @@ def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
     The p-values are Holm's, over all methods and directions of a space (Holm 1979).
     """
     places = {THESIS: "by the encoders' own features", PROJECTED: "after the heads of pre-training"}
-    parts = []
+    parts: list[str] = []
     for space, place in places.items():
         tests = cross_modal_tests(rows, space)
         if tests.empty:
