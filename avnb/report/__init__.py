@@ -25,6 +25,7 @@ full_size            what the thesis's experiments take: operations, hours, disk
 findings             the thesis's claims, and what the rows say to them
 explore              widgets of the notebook for exploring
 cover                the cover and the icon, from rows
+glossary             links from the first mention of a term on a page
 numbering            numbers and captions of figures and tables
 parts                pages that open a part of the book with what its chapters found
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
@@ -46,7 +47,7 @@ _SUBJECTS = (
     " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
     " few_shot speed full_size explore"
 )
-_PAGES = ("cover", "numbering", "parts", "reference", "figures", "book", "pdf")
+_PAGES = ("cover", "glossary", "numbering", "parts", "reference", "figures", "book", "pdf")
 
 
 def __getattr__(name: str) -> Any:

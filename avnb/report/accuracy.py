@@ -28,6 +28,7 @@ from avnb.report.wording import (
     rounded,
     rows_where,
     sentence,
+    side,
     title_in_text,
     with_interval,
     with_spread,
@@ -124,7 +125,8 @@ def published_table(
 
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `ours` are result
-    rows, or their `results.over_seeds`.
+    rows, or their `results.over_seeds`. A dot marks the best of a block, and all whose interval
+    reaches its interval.
     """
     theirs = {
         (row["level"], row["metric"], row["method"]): row
@@ -133,9 +135,12 @@ def published_table(
     index = ["level", "metric", "method"]
     lines = []
     for _, group in rows_where(ours, task=task, dataset=dataset).groupby(index[:2], sort=False):
-        for row in records(group):
+        block = records(group)
+        best = max(block, key=lambda row: row["value"])
+        for row in block:
+            mark = "• " if len(block) > 1 and side(best, row) == 0 else ""
             line = {"level": level_title(row["level"]), "metric": metric_title(row["metric"])}
-            line |= {"method": method_title(row["method"]), "here": with_spread(row)}
+            line |= {"method": method_title(row["method"]), "here": mark + with_spread(row)}
             if thesis := theirs.get((row["level"], row["metric"], row["method"])):
                 line["thesis"] = with_interval(thesis)
                 if row["profile"] == "thesis" and row["data"].startswith("real"):

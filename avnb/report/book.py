@@ -22,14 +22,16 @@ from traitlets import Unicode
 from avnb.bars import tqdm
 from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
+from avnb.report import glossary, numbering, reference
 from avnb.report import notebook_parameters as parameters
-from avnb.report import numbering, reference
+from avnb.report.glossary import with_terms
 from avnb.report.numbering import Caption
 from avnb.report.parts import BookError, with_answers
 from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
+NUMBER = re.compile(r"<td>(?=[-+±•\N{MINUS SIGN}\d])")  # a cell that begins with one
 MEDIA = re.compile(r'(src|poster)="[^"]*?media/([0-9a-f]+\.(?:mp4|jpg))"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
 
@@ -192,7 +194,8 @@ def staged(notebook: Any, size: str, name: str = "") -> Any:
             }
             for output in cell.outputs:  # a link to a notebook is one to its page
                 if text := output.get("data", {}).get("text/html"):
-                    output.data["text/html"] = NOTEBOOK_LINK.sub(r'href="\1.html"', text)
+                    text = NOTEBOOK_LINK.sub(r'href="\1.html"', text)
+                    output.data["text/html"] = NUMBER.sub('<td class="number">', text)
     return notebook
 
 
@@ -230,35 +233,44 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
         shutil.copy(file, assets)
 
 
-def stage(work: Workspace, executed: list[Path]) -> Path:
-    """Lay out the source: prose, executed notebooks, reference, style, MathJax, cover, videos."""
+def fixed_parts(source: Path) -> None:
+    """Prose, style and MathJax: what is the same in every book."""
     import mathjax
-    import nbformat
 
-    from avnb.report import cover
-
-    root, source = project_root(), work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(root / "book", source)
+    shutil.copytree(project_root() / "book", source)
     script = Path(mathjax.__file__).parent / "static/mathjax/es5/tex-svg.js"
     (source / "assets/mathjax").mkdir(parents=True)
     shutil.copy(script, source / "assets/mathjax")
     (source / "chapters").mkdir()
+
+
+def stage(work: Workspace, executed: list[Path]) -> Path:
+    """Lay out the source: prose, executed notebooks, reference, style, MathJax, cover, videos."""
+    import nbformat
+
+    from avnb.report import cover
+
+    source = work.folder / "source"
+    fixed_parts(source)
     shown = cover.draw(work.results, work.name, source / "assets")
     pages, numbers = {}, dict[str, Caption]()
     for path in executed:
         pages[path.name] = page = staged(nbformat.read(path, as_version=4), work.name, path.name)
         numbers |= with_captions(page, numbering.chapter_of(path))
         with_media(page, work.media, source / "assets/media")
-    for name, page in pages.items():
-        for cell in page.cells:
-            if cell.cell_type == "markdown":
-                cell.source = numbering.with_references(cell.source, numbers)
-        nbformat.write(page, source / "chapters" / name)
+    known = glossary.terms((source / "glossary.md").read_text())
     for path in source.glob("*.md"):
         text = with_answers(path.read_text(), pages, size_note(work.name))
-        text = numbering.with_references(text, numbers)
-        path.write_text(text.replace("@cover\n", f"{shown}\n"))
+        text = numbering.with_references(text, numbers).replace("@cover\n", f"{shown}\n")
+        path.write_text(text if path.stem == "glossary" else with_terms(text, known, set()))
+    for name, page in pages.items():
+        seen = set[str]()
+        for cell in page.cells:
+            if cell.cell_type == "markdown":
+                text = numbering.with_references(cell.source, numbers)
+                cell.source = with_terms(text, known, seen)
+        nbformat.write(page, source / "chapters" / name)
     reference.write_reference(source / "reference")
     return source
 

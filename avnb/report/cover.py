@@ -29,12 +29,13 @@ def draw_bars(ax: Axes, rows: pd.DataFrame, title: str) -> None:
     """A horizontal bar per method, with its interval where there is one."""
     for row in records(rows):
         value, name = row["value"], method_title(row["method"])
-        ax.barh(name, value, 0.66, color=method_colour(row["method"]))
+        (bar,) = ax.barh(name, value, 0.66, color=method_colour(row["method"]))
         end = value
         if pd.notna(row["low"]):
             ax.plot([row["low"], row["high"]], [name, name], color="black", lw=1.2)
             end = row["high"]
-        ax.text(end + 1.2, name, f"{value:.1f}", va="center", fontsize=9)
+        middle = bar.get_y() + bar.get_height() / 2
+        ax.text(end + 1.2, middle, f"{value:.1f}", va="center", fontsize=9)
     ax.set(title=title, xlim=(0, 100), xlabel="top-1 accuracy, %")
     ax.spines[["left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)

@@ -12,7 +12,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from avnb.__main__ import main
-from avnb.report import book, notebook_parameters, numbering, parts
+from avnb.report import book, glossary, notebook_parameters, numbering, parts
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -223,3 +223,16 @@ def test_an_interrupted_cell_says_so_in_one_line():
     texts = [m["content"]["text"] for m in said if m["msg_type"] == "stream"]
     assert reply["content"]["status"] == "error" and "error" not in {m["msg_type"] for m in said}
     assert texts == ["interrupted; run the cell again: what was finished is kept\n"]
+
+
+def test_the_first_mention_of_a_term_leads_to_the_glossary():
+    known = glossary.terms((ROOT / "book/glossary.md").read_text())
+    assert known["whole videos"] == "single clips, whole videos" and known["vicreg"] == "VICReg"
+    text = (
+        "# Clips\n\nA `clip`, $clip$ and [clips](02_clips.ipynb): clips of VICReg-AV, by VICReg.\n"
+    )
+    seen = set()
+    linked = "# Clips\n\nA `clip`, $clip$ and [clips](02_clips.ipynb): {term}`clips <clip>` of "
+    linked += "VICReg-AV, by {term}`VICReg <VICReg>`.\n"
+    assert glossary.with_terms(text, known, seen) == linked
+    assert seen == {"clip", "VICReg"} and glossary.with_terms(text, known, seen) == text
