@@ -91,6 +91,8 @@ def article(folder: Path, page: Page, pages: dict[str, Page]) -> Tag:
         still(tag)
     for tag in found.select("[id]"):
         tag["id"] = f"{page.anchor}.{tag['id']}"
+    for tag in found.select("[loading]"):
+        del tag["loading"]  # nothing comes into view in print
     for tag in found.select("[src]"):
         if not urlsplit(str(tag["src"])).scheme:
             tag["src"] = below(page, str(tag["src"]))

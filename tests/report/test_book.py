@@ -303,6 +303,26 @@ def test_printed_pages_have_numbers_links_and_bookmarks(build, made, tmp_path, m
     assert not list(html.glob(".print*"))
 
 
+def test_search_and_images_work_from_disk(browser, pages, build):
+    page = browser.new_page()
+    folder = build / "smoke/book/_build/html"
+    page.goto(f"{(folder / 'search.html').as_uri()}?q=memory+bank")
+    found = page.locator("#search-results li a")
+    found.first.wait_for()
+    assert any("05_methods" in link.get_attribute("href") for link in found.all())
+    page.goto((folder / "chapters/07_probe.html").as_uri())
+    page.keyboard.press("Control+k")
+    page.keyboard.type("RINCE")
+    page.keyboard.press("Enter")
+    found.first.wait_for()
+    page.close()
+    for path in pages:
+        text = path.read_text()
+        images = re.findall(r"<img [^>]*>", text.partition("<article")[2].partition("</article")[0])
+        assert all('loading="lazy"' in image for image in images), path.name
+        assert len(text) < 3e6, path.name
+
+
 @pytest.mark.timeout(300)
 def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
     """All cells are run, widgets are turned, and the answers change."""
@@ -339,7 +359,7 @@ def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
 def test_a_page_says_at_which_size_it_was_made(shown):
     # Losses, toys, names, encoders at every width, timings, costs: nothing is trained at a size.
     sizeless = ("00_introduction", "04_rince", "03_encoders", "10_concepts", "05_methods")
-    sizeless += ("15_speed", "17_reproduce", "explore")
+    sizeless += ("16_speed", "17_reproduce", "explore")
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()
