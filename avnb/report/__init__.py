@@ -48,17 +48,7 @@ _SUBJECTS = (
     " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
     " few_shot speed full_size explore"
 )
-_PAGES = [
-    "cover",
-    "glossary",
-    "numbering",
-    "parts",
-    "reference",
-    "figures",
-    "execution",
-    "book",
-    "pdf",
-]
+_PAGES = "cover glossary numbering parts reference figures execution book pdf"
 
 
 def __getattr__(name: str) -> Any:
