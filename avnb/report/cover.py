@@ -67,10 +67,12 @@ def cover_markdown(rows: pd.DataFrame, profile: str) -> str:
     said = "; ".join(f"{method_title(r['method'])} {with_interval(r)}" for r in records(rows))
     size = SIZES.get(profile, "").replace("**", "")
     return (
-        "```{figure} assets/cover.svg\n:class: plot\n"
-        f":alt: Top-1 accuracy in percent of linear probes, by method. {said}.\n\n"
-        "Whole videos that a linear layer on frozen features recognises, with 95 % intervals and "
-        f"chance (dashed): here, and as the thesis published it for real videos. {size}\n```"
+        "```{image} assets/cover.svg\n:class: plot\n"
+        f":alt: Top-1 accuracy in percent of linear probes, by method. {said}.\n```\n\n"
+        ":::{container} cover\n"
+        "**What was learnt.** Whole videos that a linear layer on frozen features recognises, with "
+        "95 % intervals and chance (dashed): here, and as the thesis published it for real videos. "
+        f"{size}\n:::"
     )
 
 
