@@ -193,9 +193,9 @@ def describe_intervals(rows: pd.DataFrame) -> str:
     if (seeds := int(rows["seeds"].min())) > 1:
         return (
             f"Intervals are the wider of Student's t over {number(seeds)} seeds, each with its own "
-            "draw of videos and initial weights, and the bootstrap over test videos."
+            "draw of videos and initial weights, and the interval over test videos."
         )
-    return "Intervals are the bootstrap's over test videos, of one draw; another may differ more."
+    return "Intervals are those over test videos, for one draw; another draw may differ by more."
 
 
 def gaps_table(differences: pd.DataFrame) -> pd.DataFrame:

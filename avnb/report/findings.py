@@ -13,7 +13,7 @@ from avnb.evaluation.retrieval import THESIS
 from avnb.report.style import method_title
 from avnb.report.wording import counted, listed, number, sentence, side, with_interval
 
-SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not told apart"
+SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "left open"
 MISSING = "not measured"
 Verdict = tuple[str, str]  # of the above, and the numbers it rests on
 BASELINES = {"centre": "the middle of the frame"}  # what is no method, in words
