@@ -89,5 +89,5 @@ def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "to
         said.append(f"No choice changes the accuracy of {names} beyond the intervals.")
     seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
     ratio = seconds["fresh clips"] / seconds["thesis"]
-    said.append(f"On new clips in every epoch a probe takes {rounded(ratio)} times as long.")
+    said.append(f"Timed once, a probe on fresh clips took {rounded(ratio)} times as long.")
     return " ".join(said)

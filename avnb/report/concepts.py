@@ -226,7 +226,8 @@ def describe_sensitivity(rows: pd.DataFrame, low: str, high: str) -> str:
     counts = "the count falls"
     if len(lost) > 1:
         counts = f"the counts fall by {lost.iloc[0]} to {lost.iloc[-1]} classes, most"
-    return f"From {low} to {high}, {counts} {ends}."
+    (least, top), (last, _) = read_setting(low), read_setting(high)
+    return f"From a threshold of {least:g} to {last:g} (top {top}), {counts} {ends}."
 
 
 def describe_text_encoders(matched: Sequence[Matched]) -> str:

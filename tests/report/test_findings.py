@@ -32,9 +32,7 @@ def test_without_rows_nothing_is_claimed():
     assert describe_findings(table) == "Of the thesis's ten claims, ten were not measured here."
 
 
-@pytest.mark.parametrize(
-    "xid, said", [(60, "supported"), (33, "left open"), (10, "contradicted")]
-)
+@pytest.mark.parametrize("xid, said", [(60, "supported"), (33, "left open"), (10, "contradicted")])
 def test_intervals_decide(xid, said):
     verdicts, table = judged(probe("random", 30), probe("xid", xid))
     first = CLAIMS[0].text
