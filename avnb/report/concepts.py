@@ -222,12 +222,12 @@ def describe_sensitivity(rows: pd.DataFrame, low: str, high: str) -> str:
     lost = (table[low] - table[high]).astype(int).sort_values()
     most = lost.index[-1]
     pair = pair_title(dict(zip(("dataset", "level"), most, strict=True)))
-    ends = f"for {pair} from {table[low][most]:.0f} to {table[high][most]:.0f}"
+    ends = f"for {pair}, from {table[low][most]:.0f} to {table[high][most]:.0f}"
     counts = "the count falls"
     if len(lost) > 1:
         counts = f"the counts fall by {lost.iloc[0]} to {lost.iloc[-1]} classes, most"
     (least, top), (last, _) = read_setting(low), read_setting(high)
-    return f"From a threshold of {least:g} to {last:g} (top {top}), {counts} {ends}."
+    return f"From a threshold of {least:g} to one of {last:g} (top {top}), {counts} {ends}."
 
 
 def describe_text_encoders(matched: Sequence[Matched]) -> str:
