@@ -32,11 +32,11 @@ def book_command(args: argparse.Namespace) -> None:
 
 def run_command(args: argparse.Namespace) -> None:
     """Run one notebook strictly."""
-    from avnb.report import book, notebook_parameters
+    from avnb.report import execution, notebook_parameters
 
     known = notebook_parameters.notebook_parameters(args.notebook)
     given = {name: convert(name, text, known) for name, text in args.parameter}
-    print(f"executed: {book.run_notebook(args.notebook, args.out, given)}")
+    print(f"executed: {execution.run_notebook(args.notebook, args.out, given)}")
 
 
 def convert(name: str, text: str, known: dict[str, tuple[str, Any]]) -> Any:

@@ -31,7 +31,8 @@ parts                pages that open a part of the book with what its chapters f
 notebook_parameters  typed parameters of a notebook; a misspelt one is an error
 reference            signatures and docstrings of the package, as pages
 figures              every figure and table as files, redrawn in a style
-book                 running the notebooks, staging and building the pages
+execution            running notebooks
+book                 staging what they left behind, and building the pages
 pdf                  the pages as one PDF, printed by Chromium
 
 Figures (`plot_...`), tables (`..._table`) and readings (`describe_...`) of all subjects can be
@@ -47,12 +48,12 @@ _SUBJECTS = (
     " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
     " few_shot speed full_size explore"
 )
-_PAGES = ("cover", "glossary", "numbering", "parts", "reference", "figures", "book", "pdf")
+_PAGES = "cover glossary numbering parts reference figures execution book pdf"
 
 
 def __getattr__(name: str) -> Any:
     # `from avnb.report import book` asks here first: it must not import every subject.
-    if name in (*_SUBJECTS.split(), "notebook_parameters", *_PAGES):
+    if name in f"{_SUBJECTS} {_PAGES} notebook_parameters".split():
         return import_module(f"{__name__}.{name}")
     for subject in () if name.startswith("_") else _SUBJECTS.split():
         module = import_module(f"{__name__}.{subject}")

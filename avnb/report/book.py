@@ -1,139 +1,31 @@
-"""The book: notebooks are run by papermill, staged as executed, and built by Jupyter Book.
+"""The book: notebooks are run, staged as executed, and built by Jupyter Book.
 
-papermill and nbformat take seconds to import, and only where a notebook is run or staged.
+nbformat takes a second to import, and only where a notebook is staged.
 """
 
 import ast
-import hashlib
-import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jupyter_client import AsyncKernelManager
-from traitlets import Unicode
-
-from avnb.bars import tqdm
-from avnb.files import locked, write_text
+from avnb.files import locked
 from avnb.profiles import SIZES, profile
-from avnb.report import glossary, numbering, reference
+from avnb.report import execution, glossary, numbering, reference
 from avnb.report import notebook_parameters as parameters
 from avnb.report.glossary import with_terms
 from avnb.report.numbering import Caption
 from avnb.report.parts import BookError, with_answers
-from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
 NUMBER = re.compile(r"<td>(?=[-+±•\N{MINUS SIGN}\d])")  # a cell that begins with one
 MEDIA = re.compile(r'(src|poster)="[^"]*?media/([0-9a-f]+\.(?:mp4|jpg))"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
-
-
-class LocalKernels(AsyncKernelManager):
-    """Kernels that communicate through files of this user, not through an open port.
-
-    Output of cells comes through those files; a kernel's own messages, as when it is stopped in
-    the middle of a cell, are kept from the terminal.
-    """
-
-    transport = Unicode("ipc")
-
-    def __init__(self, **options: Any):
-        super().__init__(**options)
-        self.folder = tempfile.TemporaryDirectory(prefix="avnb-kernel-")
-        self.ip = str(Path(self.folder.name) / "socket")
-
-    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
-        with (Path(self.folder.name) / "stderr.txt").open("ab") as file:
-            await super()._async_launch_kernel(kernel_cmd, **{**options, "stderr": file})
-
-
-def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) -> Path:
-    """Run one notebook strictly and keep the executed copy at `out`.
-
-    Output and progress of cells appear in the terminal as well. The copy appears once the whole
-    notebook has run; a failed one is kept beside it, as `.failed.ipynb`, for inspection.
-
-    Raises:
-        FileNotFoundError: when there is no such notebook.
-        TypeError: for a parameter that it does not declare, or of another type.
-        BookError: when a cell fails.
-    """
-    path, out = Path(path), Path(out)
-    parameters.check_parameters(parameters.notebook_parameters(path), given)
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Of this process alone: where two run at once, the last whole copy stays.
-    running = out.with_suffix(f".running-{os.getpid()}.ipynb")
-    failed = out.with_suffix(".failed.ipynb")
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
-    try:
-        papermill.execute_notebook(
-            path,
-            running,
-            parameters=dict(given),
-            cwd=project_root(),
-            progress_bar=False,
-            kernel_manager_class="avnb.report.book.LocalKernels",
-            **streams,
-        )
-    except (papermill.PapermillExecutionError, DeadKernelError) as error:
-        running.replace(failed)
-        raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
-    except KeyboardInterrupt:
-        # The running cell dies with its kernel. asyncio reports that when the abandoned task is
-        # collected, in the middle of the message about the interruption.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        running.unlink(missing_ok=True)
-        raise
-    failed.unlink(missing_ok=True)
-    running.replace(out)
-    return out
-
-
-# ---- all notebooks ----------------------------------------------------------------------------
-
-
-def package_digest() -> str:
-    """Digest of the package's code and data: notebooks are executed again when it changes."""
-    sha = hashlib.sha256()
-    folder = Path(__file__).parents[1]
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in (".py", ".jsonl", ".txt", ".csv"):
-            sha.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
-    return sha.hexdigest()[:16]
-
-
-def run_all(work: Workspace) -> list[Path]:
-    """Run every notebook with the workspace's profile, in order; up-to-date copies are kept."""
-    executed, code = [], package_digest()
-    bar = tqdm(sorted((project_root() / "notebooks").glob("*.ipynb")), "notebooks", unit="notebook")
-    for path in bar:
-        bar.set_postfix_str(path.stem)
-        out = work.folder / "executed" / path.name
-        wanted = {"profile": work.name, "interactive": False}
-        declared = parameters.notebook_parameters(path)
-        given = {name: value for name, value in wanted.items() if name in declared}
-        key = digest([hashlib.sha256(path.read_bytes()).hexdigest(), code, given])
-        stamp = out.with_suffix(".key")
-        if not (out.exists() and stamp.exists() and stamp.read_text() == key):
-            tqdm.write(f"running {path.name}")
-            run_notebook(path, out, given)
-            write_text(stamp, key)
-        executed.append(out)
-    return executed
-
-
-# ---- staging and building ---------------------------------------------------------------------
 
 
 def with_values(source: str, given: Mapping[str, Any]) -> str:
@@ -302,6 +194,6 @@ def make(name: str) -> Path:
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger warns otherwise
     waiting = f"another process is making this book in {work.folder}; waiting for it"
     with locked(work.folder, lock=".book.lock", waiting=waiting):
-        executed = run_all(work)
+        executed = execution.run_all(work)
         print("building the pages", flush=True)
         return build(work, stage(work, executed))

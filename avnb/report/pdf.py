@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup, Tag
 import avnb
 from avnb.files import replacing
 from avnb.profiles import SIZES
-from avnb.report.book import BookError
+from avnb.report.parts import BookError
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = (

@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 
 from avnb import report
 from avnb.evaluation import class_names, class_splits, concepts, rankings, results, text_encoders
-from avnb.report import book
+from avnb.report import execution
 from avnb.workspace import Workspace
 from tests.conftest import ROOT
 
@@ -134,10 +134,10 @@ def test_the_lists_count_as_code_of_the_package(tmp_path, monkeypatch):
     copy = tmp_path / "avnb"
     (copy / "classes").mkdir(parents=True)
     (copy / "classes/ucf101.txt").write_text("YoYo\n")
-    monkeypatch.setattr(book, "__file__", str(copy / "book.py"))
-    before = book.package_digest()
+    monkeypatch.setattr(execution, "__file__", str(copy / "execution.py"))
+    before = execution.package_digest()
     (copy / "classes/ucf101.txt").write_text("TaiChi\n")
-    assert book.package_digest() != before
+    assert execution.package_digest() != before
 
 
 # ---- seen -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import pytest
 
 from avnb.report import pdf
-from avnb.report.book import BookError
+from avnb.report.parts import BookError
 
 HEAD = """<head><link rel="stylesheet" href="_static/book.css"/></head>
 <div class="bd-links"><a class="reference internal" href="#">Home</a><p class="caption">Part</p>
