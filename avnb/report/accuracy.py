@@ -191,15 +191,16 @@ def describe_confusion(counts: Tensor, classes: Sequence[str], method: str) -> s
     right, total = counts.diagonal(), counts.sum(dim=1)
     perfect, present = int(((right == total) & (total > 0)).sum()), int((total > 0).sum())
     none = int(((right == 0) & (total > 0)).sum())
-    text = f"{title_in_text(method)} is right about every video of {number(perfect)} of "
-    text += counted(present, *CLASSES) + (f", and about no video of {number(none)}" if none else "")
-    said = [sentence(text)]
+    text = f"of {counted(present, *CLASSES)}, {title_in_text(method)} gets "
+    text += f"{number(perfect) if perfect else 'none'} wholly right"
+    said = [sentence(text + (f" and {number(none)} wholly wrong" if none else ""))]
     wrong = counts - right.diag()
     wrong[total < LEAST_VIDEOS] = 0
     true, predicted = divmod(int(wrong.flatten().argmax()), len(classes))
     if (times := int(wrong[true, predicted])) > 1:
+        videos = f"{number(times)} of {number(int(total[true]))} videos"
         said.append(
             f"Its most frequent mistake is to take {literal(classes[true])} for "
-            f"{literal(classes[predicted])}, {times} times in {total[true]} videos."
+            f"{literal(classes[predicted])}, in {videos}."
         )
     return " ".join(said)

@@ -22,6 +22,12 @@ from avnb.report.wording import (
     with_interval,
 )
 
+COLUMNS = {  # of the table, in the order shown
+    "video, top1": "whole videos, top-1",
+    "clip, top1": "single clips, top-1",
+    "seconds": "seconds",
+}
+
 
 def choice_names(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `probe.choice_rows` with the name of the choice that their protocol is."""
@@ -59,7 +65,8 @@ def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
     wide = table.pivot(index=["method", "choice"], columns="what", values="cell")
     methods, choices = (table[name].unique() for name in ("method", "choice"))
     order = pd.MultiIndex.from_product([methods, choices], names=["method", "choice"])
-    return wide.reindex(order)[["video, top1", "clip, top1", "seconds"]].rename_axis(columns=None)
+    wide = wide.reindex(order)[[*COLUMNS]].rename(columns=COLUMNS)
+    return wide.rename_axis(columns=None)
 
 
 def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:
@@ -82,5 +89,5 @@ def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "to
         said.append(f"No choice changes the accuracy of {names} beyond the intervals.")
     seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
     ratio = seconds["fresh clips"] / seconds["thesis"]
-    said.append(f"On new clips in every epoch a probe takes {rounded(ratio)} times as long.")
+    said.append(f"Timed once, a probe on fresh clips took {rounded(ratio)} times as long.")
     return " ".join(said)

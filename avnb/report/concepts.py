@@ -222,11 +222,12 @@ def describe_sensitivity(rows: pd.DataFrame, low: str, high: str) -> str:
     lost = (table[low] - table[high]).astype(int).sort_values()
     most = lost.index[-1]
     pair = pair_title(dict(zip(("dataset", "level"), most, strict=True)))
-    ends = f"for {pair} from {table[low][most]:.0f} to {table[high][most]:.0f}"
+    ends = f"for {pair}, from {table[low][most]:.0f} to {table[high][most]:.0f}"
     counts = "the count falls"
     if len(lost) > 1:
         counts = f"the counts fall by {lost.iloc[0]} to {lost.iloc[-1]} classes, most"
-    return f"From {low} to {high}, {counts} {ends}."
+    (least, top), (last, _) = read_setting(low), read_setting(high)
+    return f"From a threshold of {least:g} to one of {last:g} (top {top}), {counts} {ends}."
 
 
 def describe_text_encoders(matched: Sequence[Matched]) -> str:
@@ -242,12 +243,12 @@ def describe_text_encoders(matched: Sequence[Matched]) -> str:
 
 
 def describe_models(rows: pd.DataFrame) -> str:
-    """How often the two models have no top target in common; result rows `shared k`."""
+    """How often the two models share none of their top targets; result rows `shared k`."""
     none = rows[rows["metric"] == "shared 0"]
     if none.empty:
         return "The first model decided alone."
     shares = span(100 * none["value"] / none["n"])
-    return f"For {shares} % of the classes the two models have no target in common."
+    return f"For {shares} % of the classes the two models share none of their nearest test classes."
 
 
 def describe_coverage(ours: pd.DataFrame, published: pd.DataFrame) -> str:
@@ -255,11 +256,10 @@ def describe_coverage(ours: pd.DataFrame, published: pd.DataFrame) -> str:
     counts = {str(level): group[["value", "n"]].sum() for level, group in ours.groupby("level")}
     ordered = sorted(counts, key=lambda level: -counts[level]["value"])
     names = [TITLES[level] if level in TITLES else literal(level) for level in ordered]
-    shares = [
-        f"{share(*counts[level])} in {name}" for level, name in zip(ordered, names, strict=True)
-    ]
+    shares = [f"{name} {share(*counts[level])}" for level, name in zip(ordered, names, strict=True)]
     total = int(counts[ordered[0]]["n"])
-    said = [f"by name, of {total} test classes {listed(shares)} have been seen"]
+    shares[0] = f"{names[0]} contains {share(*counts[ordered[0]])} of {total} test classes"
+    said = [f"by name, {listed(shares)}"]
     thesis = published[published["dataset"].isin(ours["dataset"].unique())]
     theirs = [rows_where(thesis, level=level)["value"].sum() for level in ordered]
     if all(theirs):

@@ -193,9 +193,9 @@ def describe_intervals(rows: pd.DataFrame) -> str:
     if (seeds := int(rows["seeds"].min())) > 1:
         return (
             f"Intervals are the wider of Student's t over {number(seeds)} seeds, each with its own "
-            "draw of videos and initial weights, and the bootstrap over test videos."
+            "draw of videos and initial weights, and the interval over test videos."
         )
-    return "Intervals are the bootstrap's over test videos, of one draw; another may differ more."
+    return "Intervals are those over test videos, for one draw; another draw may differ by more."
 
 
 def gaps_table(differences: pd.DataFrame) -> pd.DataFrame:
@@ -225,7 +225,7 @@ def gaps_in_words(rows: Iterable[Record], base: str) -> str:
 
 
 def enough(ours: pd.DataFrame) -> str:
-    """From which share of the training videos on the best method is as good as with all."""
+    """With which share of the training videos the best method is as good, or not told apart."""
     rows, found = rows_where(ours, **HEADLINE), dict[tuple[str, float], list[str]]()
     for part in PARTS:
         half = rows_where(rows, part=part)
@@ -239,7 +239,8 @@ def enough(ours: pd.DataFrame) -> str:
     for (method, least), parts in found.items():
         where = f"on {parts[0]} classes" if len(parts) == 1 else "on either half"
         said.append(f"{title_in_text(method)} needs {least:g} % of them {where}")
-    return f"to come within the interval that all training videos give, {listed(said)}"
+    what = "an accuracy that cannot be told apart from that with all training videos"
+    return f"for {what}, {listed(said)}"
 
 
 def describe_unseen(differences: pd.DataFrame, ours: pd.DataFrame, base: str = "supervised") -> str:

@@ -13,7 +13,7 @@ from avnb.evaluation.retrieval import THESIS
 from avnb.report.style import method_title
 from avnb.report.wording import counted, listed, number, sentence, side, with_interval
 
-SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not told apart"
+SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "left open"
 MISSING = "not measured"
 Verdict = tuple[str, str]  # of the above, and the numbers it rests on
 BASELINES = {"centre": "the middle of the frame"}  # what is no method, in words
@@ -33,7 +33,8 @@ def numbers(*rows: dict[Any, Any]) -> str:
     """`xID 57.3 [47.3, 66.7] %, Random 30.2 [21.9, 40.0] %`."""
     titles = (BASELINES.get(row["method"]) or method_title(row["method"]) for row in rows)
     return ", ".join(
-        f"{title} {with_interval(row)} %" for title, row in zip(titles, rows, strict=True)
+        f"{title} {with_interval(row)}\N{NO-BREAK SPACE}%"
+        for title, row in zip(titles, rows, strict=True)
     )
 
 
@@ -61,7 +62,7 @@ def retrieves(rows: pd.DataFrame, level: str, *, above: bool) -> Verdict:
         return MISSING, ""
     is_better = row["low"] > row["chance"]
     verdict = SUPPORTED if is_better == above else (CONTRADICTED if is_better else OPEN)
-    return verdict, f"{numbers(row)}, chance {row['chance']:.1f} %"
+    return verdict, f"{numbers(row)}, chance {row['chance']:.1f}\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,11 @@ CLAIMS = (
         "4.2.1", "07_probe", partial(is_above, **PROBE, one="xid", other="random"),
     ),
     Claim(
-        "They separate them better than those of the supervised baseline.",
+        "xID's frozen features separate classes better than the supervised baseline's.",
         "4.2.1", "07_probe", partial(is_above, **PROBE, one="xid", other="supervised"),
     ),
     Claim(
-        "They separate them better than VICReg-V's, which come second.",
+        "xID's frozen features separate classes better than VICReg-V's, which come second.",
         "4.2.1", "07_probe", partial(is_above, **PROBE, one="xid", other="vicreg_v"),
     ),
     Claim(
@@ -105,7 +106,7 @@ CLAIMS = (
         "A.1", "12_retrieval", partial(retrieves, level="v->v", above=True),
     ),
     Claim(
-        "Within audio, it does so as well.",
+        "Within audio, xID retrieves videos of the same class as well.",
         "A.1", "12_retrieval", partial(retrieves, level="a->a", above=True),
     ),
     Claim(

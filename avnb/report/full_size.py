@@ -212,14 +212,14 @@ def describe_full_size(stages: Sequence[Stage], table: pd.DataFrame, cores: pd.D
     )
     kind, need = cores.index[0], cores.iloc[0]
     sentences = [
-        f"All of it is {every['million clips']:.0f} million clips and {every['PFLOP']:,.0f} PFLOP, "
+        f"In all, {every['million clips']:.0f} million clips and {every['PFLOP']:,.0f} PFLOP, "
         f"{every['hours'] / 24:.1f} days at this rate. Pre-training takes "
         f"{100 * trained / every['hours']:.0f} % of the hours.",
         f"Training on one clip takes xID {stages[0].flop / stages[0].clips / 1e9:.1f} GFLOP.",
         "Hours follow xID's rate by operations alone. For the thesis's GPUs, whose xID took "
         f"{THESIS_DAYS['xid']} days, that gives in days: {beside}. Where the two differ, "
         "operations did not decide how long training took.",
-        f"With files of the kind {kind} the rate asks for {need.max():.2g} cores by the slowest "
+        f"With files of the kind {kind}, this rate needs {need.max():.2g} cores by the slowest "
         f"way of reading measured ({need.idxmax()}) and {need.min():.2g} by the fastest "
         f"({need.idxmin()}).",
     ]

@@ -125,7 +125,8 @@ def describe_galleries(galleries: Sequence[Gallery]) -> str:
     ordered = sorted(galleries, key=lambda gallery: -int(gallery.right.sum()))
     counts = [f"{gallery.right.sum()} from {level_title(gallery.direction)}" for gallery in ordered]
     asked = counted(queries, "random query", "random queries")
-    return f"Of {queries * k} answers to {asked}, those of the query's class are {listed(counts)}."
+    answers = f"the {queries * k} answers to {asked} in each direction"
+    return f"Of {answers}, these have the query's class: {listed(counts)}."
 
 
 def playing_gallery(gallery: Gallery, media: Path) -> str:

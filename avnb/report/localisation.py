@@ -70,9 +70,9 @@ def plot_similarity_maps(
             height, width, _ = frame.shape
             ax.imshow(overlaid(frame, m.cosine.mean(axis=0), low, high))
             x, y = m.peak()
-            ax.plot(
-                x * (width - 1), y * (height - 1), "x", color="white", ms=7, mew=2, clip_on=False
-            )
+            place = x * (width - 1), y * (height - 1)
+            for colour, line_width in (("black", 4), ("white", 2)):  # seen on any ground
+                ax.plot(*place, "x", color=colour, ms=7, mew=line_width, clip_on=False)
             if boxes is not None:
                 left, top, right, bottom = boxes[line][j] * [width, height, width, height]
                 box = Rectangle((left, top), right - left, bottom - top, fill=False)

@@ -30,7 +30,7 @@ from avnb.report.wording import (
     with_interval,
 )
 
-MORE_OFTEN = " the right class more often than by chance"
+MORE_OFTEN = " the right class more often than with shuffled classes"
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "median rank")
 
 
@@ -136,7 +136,7 @@ def cross_modal_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_cross_modal(rows: pd.DataFrame, chance_level: float = 0.05) -> str:
-    """Whether video finds audio of its class more often than by chance, in either space.
+    """Whether video finds audio of its class more often than if classes were shuffled, by space.
 
     The p-values are Holm's, over all methods and directions of a space (Holm 1979).
     """

@@ -106,11 +106,11 @@ def test_classes_that_gain_and_lose_are_counted_and_one_is_named_where_it_has_vi
 def test_a_mistake_is_named_where_it_is_frequent_and_its_class_has_videos():
     counts = torch.tensor([[2, 0, 0], [0, 1, 3], [1, 0, 2]])
     text = report.describe_confusion(counts, CLASSES, "xid")
-    assert text == "xID is right about every video of one of three classes."
+    assert text == "Of three classes, xID gets one wholly right."
     text = report.describe_confusion(2 * counts, CLASSES, "xid")
-    assert text.endswith("to take `Run` for `Swim`, 6 times in 8 videos.")
+    assert text.endswith("to take `Run` for `Swim`, in six of eight videos.")
     nothing = report.describe_confusion(torch.tensor([[0, 1], [0, 1]]), CLASSES[:2], "xid")
-    assert "one of two classes, and about no video of one" in nothing
+    assert "Of two classes, xID gets one wholly right and one wholly wrong." in nothing
 
 
 def test_choices_are_compared_by_intervals_and_times():
@@ -130,7 +130,7 @@ def test_choices_are_compared_by_intervals_and_times():
 
     text = rows(30, 34, 41, 31, 29, 45)
     assert "Moving BatchNorm (to 41 %) and author (to 45 %) raise the accuracy of xID" in text
-    assert "takes 4.5 times as long" in text and "No choice" not in text
+    assert "took 4.5 times as long" in text and "No choice" not in text
     assert "No choice changes the accuracy of xID" in rows(30, 31, 32, 31, 29, 33)
     assert "(to 20 %) lowers the accuracy of xID (30 %)" in rows(30, 31, 32, 31, 20, 33)
 
@@ -222,6 +222,6 @@ def test_retrieval_is_read_within_and_across_modalities():
     assert text.startswith("From video to video, xID (60") and "From audio to audio, xID" in text
     assert text.endswith(
         "Across modalities, by the encoders' own features, no method finds the right class more "
-        "often than by chance; after the heads of pre-training, xID (both ways) does."
+        "often than with shuffled classes; after the heads of pre-training, xID (both ways) does."
     )
     assert report.describe_cross_modal(frame(*within)) == ""
