@@ -114,14 +114,14 @@ def learnt(method: str, log: pd.DataFrame) -> tuple[str, str]:
     first, last, under = log.iloc[0], log.iloc[-1], f"under {title_in_text(method)}"
     if "cosine_own" in log:
         own, other = f"{last['cosine_own']:.2f}", f"{last['cosine_other']:.2f}"
-        value = f"{own} with its own audio and {other} with that of others {under}"
-        return "in the end a video has a mean cosine of", value
+        value = f"{own} with the row of its own video and {other} with those of others {under}"
+        return "in the end an embedding has a mean cosine of", value
     if "invariance" in log:
         value = f"from {first['invariance']:.2f} to {last['invariance']:.2f} {under}"
-        return "the squared distance of the two views of a clip goes", value
+        return "the mean squared difference between two views goes", value
     if "validation_accuracy" in log:
         best = percent(100 * log["validation_accuracy"].max())
-        return "of the validation clips", f"{best} are classified correctly at best {under}"
+        return "in the best epoch", f"{best} of the validation clips are classified right {under}"
     return "the loss goes", f"from {first['loss']:.2f} to {last['loss']:.2f} {under}"
 
 
