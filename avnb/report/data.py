@@ -53,6 +53,7 @@ def plot_extents(rows: pd.DataFrame) -> Figure:
     sns.histplot(x=rows["seconds"], bins=30, ax=axes[0], **options)
     axes[0].set(ylabel="videos", title="length")
     axes[0].get_legend().set_title("")
+    axes[0].set_ylim(top=1.45 * axes[0].get_ylim()[1])  # room for the legend above the bars
     titles = ("frame size", "frames per second")
     for ax, title, values in zip(axes[1:], titles, frame_formats(rows), strict=True):
         sns.histplot(y=most_common(values), shrink=0.8, legend=False, ax=ax, **options)

@@ -41,9 +41,11 @@ def plot_curves(log: pd.DataFrame) -> Figure:
         panel.rename(columns=lambda name: name.replace("_", " ")).plot(ax=ax, marker="o", ms=3)
         ax.set_title(title, fontsize=11)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend(fontsize=9)
         if title in ("spread of embeddings", "effective rank"):
             ax.set_ylim(bottom=0)  # the distance from collapse is what matters
+        low, high = ax.get_ylim()
+        ax.set_ylim(top=high + (0.05 + 0.11 * len(panel.columns)) * (high - low))
+        ax.legend(fontsize=9, loc="upper right")  # in the room above the lines
     return fig
 
 
