@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def choice_rows(
     values = {"split": split, "seed": config.seed, "profile": work.name, "data": manifest.origin}
     values["protocol"] = [config.changed(**changes).protocol_title for changes in CHOICES.values()]
     runs = [source.name for source in sources.values()]
-    if (kept := stored(work.results, run=runs, task=["probe", "protocol"], **values)) is not None:
+    if (kept := stored(work.results, run=runs, task="protocol", **values)) is not None:
         return kept
     rows = []
     for changes in CHOICES.values():
@@ -58,7 +59,8 @@ def choice_rows(
                 extract_uncached(source, manifest, changed)
             trained, tested = fit_probe(source, manifest, features[method], changed)
             seconds = time.monotonic() - begin
-            rows += scored(trained[0], tested, changed, **metadata)
+            accuracy = scored(trained[0], tested, changed, **metadata)
+            rows += [replace(row, task="protocol") for row in accuracy]  # shorter than the probe's
             timed: dict[str, Any] = {"task": "protocol", "metric": "seconds", "seed": config.seed}
             rows.append(Row(value=seconds, **timed, **metadata))
     return record(work.results, rows)

@@ -53,6 +53,7 @@ def plot_extents(rows: pd.DataFrame) -> Figure:
     sns.histplot(x=rows["seconds"], bins=30, ax=axes[0], **options)
     axes[0].set(ylabel="videos", title="length")
     axes[0].get_legend().set_title("")
+    axes[0].set_ylim(top=1.45 * axes[0].get_ylim()[1])  # room for the legend above the bars
     titles = ("frame size", "frames per second")
     for ax, title, values in zip(axes[1:], titles, frame_formats(rows), strict=True):
         sns.histplot(y=most_common(values), shrink=0.8, legend=False, ax=ax, **options)
@@ -153,10 +154,11 @@ def describe_data(
         usable += f" ({listed(lost)})" if lost else ""
     usable += f"; {counted(stray, 'file')} in no list" if stray else ""
     seconds, audible = rows["seconds"], rows["audio_hz"] > 0
-    length = f"their median length is {seconds.median():.1f} s, the shortest has "
+    length = f"their median length is {seconds.median():.1f} s, the shortest lasts "
     length += f"{seconds.min():.1f} s and the longest {seconds.max():.1f} s"
     if (seconds < 1).any():
-        length += f"; {percent(100 * (seconds < 1).mean())} are shorter than the second of a clip"
+        short = percent(100 * (seconds < 1).mean())
+        length += f"; {short} are shorter than the one second of a clip"
     sound = heard(audible, rows["label"], manifest.classes)
     return " ".join(map(sentence, (usable, length, sound)))
 
@@ -172,5 +174,5 @@ def heard(audible: pd.Series, labels: pd.Series, classes: Sequence[str]) -> str:
         verb = "has" if silent == 1 else "have"
         text += f"; {number(silent)} of {counted(len(classes), 'class', 'classes')} {verb} none"
     if empty:
-        text += f"; of {counted(empty, 'class', 'classes')} there is no video"
+        text += f"; there is no video of {counted(empty, 'class', 'classes')}"
     return text

@@ -133,8 +133,8 @@ def describe_literature(works: pd.DataFrame, method: str = "xid") -> str:
     sentences = [describe_dataset(works, name, method) for name in ("ucf101", "hmdb51")]
     others = rows_where(works, kind="self-supervised")
     order = others["ucf101"].corr(others["hmdb51"], method="spearman")
-    together = f"Between the orders of these {len(others)} on the two data sets, Spearman's rank"
-    return bullets([*sentences, f"{together} correlation is {order:.2f}."])
+    together = f"Spearman's rank correlation between the two data sets, over these {len(others)}"
+    return bullets([*sentences, f"{together} results, is {order:.2f}."])
 
 
 def describe_dataset(works: pd.DataFrame, dataset: str, method: str) -> str:
@@ -142,7 +142,8 @@ def describe_dataset(works: pd.DataFrame, dataset: str, method: str) -> str:
     table = works.assign(name=works.apply(short_name, axis=1)).sort_values(dataset)
     others = rows_where(table, kind="self-supervised")
     best = [
-        f"{with_value(rows_where(others, modality=modality).iloc[-1], dataset)} with {title}"
+        f"{with_value(rows_where(others, modality=modality).iloc[-1], dataset)} "
+        f"among those from {title}"
         for modality, (title, _) in MODALITIES.items()
     ]
     labels = rows_where(table, kind="supervised")[dataset].iloc[-1]
@@ -150,7 +151,7 @@ def describe_dataset(works: pd.DataFrame, dataset: str, method: str) -> str:
     gap = own[dataset] - least[dataset]
     return (
         f"**{TITLES[dataset]}**: the highest of {len(others)} self-supervised results are "
-        f"{' and '.join(best)}; the supervised network has {labels:.1f} %. The thesis's "
+        f"{' and '.join(best)}; the supervised network reaches {labels:.1f} %. The thesis's "
         f"{with_value(own, dataset)} is {abs(gap):.1f} points {'below' if gap < 0 else 'above'} "
         f"the lowest of them, {with_value(least, dataset)}."
     )

@@ -41,9 +41,11 @@ def plot_curves(log: pd.DataFrame) -> Figure:
         panel.rename(columns=lambda name: name.replace("_", " ")).plot(ax=ax, marker="o", ms=3)
         ax.set_title(title, fontsize=11)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend(fontsize=9)
         if title in ("spread of embeddings", "effective rank"):
             ax.set_ylim(bottom=0)  # the distance from collapse is what matters
+        low, high = ax.get_ylim()
+        ax.set_ylim(top=high + (0.05 + 0.11 * len(panel.columns)) * (high - low))
+        ax.legend(fontsize=9, loc="upper right")  # in the room above the lines
     return fig
 
 
@@ -114,14 +116,14 @@ def learnt(method: str, log: pd.DataFrame) -> tuple[str, str]:
     first, last, under = log.iloc[0], log.iloc[-1], f"under {title_in_text(method)}"
     if "cosine_own" in log:
         own, other = f"{last['cosine_own']:.2f}", f"{last['cosine_other']:.2f}"
-        value = f"{own} with its own audio and {other} with that of others {under}"
-        return "in the end a video has a mean cosine of", value
+        value = f"{own} with the row of its own video and {other} with those of others {under}"
+        return "in the end an embedding has a mean cosine of", value
     if "invariance" in log:
         value = f"from {first['invariance']:.2f} to {last['invariance']:.2f} {under}"
-        return "the squared distance of the two views of a clip goes", value
+        return "the mean squared difference between two views goes", value
     if "validation_accuracy" in log:
         best = percent(100 * log["validation_accuracy"].max())
-        return "of the validation clips", f"{best} are classified correctly at best {under}"
+        return "in the best epoch", f"{best} of the validation clips are classified right {under}"
     return "the loss goes", f"from {first['loss']:.2f} to {last['loss']:.2f} {under}"
 
 

@@ -70,7 +70,7 @@ def test_a_style_scales_a_figure_and_its_text():
 @pytest.mark.parametrize(
     "options, told",
     [
-        ({"only": ["4.9"]}, "no figure or table is called '4.9'; there are table-1.1-extents"),
+        ({"only": ["4.9"]}, "no figure or table is called '4.9'; there are figure-0.1-approaches"),
         ({"style": "papers"}, "did you mean 'paper'"),
         ({"formats": ["pfd"]}, "did you mean 'pdf'"),
     ],

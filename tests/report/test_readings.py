@@ -156,7 +156,8 @@ def test_every_method_is_read_by_its_own_measure_and_a_collapse_is_said_aloud():
     logs = {"random": [], "xid": xid, "vicreg_v": {**views, "covariance": 1.0}}
     logs = {method: pd.DataFrame(log) for method, log in logs.items()}
     text = report.describe_pretraining(logs)
-    assert "a mean cosine of 0.99 with its own audio and 0.98 with that of others under xID" in text
+    cosines = "0.99 with the row of its own video and 0.98 with those of others under xID"
+    assert f"a mean cosine of {cosines}" in text
     assert "goes from 0.30 to 0.10 under VICReg-V" in text and "VICReg-V vary less" in text
     assert "xID: collapse after epoch 2" in text
     table = report.learnt_table(logs)
@@ -185,7 +186,7 @@ def test_a_data_set_is_described_by_what_its_tables_hold(manifests):
     text = report.describe_data(manifest, rows, lost, ledger)
     assert f"{len(manifest)} of {manifest.listed} listed videos can be used (two files mis" in text
     assert "not decodable to the end" in text and len(ledger) > 0
-    assert "the shortest has 0.5 s" in text and "shorter than the second of a clip" in text
+    assert "the shortest lasts 0.5 s" in text and "shorter than the one second of a clip" in text
     silent = 100 * (1 - len(manifest.with_audio()) / len(manifest))
     assert f"{100 - silent:.0f}\xa0% have an audio stream" in text and silent > 0
     table = report.extents_table(rows)
