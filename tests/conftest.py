@@ -22,8 +22,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The book first: what takes longest must not be what all others have to wait for."""
-    items.sort(key=lambda item: item.path.name != "test_book.py")
+    """The book first, which takes longest; its pages in a browser once it can be there."""
+    places = {"test_book.py": 0, "test_browser.py": 2}
+    items.sort(key=lambda i: places.get(i.path.name, 3 if i.path.parent.name == "training" else 1))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def test_environment_yml_is_python_pip_and_the_package():
     *conda, pip = found["dependencies"]
     names = {str(MatchSpec(spec, strict=True).name.normalized) for spec in conda}
     assert names == {"python", "pip"}
-    assert pip == {"pip": ["-e .[dev]"]}
+    assert pip == {"pip": ["--constraint .constraints.txt", "-e .[dev]"]}
     (python,) = [s for s in conda if s.startswith("python")]
     assert python.removeprefix("python").strip() == PROJECT["requires-python"]
 

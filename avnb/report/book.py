@@ -4,6 +4,7 @@ nbformat takes a second to import, and only where a notebook is staged.
 """
 
 import ast
+import hashlib
 import os
 import re
 import shutil
@@ -13,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avnb.files import locked
+from avnb.files import locked, write_text
 from avnb.profiles import SIZES, profile
 from avnb.report import execution, glossary, numbering, reference
 from avnb.report import notebook_parameters as parameters
 from avnb.report.glossary import with_terms
 from avnb.report.numbering import Caption
 from avnb.report.parts import BookError, with_answers
+from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
@@ -184,7 +186,21 @@ def build(work: Workspace, source: Path) -> Path:
         text = log.read_text()
         wrong = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
         raise BookError(f"the book did not build; see {log}\n" + "\n".join(wrong or [text[-3000:]]))
-    return out / "_build" / "html" / "index.html"
+    return index_of(work)
+
+
+def index_of(work: Workspace) -> Path:
+    """The first page of a workspace's book."""
+    return work.folder / "book" / "_build" / "html" / "index.html"
+
+
+def made_from(work: Workspace, executed: list[Path]) -> str:
+    """Digest of all that the pages are made from: they are built again when it changes."""
+    root = project_root()
+    prose = [path for path in sorted((root / "book").rglob("*")) if path.is_file()]
+    files = [*executed, root / "_config.yml", *prose, *filter(Path.exists, [work.results])]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return digest([execution.package_digest(), *map(str, files), *hashes])
 
 
 def make(name: str) -> Path:
@@ -195,5 +211,9 @@ def make(name: str) -> Path:
     waiting = f"another process is making this book in {work.folder}; waiting for it"
     with locked(work.folder, lock=".book.lock", waiting=waiting):
         executed = execution.run_all(work)
-        print("building the pages", flush=True)
-        return build(work, stage(work, executed))
+        key, stamp, index = made_from(work, executed), work.folder / "book.key", index_of(work)
+        if not (index.exists() and stamp.exists() and stamp.read_text() == key):
+            print("building the pages", flush=True)
+            build(work, stage(work, executed))
+            write_text(stamp, key)
+        return index
