@@ -25,6 +25,7 @@ from avnb.values import digest
 from avnb.workspace import Workspace, project_root
 
 NOTEBOOK_LINK = re.compile(r'href="([\w-]+)\.ipynb"')
+IMAGE = re.compile(r"<img (?!loading)")  # fetched when it comes into view
 NUMBER = re.compile(r"<td>(?=[-+±•\N{MINUS SIGN}\d])")  # a cell that begins with one
 MEDIA = re.compile(r'(src|poster)="[^"]*?media/([0-9a-f]+\.(?:mp4|jpg))"')
 MEDIA_BYTES = 15e6  # of a page's videos, at most
@@ -186,6 +187,8 @@ def build(work: Workspace, source: Path) -> Path:
         text = log.read_text()
         wrong = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
         raise BookError(f"the book did not build; see {log}\n" + "\n".join(wrong or [text[-3000:]]))
+    for page in index_of(work).parent.rglob("*.html"):
+        write_text(page, IMAGE.sub('<img loading="lazy" ', page.read_text()))
     return index_of(work)
 
 

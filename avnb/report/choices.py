@@ -14,7 +14,6 @@ from avnb.report.wording import (
     listed,
     percent,
     records,
-    rounded,
     rows_where,
     sentence,
     side,
@@ -70,9 +69,9 @@ def choice_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "top1") -> str:
-    """Which choices change an accuracy beyond the intervals, and what fresh clips cost."""
-    said, open_for, named = [], [], choice_names(rows)
-    table = rows_where(named, level=level, metric=metric)
+    """Which choices change an accuracy beyond the intervals."""
+    said, open_for = [], []
+    table = rows_where(choice_names(rows), level=level, metric=metric)
     for method in in_method_order(table["method"]):
         usual, *others = records(table[table["method"] == method])
         groups = {way: [row for row in others if side(row, usual) == way] for way in (1, -1)}
@@ -87,7 +86,4 @@ def describe_choices(rows: pd.DataFrame, level: str = "video", metric: str = "to
     if open_for:
         names = listed(open_for, "or")
         said.append(f"No choice changes the accuracy of {names} beyond the intervals.")
-    seconds = named[named["metric"] == "seconds"].groupby("choice")["value"].mean()
-    ratio = seconds["fresh clips"] / seconds["thesis"]
-    said.append(f"Timed once, a probe on fresh clips took {rounded(ratio)} times as long.")
     return " ".join(said)

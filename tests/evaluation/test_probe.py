@@ -240,7 +240,7 @@ def test_every_choice_is_measured_with_its_time(several, few, config, tmp_path):
         (row,) = results.select(rows, **values).to_dict("records")
         assert cells["whole videos, top-1"] == with_interval(row)
     said = report.describe_choices(rows)
-    assert "times as long" in said and said.endswith(".")
+    assert "xID" in said and said.endswith(".")
     assert len(report.plot_choices(rows).axes) == 2
 
 

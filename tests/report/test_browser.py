@@ -198,7 +198,12 @@ RULES = [  # of axe-core: https://github.com/dequelabs/axe-core/blob/develop/doc
     "button-name", "color-contrast", "frame-title", "heading-order", "image-alt", "label",
     "link-name", "list", "listitem", "scrollable-region-focusable", "svg-img-alt",
 ]  # fmt: skip
-SAME = ["tbody tr:nth-child(n+4)", "mjx-container", ".members:nth-of-type(n+4)"]  # as the first
+SAME = [  # as the first
+    "tbody tr:nth-child(n+4)",
+    "mjx-container",
+    ".members:nth-of-type(n+4)",
+    "dd pre",
+]
 
 
 @pytest.mark.timeout(600)
