@@ -138,7 +138,7 @@ def published_table(
         block = records(group)
         best = max(block, key=lambda row: row["value"])
         for row in block:
-            mark = "• " if len(block) > 1 and side(best, row) == 0 else ""
+            mark = "•\N{NO-BREAK SPACE}" if len(block) > 1 and side(best, row) == 0 else ""
             line = {"level": level_title(row["level"]), "metric": metric_title(row["metric"])}
             line |= {"method": method_title(row["method"]), "here": mark + with_spread(row)}
             if thesis := theirs.get((row["level"], row["metric"], row["method"])):

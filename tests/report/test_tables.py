@@ -30,7 +30,7 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
     table = report.published_table(ours, results.published(), "probe", "ucf101")
     one = table.loc[("single clips", "top-1 accuracy", "Random")]
     assert one["thesis"] == "4.76" and "difference" not in table
-    assert one["here"] == "• 30.0\xa0[25.0,\xa035.0]"  # spaces where no line breaks
+    assert one["here"] == "•\xa030.0\xa0[25.0,\xa035.0]"  # spaces where no line breaks
     assert (one["n"], one["chance"]) == ("40", "8.3")
     assert table.loc[("other", "top-1 accuracy", "xID"), "thesis"] == "–"
     assert table.xs("single clips").index.tolist() == [
@@ -41,7 +41,7 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
 def test_a_dot_marks_the_best_and_what_cannot_be_told_from_it():
     ours = frame(row("random", 10, 5, 15), row("vicreg_v", 30, 24, 36), row("xid", 33, 28, 38))
     here = report.published_table(ours, results.published(), "probe", "ucf101")["here"]
-    assert [text.startswith("• ") for text in here] == [False, True, True]
+    assert [text.startswith("•\xa0") for text in here] == [False, True, True]
     alone = report.published_table(ours.head(1), results.published(), "probe", "ucf101")["here"]
     assert not alone.iloc[0].startswith("•")
 
