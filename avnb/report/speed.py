@@ -96,17 +96,16 @@ def plot_loader(rows: Iterable[BenchRow]) -> Figure:
     """Clips a second by number of workers, and memory over a soak where one was measured."""
     rows = list(rows)
     rates, soak = ([r for r in rows if r["stage"] == name] for name in ("loader", "soak"))
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
+    fig, axes = plt.subplots(1, 2 if soak else 1, figsize=(9 if soak else 5, 3), squeeze=False)
+    left, right = axes[0, 0], axes[0, -1]
     workers = [r["workers"] for r in rates]
     left.plot(workers, [r["clips_per_second"] for r in rates], "o-", color=LINES[0])
     left.set(xlabel="workers", ylabel="clips a second", xticks=workers, ylim=(0, None))
-    for key, label, colour in (
-        ("parent_mb", "training process", LINES[0]),
-        ("worker_mb", "largest worker", LINES[1]),
-    ):
-        right.plot([r["clips"] for r in soak], [r[key] for r in soak], color=colour, label=label)
-    right.set(xlabel="clips read", ylabel="memory of its own, MB", ylim=(0, None))
     if soak:
+        clips, names = [r["clips"] for r in soak], ("training process", "largest worker")
+        for key, name, colour in zip(("parent_mb", "worker_mb"), names, LINES, strict=False):
+            right.plot(clips, [r[key] for r in soak], color=colour, label=name)
+        right.set(xlabel="clips read", ylabel="memory of its own, MB", ylim=(0, None))
         right.legend(fontsize=9)
     return fig
 

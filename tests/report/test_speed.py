@@ -68,3 +68,11 @@ def test_of_rows_on_the_same_thing_the_latest_is_read_and_a_torn_line_is_skipped
     assert found["ms"] == 3.0
     with pytest.raises(FileNotFoundError, match="avnb bench --out"):
         bench_rows.read(tmp_path / "nothing.jsonl")
+
+
+def test_memory_is_drawn_only_where_a_soak_was_measured():
+    rate = {"stage": "loader", "workers": 1, "clips_per_second": 19.0}
+    soak = [{"stage": "soak", "clips": n, "parent_mb": 90, "worker_mb": 60} for n in (1, 2)]
+    assert len(report.plot_loader([rate]).axes) == 1
+    _, memory = report.plot_loader([rate, *soak]).axes
+    assert [line.get_label() for line in memory.lines] == ["training process", "largest worker"]
