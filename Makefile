@@ -30,7 +30,7 @@ book: install ## build the book at demo size: synthetic videos, pre-training, al
 pdf: install ## as `make book`, and the book as one PDF, build/demo/book.pdf (needs Chromium)
 	$(BIN)/python -m avnb book --profile demo --pdf
 
-smoke: install ## as `make book` at the smallest size, in under three minutes
+smoke: install ## as `make book` at the smallest size, in about four minutes
 	$(BIN)/python -m avnb book --profile smoke
 
 lint: install
