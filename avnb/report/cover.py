@@ -13,15 +13,14 @@ from matplotlib.figure import Figure
 
 from avnb.evaluation import results
 from avnb.profiles import SIZES
+from avnb.report.findings import PROBE
 from avnb.report.style import RED, method_colour, method_title, set_style
 from avnb.report.wording import records, rows_where, with_interval
-
-SHOWN = {"task": "probe", "level": "video", "metric": "top1", "dataset": "ucf101"}
 
 
 def cover_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """The last row of each method under the thesis's protocol; possibly none."""
-    usual = rows_where(rows, protocol="thesis", **SHOWN)
+    usual = rows_where(rows, protocol="thesis", **PROBE)
     return usual.drop_duplicates("method", keep="last")
 
 
@@ -43,7 +42,7 @@ def draw_bars(ax: Axes, rows: pd.DataFrame, title: str) -> None:
 
 def draw_cover(rows: pd.DataFrame, profile: str) -> Figure:
     """The linear probe here, and as the thesis published it, side by side."""
-    published = rows_where(results.published(), **SHOWN)
+    published = rows_where(results.published(), **PROBE)
     fig, axes = plt.subplots(1, 2, figsize=(9, 2.7), sharey=True)
     draw_bars(axes[0], rows, f"this page's run, {profile} size")
     draw_bars(axes[1], published, "thesis, UCF-101")

@@ -27,7 +27,7 @@ from avnb.report.wording import (
     side,
     span,
     title_in_text,
-    with_interval,
+    with_interval_below,
 )
 
 LEVELS = tuple((level, metric) for level in ("clip", "video") for metric in ("top1", "top5"))
@@ -167,7 +167,7 @@ def few_shot_table(
     columns = {method_title(m): rows_where(ours, method=m) for m in in_method_order(ours["method"])}
     columns[f"{method_title(base)}, thesis"] = rows_where(published, method=base)
     cells = [
-        (row["part"], row["percent"], title, with_interval(row).replace("\xa0[", " ["))
+        (row["part"], row["percent"], title, with_interval_below(row))
         for title, rows in columns.items()
         for row in rows_where(rows, level=level, metric=metric).to_dict("records")
         if row["percent"] in set(ours["percent"])

@@ -13,6 +13,7 @@ import torch
 from avnb.config import Pretrain
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.cache import FORMS
+from avnb.evaluation.class_names import TITLES
 from avnb.models.architecture import layers
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method, find_method
@@ -25,7 +26,6 @@ from avnb.workspace import Workspace
 METHODS = ("xid", "vicreg_av", "vicreg_v", "supervised")  # and `random`, which is not trained
 THESIS_DAYS = {"xid": 11.5, "vicreg_av": 13.5, "vicreg_v": 13.5}  # thesis 4.1.3
 THESIS_GPUS = 8  # Tesla K40m
-TITLES = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
 FOLD_1 = {"ucf101": (9537, 3783), "hmdb51": (3570, 1530)}  # train and test in the official lists
 AUDIBLE = (4797, 1916)  # the same of UCF-101's classes with audio (thesis A.1)
 VGGSOUND_CLASSES, VGGSOUND_SECONDS = 309, 10.0  # Chen et al. 2020
@@ -71,7 +71,7 @@ def pretraining_stage(work: Workspace, method: str) -> Stage:
     clips = steps_per_epoch(run.subset.subset_videos, run) * run.optim.batch * run.optim.epochs
     cost = ClipCost.of(run, run.clip.frames, run.clip.audio_seconds if kind.uses_audio else 0)
     flop = (1 + kind.uses_second_view) * cost.training * clips
-    most = " (at most)" if method == "supervised" else ""
+    most = " (at most)" if kind.validation_metrics else ""  # it may stop early
     name = f"Pre-training, {method_title(method)}{most}"
     return Stage(name=name, chapter=6, clips=clips, flop=flop)
 

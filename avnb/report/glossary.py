@@ -13,9 +13,8 @@ OTHER = re.compile(
 
 def terms(glossary: str) -> dict[str, str]:
     """The terms of a page with a MyST `glossary`, by what stands for them in lower case."""
-    return {
-        name.lower(): entry for entry in ENTRY.findall(glossary) for name in entry.split(", ")
-    } | {entry.lower(): entry for entry in ENTRY.findall(glossary)}
+    entries = ENTRY.findall(glossary)
+    return {name.lower(): entry for entry in entries for name in (entry, *entry.split(", "))}
 
 
 def with_terms(text: str, known: dict[str, str], seen: set[str]) -> str:

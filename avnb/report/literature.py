@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from avnb.evaluation.class_names import TITLES
 from avnb.report.style import BLUE, GREY, ORANGE, in_method_order, method_title
 from avnb.report.wording import Record, bullets, rows_where
 from avnb.values import unknown_name
 
-TITLES = {"pretraining": "pre-trained on", "ucf101": "UCF-101", "hmdb51": "HMDB-51"}
+HEADINGS = {"pretraining": "pre-trained on", **TITLES}
 THESIS_DATA = "VGGSound, 50\N{NO-BREAK SPACE}000 videos"
 MODALITIES = {"V": ("video", BLUE), "V+A": ("video and audio", ORANGE)}
 # Where the label of a point may stand, in points from it, with its alignment; the first that is
@@ -57,7 +58,7 @@ def literature_table(works: pd.DataFrame) -> pd.DataFrame:
     table = works.drop(columns="kind").assign(method=names)
     for dataset in ("ucf101", "hmdb51"):
         table[dataset] = table[dataset].map("{:.1f}".format)
-    return table.rename(columns=TITLES).set_index("method")
+    return table.rename(columns=HEADINGS).set_index("method")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from avnb.report.wording import (
     sentence,
     title_in_text,
     with_interval,
+    with_interval_below,
 )
 
 MORE_OFTEN = " the right class more often than with shuffled classes"
@@ -98,8 +99,7 @@ def alignment_table(rows: pd.DataFrame) -> pd.DataFrame:
                 both = (value[f"{name} of {modality}"] for modality in ("video", "audio"))
                 line[f"{name}, v and a"] = form.format(*both)
             for row in records(rows_where(own, metric="own video R@1")):
-                cell = with_interval(row).replace("\xa0[", " [")  # may go on in a second line
-                line["own, " + row["level"].replace("->", " to ")] = cell
+                line["own, " + row["level"].replace("->", " to ")] = with_interval_below(row)
             lines.append(line)
     return pd.DataFrame(lines, dtype=object).set_index(["method", "space"])
 

@@ -13,12 +13,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
-from matplotlib_inline.config import InlineBackend
 
 from avnb.models.methods import METHODS
 from avnb.values import unknown_name
@@ -86,8 +84,16 @@ def set_style(name: str = "") -> None:
     check_style(name)
     sheets = ["book.mplstyle", STYLES[name].sheet]
     plt.style.use([Path(__file__).with_name(sheet) for sheet in sheets if sheet])
+    draw_once()
+
+
+def draw_once() -> None:
+    """In a notebook: no figure is drawn a second time to cut off a rim, for layouts leave none."""
+    from IPython.core.getipython import get_ipython
+
     if shell := get_ipython():
-        # A figure's layout leaves no rim to cut off, and cutting would draw it twice.
+        from matplotlib_inline.config import InlineBackend
+
         inline: Any = InlineBackend.instance(parent=shell)
         inline.print_figure_kwargs = {"bbox_inches": None}
 

@@ -129,6 +129,11 @@ def with_interval(row: Record) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
+def with_interval_below(row: Record) -> str:
+    """As `with_interval`, for narrow columns: the interval may go on in a second line."""
+    return with_interval(row).replace("\N{NO-BREAK SPACE}[", " [")
+
+
 def with_spread(row: Record) -> str:
     """`61.3 ± 0.8 (3 seeds)`, mean and standard deviation; for one seed as `with_interval`."""
     if row.get("seeds", 1) == 1:
