@@ -87,6 +87,7 @@ class XID(Group):
     q_first: float = within(1e-6, 1, 0.001)
     q_last: float = within(1e-6, 1, 0.4)
     lam: float = within(1e-6, 1, 0.01)
+    projector_batch_norm: bool = False  # see `Projector`
 
     def q_at(self, progress: float) -> float:
         """Linear from q_first at progress 0 to q_last at progress 1."""
@@ -196,6 +197,7 @@ class Pretrain(Config):
     seed: int = 0  # of every random draw
     backbone: str = "r2plus1d_18"  # a name of `VIDEO_BACKBONES`, or package.module:callable
     width: int = within(1, 4096, 64)  # channels of the first stage; features have 8 * width
+    residual_scale: float = within(0, 1, 1.0)  # of residual branches at the start
     clips_per_video: int = within(1, 4096, 5)  # per epoch
     shuffle_steps: int = within(0, 10**6, 0)  # within which a video's clips come; 0: the epoch
     missing_audio: Literal["silence", "drop", "error"] = "silence"  # of videos without a stream

@@ -28,6 +28,8 @@ LATER_FIELDS = {
     "views_per_forward": 2,
     "validation_ids": "",
     "max_damaged": 0.05,
+    "residual_scale": 1.0,
+    "projector_batch_norm": False,
 }
 
 

@@ -24,6 +24,20 @@ def initialise(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+@torch.no_grad()
+def scale_residuals(encoder: nn.Module, scale: float) -> None:
+    """Multiply the last convolution of every residual branch, so that deep blocks start small.
+
+    At the start, the features of a deep network with batch normalisation have little left of how
+    alike two clips are; short runs spend most of their steps on finding it again. With branches
+    near zero the network begins shallow. Goyal et al. 2017, arXiv:1706.02677, begin with zero. The
+    audio encoder has no such branches, and a backbone of the user's own stays as it is.
+    """
+    for block in encoder.modules():
+        if isinstance(block, Block):
+            block.second[-1].weight.mul_(scale)
+
+
 def space_then_time(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     """(2+1)D convolution: 1x3x3 over space, batch normalisation, ReLU, 3x1x1 over time.
 

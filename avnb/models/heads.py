@@ -10,16 +10,20 @@ class Projector(nn.Sequential):
 
     The thesis puts a ReLU after every layer. Like the released code, this leaves the output
     linear: an embedding without negative entries cannot reach every direction.
+
+    With `batch_norm`, every layer is followed by BatchNorm, the last one without an affine map:
+    embeddings are then centred from the first step (SimCLR's head, Chen et al. 2020,
+    arXiv:2002.05709). Without it they start nearly parallel, and long runs are needed to part them.
     """
 
-    def __init__(self, features: int, dim: int):
-        super().__init__(
-            nn.Linear(features, features),
-            nn.ReLU(inplace=True),
-            nn.Linear(features, features),
-            nn.ReLU(inplace=True),
-            nn.Linear(features, dim),
-        )
+    def __init__(self, features: int, dim: int, *, batch_norm: bool = False):
+        layers: list[nn.Module] = []
+        for i, out in enumerate((features, features, dim)):
+            layers.append(nn.Linear(features, out, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(out, affine=i < 2))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers[:-1])
         initialise(self)
 
 

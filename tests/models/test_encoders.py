@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from avnb.config import Pretrain
 from avnb.models.architecture import layers, pair_weights
-from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.encoders import AudioEncoder, VideoEncoder, scale_residuals
 from avnb.models.heads import Projector
 from avnb.report.encoders import architecture_table, clip_cost_table
 
@@ -104,6 +105,30 @@ def test_features_have_eight_times_the_width_and_one_clip_keeps_its_axis(width):
 def test_the_projector_ends_without_relu():
     out = Projector(512, 128)(torch.randn(64, 512))
     assert out.shape == (64, 128) and (out < 0).any()
+
+
+def test_a_projector_with_batch_norm_centres_its_embeddings_from_the_start():
+    features = 3 + 0.1 * torch.randn(64, 32)  # nearly parallel, as pooled features are
+    cosines = {}
+    for batch_norm in (False, True):
+        z = F.normalize(Projector(32, 16, batch_norm=batch_norm)(features), dim=1)
+        cosines[batch_norm] = (z @ z.T).mean().item()
+    assert cosines[False] > 0.9 and abs(cosines[True]) < 0.05
+
+
+def test_scaled_residuals_keep_more_of_how_alike_clips_are():
+    """Two clips of one video differ less than those of two videos, and more so in the features."""
+    torch.manual_seed(0)
+    videos = torch.randn(16, 3, 1, 32, 32).expand(-1, -1, 4, -1, -1)
+    clips = [videos + torch.randn(16, 3, 4, 32, 32) for _ in range(2)]
+    apart = {}
+    for scale in (1.0, 0.1):
+        torch.manual_seed(1)
+        encoder = VideoEncoder(8)
+        scale_residuals(encoder, scale)
+        x, y = (F.normalize(z - z.mean(0), dim=1) for z in map(encoder, clips))
+        apart[scale] = ((x * y).sum(1).mean() - (x @ y.T).mean()).item()
+    assert apart[0.1] > 1.5 * apart[1.0]
 
 
 def test_a_clip_costs_what_its_encoders_take():

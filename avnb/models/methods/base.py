@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avnb.config import Pretrain
 from avnb.data.batch import Batch
 from avnb.models.backbones import build_video_encoder
-from avnb.models.encoders import AudioEncoder
+from avnb.models.encoders import AudioEncoder, scale_residuals
 
 Terms = dict[str, Tensor]
 Log = list[dict[str, float]]
@@ -86,6 +86,7 @@ class Method(TrainableModule):
         super().__init__(config)
         self.video_encoder = build_video_encoder(config.backbone, config.width)
         self.audio_encoder = AudioEncoder(config.width)
+        scale_residuals(self.video_encoder, config.residual_scale)
 
     @torch.no_grad()
     def validate(self, batch: Batch) -> Terms:

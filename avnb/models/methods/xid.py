@@ -30,8 +30,10 @@ class CrossModalDiscrimination(Method):
         if videos < 2:
             raise ValueError(f"xid needs two videos to tell apart, got {videos}")
         self.videos, dim = videos, config.xid.embedding_dim
-        self.video_projector = Projector(self.video_encoder.features, dim)
-        self.audio_projector = Projector(self.audio_encoder.features, dim)
+        self.video_projector, self.audio_projector = (
+            Projector(encoder.features, dim, batch_norm=config.xid.projector_batch_norm)
+            for encoder in (self.video_encoder, self.audio_encoder)
+        )
         momentum = config.xid.bank_momentum
         self.video_bank, self.audio_bank = (
             MemoryBank(videos, dim, momentum=momentum, seed=derive_seed(config.seed, k))
