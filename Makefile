@@ -7,7 +7,7 @@ KEY := $(shell cat pyproject.toml .constraints.txt | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.avnb-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book pdf smoke figures lint check test faults lab clean
+.PHONY: help install book pdf smoke study figures lint check test faults lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -32,6 +32,11 @@ pdf: install ## as `make book`, and the book as one PDF, build/demo/book.pdf (ne
 
 smoke: install ## as `make book` at the smallest size, in about four minutes
 	$(BIN)/python -m avnb book --profile smoke
+
+study: install ## train the runs behind the chapter of studies again, in about an hour
+	export OMP_NUM_THREADS=1; trap 'kill 0' INT TERM; \
+	for part in 1/2 2/2; do $(BIN)/python -m avnb study --part $$part & done; wait
+	$(BIN)/python -m avnb study
 
 lint: install
 	$(BIN)/ruff check .

@@ -106,7 +106,7 @@ def train_command(args: argparse.Namespace) -> None:
     """One process of a training job."""
     from avnb.training import entrypoint
 
-    entrypoint.main(*args.folders)
+    entrypoint.main(*args.folders, shares=args.shares)
 
 
 def watch_command(args: argparse.Namespace) -> None:
@@ -146,6 +146,30 @@ def bench_command(args: argparse.Namespace) -> None:
     print(f"the rows are in {out}")
 
 
+def study_command(args: argparse.Namespace) -> None:
+    """Train and measure the studies, and say how far the stored rows come out again."""
+    from avnb.evaluation import studies
+    from avnb.workspace import Workspace
+
+    work = Workspace.open(args.profile)
+    out = args.out or work.folder / "studies.jsonl"
+    names = args.studies or list(studies.STUDIES)
+    rows = studies.measure(work, names, out, seeds=range(args.seeds), part=args.part)
+    print(f"{len(rows)} rows are in {out}")
+    both = studies.compared(rows)
+    print(f"{both['agrees'].sum()} of {len(both)} agree with the stored rows: intervals overlap")
+    for _, row in both[~both["agrees"]].iterrows():
+        print("  " + ", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def part(text: str) -> tuple[int, int]:
+    """`2/3` as the second of three."""
+    k, _, n = text.partition("/")
+    if not (k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part: give 1/2, then 2/2")
+    return int(k), int(n)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     from avnb.data.audit import MAX_DAMAGED
@@ -157,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     one = commands.add_parser("book", help="run all notebooks and build the book")
-    one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="demo")
+    one.add_argument("--profile", choices=["demo", "smoke"], default="demo")
     one.add_argument("--pdf", action="store_true", help="also print it as one PDF, by Chromium")
     one.set_defaults(run=book_command)
 
@@ -225,6 +249,19 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, help="folder; by default build/PROFILE/figures/STYLE")
     one.set_defaults(run=figures_command)
 
+    one = commands.add_parser(
+        "study",
+        help="the experiments behind the chapter of studies; about an hour on two cores",
+        description="Trains and measures each variant. Rows are appended as they come, and what "
+        "is there is not made again. At the end they are compared with the stored ones.",
+    )
+    one.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
+    one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="study")
+    one.add_argument("--seeds", type=int, default=3, help="of the study of methods, at most 3")
+    one.add_argument("--part", type=part, default=(1, 1), metavar="K/N", help="to make N at once")
+    one.add_argument("--out", type=Path, help="file of the rows; build/study/studies.jsonl")
+    one.set_defaults(run=study_command)
+
     one = commands.add_parser("watch", help="how far a run is, from another terminal")
     one.add_argument("folder", metavar="RUN", help="its folder, its id, or how the id begins")
     one.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between looks")
@@ -234,6 +271,13 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
     one.add_argument(
         "folders", type=Path, nargs="+", help="the run's folder, which holds job.json; or several"
+    )
+    one.add_argument(
+        "--shares",
+        type=lambda text: [int(n) for n in text.split(",")],
+        default=(),
+        metavar="N,N",
+        help="how many of the folders each process trains by itself",
     )
     one.set_defaults(run=train_command)
     return top

@@ -95,7 +95,9 @@ class SharedNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:  # noqa: D102
+    def forward(  # noqa: D102
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Any:
         dims = [d for d in range(x.ndim) if d != 1]
         shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
         wide = widened(x)
@@ -117,11 +119,12 @@ class SharedNorm(torch.autograd.Function):
         ours = torch.stack([bias_sum, weight_sum])
         rows = x.numel() // x.shape[1] * world_size()
         dist.all_reduce(total := ours.clone())
-        by_dy = weight * scale
+        by_dy = scale if weight is None else weight * scale
         by_x = -by_dy * scale * total[1] / rows
         rest = -by_dy * total[0] / rows - by_x * mean
         dx = torch.addcmul(rest.view(shape), x, by_x.view(shape)).addcmul_(dy, by_dy.view(shape))
-        return dx.to(half.dtype), ours[1], ours[0], None
+        affine = (None, None) if weight is None else (ours[1], ours[0])
+        return dx.to(half.dtype), *affine, None
 
 
 class SharedBatchNorm(_BatchNorm):

@@ -36,6 +36,7 @@ class ProgressReporter:
     ):
         self.total, self.title, self.silent, self.last, self.done = total, title, silent, 0.0, 0
         self.folder, self.kept = folder, 0.0
+        self.job = folder.name if folder else title
         to_file = stat.S_ISREG(os.fstat(1).st_mode)
         self.every = FILE_EVERY_SECONDS if to_file else EVERY_SECONDS
 
@@ -45,7 +46,8 @@ class ProgressReporter:
         if self.silent or (now - self.last < self.every and done < self.total):
             return
         self.last = now
-        line = json.dumps({"done": done, "total": self.total, "note": f"{self.title}, {note}"})
+        news = {"job": self.job, "done": done, "total": self.total}
+        line = json.dumps({**news, "note": f"{self.title}, {note}"})
         os.write(1, f"{MARK}{line}\n".encode())  # at once: other processes write to this pipe
         if now - self.kept >= FILE_EVERY_SECONDS:
             self.kept = now

@@ -4,7 +4,7 @@ Where the thesis and its released code evaluate differently, one value says how,
 sets them all.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from avnb.config import Augment, Clip, Compute, check_shards
@@ -165,15 +165,53 @@ class Finetune(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nuisances(Group):
+    """What varies in a synthetic video without saying anything of its class, each by its strength.
+
+    An untrained encoder notices little else. Levels are relative to the object's own sound, and
+    drawn for every video between the two that are given; those of `test` are for the videos with
+    which encoders are evaluated.
+    """
+
+    colour_drift: float = within(0, 1, 1.0)  # how far all colours turn into others in a video
+    light_drift: float = within(0, 0.9, 0.25)  # how much brighter and darker a video gets
+    texture: float = within(0, 100, 0.0)  # of the background, at most, in grey levels
+    camera_shake: float = within(0, 5, 0.5)  # pixels a frame
+    pitch_octaves: float = within(0, 3, 0.4)  # up or down
+    room: float = within(0, 2, 0.3)  # level of the reverberation, at most
+    other_sounds: float = within(0, 1, 0.15)  # probability of another object's sounds
+    noise_db_min: float = within(-100, 60, -28.0)
+    noise_db_max: float = within(-100, 60, 6.0)
+    test_noise_db_min: float = within(-100, 60, -2.0)
+    test_noise_db_max: float = within(-100, 60, 10.0)
+    loudness_db: float = within(0, 60, 16.0)  # between the softest and the loudest video
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for which in ("noise_db", "test_noise_db"):
+            low, high = getattr(self, f"{which}_min"), getattr(self, f"{which}_max")
+            if low > high:
+                raise ValueError(f"Nuisances.{which}_min is {low}, above {which}_max ({high})")
+
+    @property
+    def of_test_videos(self) -> "Nuisances":
+        """The same with the noise of the videos that encoders are evaluated with."""
+        low, high = self.test_noise_db_min, self.test_noise_db_max
+        return replace(self, noise_db_min=low, noise_db_max=high)
+
+
+@dataclass(frozen=True, kw_only=True)
 class World(Config):
     """The synthetic world: videos per class, and how noisy they are."""
 
     seed: int = 0
     vggsound_per_class: int = within(2, 10_000, 52)
     ucf101_train_per_class: int = within(2, 10_000, 16)
-    ucf101_test_per_class: int = within(2, 10_000, 12)
+    ucf101_test_per_class: int = within(2, 10_000, 20)
     hmdb51_train_per_class: int = within(2, 10_000, 10)
     hmdb51_test_per_class: int = within(2, 10_000, 6)
     silent_fraction: float = within(0, 1, 0.04)  # of the VGGSound-like videos: no audio stream
     dubbed_fraction: float = within(0, 1, 0.08)  # audio of another object, or music
+    off_screen_fraction: float = within(0, 1, 0.02)  # the object is heard and not seen
     broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
+    nuisances: Nuisances = field(default_factory=Nuisances)

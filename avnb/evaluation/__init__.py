@@ -24,4 +24,5 @@ localisation    where in the frame the video resembles the audio
 galleries       random queries with their nearest videos
 exploration     a retrieval to be asked questions
 embedding_maps  embeddings as points of a plane
+studies         the thesis's explanations as experiments: many short runs
 """

@@ -35,7 +35,9 @@ def scale_residuals(encoder: nn.Module, scale: float) -> None:
     """
     for block in encoder.modules():
         if isinstance(block, Block):
-            block.second[-1].weight.mul_(scale)
+            last = block.second[-1]
+            assert isinstance(last, nn.Conv3d)
+            last.weight.mul_(scale)
 
 
 def space_then_time(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:

@@ -23,8 +23,10 @@ few_shot             few-shot probes on seen and unseen classes
 speed                how fast every stage is, beside the 2022 recipe
 full_size            what the thesis's experiments take: operations, hours, disk, cores
 findings             the thesis's claims, and what the rows say to them
+studies              the thesis's explanations, tried where causes are known
 explore              widgets of the notebook for exploring
 cover                the cover and the icon, from rows
+nuisances            what varies in the synthetic world, to look at and to listen to
 glossary             links from the first mention of a term on a page
 numbering            numbers and captions of figures and tables
 parts                pages that open a part of the book with what its chapters found
@@ -46,9 +48,9 @@ from typing import Any
 _SUBJECTS = (
     "style diagrams wording comparisons approaches literature schemes time_lines findings data"
     " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
-    " few_shot speed full_size explore"
+    " few_shot speed full_size studies explore"
 )
-_PAGES = "cover glossary numbering parts reference figures execution book pdf"
+_PAGES = "cover nuisances glossary numbering parts reference figures execution book pdf"
 
 
 def __getattr__(name: str) -> Any:

@@ -144,11 +144,14 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     """Lay out the source: prose, executed notebooks, reference, style, MathJax, cover, videos."""
     import nbformat
 
-    from avnb.report import cover
+    from avnb.report import cover, nuisances
 
     source = work.folder / "source"
     fixed_parts(source)
-    shown = cover.draw(work.results, work.name, source / "assets")
+    drawn = {
+        "@cover": cover.draw(work.results, work.name, source / "assets"),
+        "@nuisances": nuisances.draw(source / "assets/nuisances"),
+    }
     pages, numbers = {}, dict[str, Caption]()
     for path in executed:
         pages[path.name] = page = staged(nbformat.read(path, as_version=4), work.name, path.name)
@@ -157,7 +160,9 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     known = glossary.terms((source / "glossary.md").read_text())
     for path in source.glob("*.md"):
         text = with_answers(path.read_text(), pages, size_note(work.name))
-        text = numbering.with_references(text, numbers).replace("@cover\n", f"{shown}\n")
+        text = numbering.with_references(text, numbers)
+        for place, shown in drawn.items():
+            text = text.replace(f"{place}\n", f"{shown}\n")
         path.write_text(text if path.stem == "glossary" else with_terms(text, known, set()))
     for name, page in pages.items():
         seen = set[str]()

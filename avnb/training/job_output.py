@@ -29,6 +29,7 @@ class JobOutput:
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.bar = tqdm(desc=title, total=0, unit="clip")
         self.rest, self.heard = b"", time.monotonic()
+        self.done: dict[str, int] = {}  # clips, by run
 
     def __enter__(self) -> Self:
         return self
@@ -61,12 +62,15 @@ class JobOutput:
         if "said" in news:
             bar.write(news["said"])
             return
-        if bar.total != news["total"] or news["done"] < bar.n:  # the job's next folder
-            bar.initial = 0
-            bar.reset(news["total"])
-            bar.initial = bar.n = news["done"]  # resumed: the rate counts from here
+        run, done = news.get("job", ""), news["done"]
+        if run not in self.done:  # the job begins, or resumes, another of its runs
+            self.done[run] = done
+            bar.total += news["total"]
+            bar.initial += done  # the rate counts from here
+            bar.n += done
         bar.set_postfix_str(news["note"], refresh=False)
-        bar.update(news["done"] - bar.n)
+        bar.update(done - self.done[run])
+        self.done[run] = done
 
     def stalled(self, seconds: float) -> bool:
         """Whether nothing has been heard for so long."""

@@ -55,6 +55,11 @@ class PretrainingRun(TrainingRun):
 
     config: Pretrain
 
+    @property
+    def work(self) -> float:
+        """As of any run, doubled where every clip has a second view."""
+        return super().work * (1 + find_method(self.config.method).uses_second_view)
+
     def is_finished(self, log: Log) -> bool:
         """As the method says: after the last epoch, or earlier."""
         return find_method(self.config.method).is_finished(self.config, log)

@@ -1,6 +1,7 @@
 """Runs of training: where each is, whether it is finished, one call that trains what is left."""
 
 import contextlib
+import itertools
 import json
 import math
 from abc import ABC, abstractmethod
@@ -9,13 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avnb.data.manifest import Manifest
 from avnb.files import locked, write_text
 from avnb.models.methods.base import Log
 from avnb.training import slurm, torchrun
 from avnb.training.checkpoint import Metadata
 from avnb.training.resources import Resources
-from avnb.workspace import STORED_ONLY
+from avnb.workspace import STORED_ONLY, cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,11 @@ class TrainingRun(ABC):
     def name(self) -> str:
         """The run's id, as result rows have it."""
         return self.folder.name
+
+    @property
+    def work(self) -> float:
+        """How long it takes, as far as its values say; in no unit."""
+        return float(self.config.optim.epochs * self.config.clips_per_video)
 
     @property
     def log(self) -> Log:
@@ -113,8 +121,9 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
     """Train what is not finished; the runs then are.
 
     What was interrupted resumes from its last checkpoint. On this machine all are trained by one
-    job, one after the other; a cluster gets a job each. Where BatchNorm takes its statistics in
-    each process, the number of processes matters a little; it is in the run's job file.
+    job, one after the other, or side by side where each takes one process; a cluster gets a job
+    each. Where BatchNorm takes its statistics in each process, the number of processes matters a
+    little; it is in the run's job file.
 
     Args:
         runs: different ones.
@@ -140,18 +149,36 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
         # In one order, or two callers could wait in a circle.
         for folder in sorted(run.folder for run in runs if not run.finished):
             locks.enter_context(locked(folder))
-        left = [run.folder for run in runs if not run.finished and run.prepare(resources)]
-        launch(left, resources, title)
+        left = [run for run in runs if not run.finished and run.prepare(resources)]
+        shares: list[int] = []
+        if resources.processes == 1 and not torch.cuda.is_available():
+            groups = divided(left, cores())
+            left, shares = list(itertools.chain(*groups)), list(map(len, groups))
+        launch([run.folder for run in left], resources, title, shares)
 
 
-def launch(folders: Sequence[Path], resources: Resources, title: str) -> None:
-    """Have the jobs in the folders done; on this machine the first one gets the output of all."""
+def divided(runs: Sequence[TrainingRun], processes: int) -> list[list[TrainingRun]]:
+    """The runs in as many groups of about the same work, at most one per run: longest first."""
+    groups: list[list[TrainingRun]] = [[] for _ in range(min(processes, len(runs)))]
+    for run in sorted(runs, key=lambda run: -run.work):
+        min(groups, key=lambda group: sum(other.work for other in group)).append(run)
+    return groups
+
+
+def launch(
+    folders: Sequence[Path], resources: Resources, title: str, shares: Sequence[int] = ()
+) -> None:
+    """Have the jobs in the folders done; on this machine the first one gets the output of all.
+
+    With `shares`, each process does so many of them by itself.
+    """
     if resources.launcher == "slurm":
         slurm.launch(folders, resources, title=title)
     elif folders:
+        apart = ["--shares", ",".join(map(str, shares))] if len(shares) > 1 else []
         torchrun.launch(
-            ["train", *map(str, folders)],
-            processes=resources.processes,
+            ["train", *map(str, folders), *apart],
+            processes=max(resources.processes, len(shares)),
             folder=folders[0],
             title=title,
             stall_seconds=resources.stall_seconds,

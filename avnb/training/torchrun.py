@@ -47,9 +47,10 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     errors, output = folder / "error.json", folder / "output.txt"
     errors.unlink(missing_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    settings = {"TORCHELASTIC_ERROR_FILE": str(errors), "OMP_NUM_THREADS": str(threads)}
-    environment = {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
+    # Threads that the caller has set stay: several jobs may share the machine.
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    settings = {"TORCHELASTIC_ERROR_FILE": str(errors), "PYTHONUNBUFFERED": "1"}
+    environment = {**threads, **os.environ, **settings}
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, guard.__file__, str(os.getpid()), sys.executable, *torchrun]
     with (

@@ -51,6 +51,7 @@ VALUES = {
     "crop_aspect_max": 1.0, "width": 4, "mels": MELS, "audio_hz": AUDIO_HZ,
     "audio_seconds": MELS * 32 / AUDIO_HZ, "batch": 8, "clips_per_video": 5, "epochs": 2,
     "lr": 5e-4, "lr_decay": 0.5, "lr_decay_every_epochs": 1,
+    "projector_batch_norm": False, "invariance_weight": 25.0, "covariance_weight": 1.0,
 }  # fmt: skip
 
 

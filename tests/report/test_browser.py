@@ -317,7 +317,7 @@ def test_exploring_in_a_real_lab(pages, build, browser, tmp_path):
 def test_a_page_says_at_which_size_it_was_made(shown):
     # Losses, toys, names, encoders at every width, timings, costs: nothing is trained at a size.
     sizeless = ("00_introduction", "04_rince", "03_encoders", "10_concepts", "05_methods")
-    sizeless += ("16_speed", "17_reproduce", "explore")
+    sizeless += ("17_speed", "18_reproduce", "explore")
     for one in shown:
         if one.folder == "chapters" and one.stem not in sizeless:
             text = one.article.inner_text()

@@ -87,6 +87,33 @@ def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained):
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
+def test_runs_of_one_process_are_trained_side_by_side_and_as_they_are_alone(
+    tiny, manifests, tmp_path
+):
+    manifest = Manifest.load(manifests / "vggsound")
+    made = {}
+    for folder, names in (("both", ("xid", "vicreg_v")), ("alone", ("vicreg_v",))):
+        configs = [with_values(tiny, method=name, shards=1, epochs=1) for name in names]
+        found = [pretraining_run(config, manifest, tmp_path / folder) for config in configs]
+        runs.train(found)
+        made[folder] = {run.method: run for run in found}
+    one, other = (made[folder]["vicreg_v"] for folder in ("both", "alone"))
+    contents = [checkpoint.load(run.checkpoint)[1] for run in (one, other)]
+    assert same_tensors(contents[0]["model"], contents[1]["model"])
+    assert made["both"]["xid"].finished
+    assert not list(tmp_path.rglob("error.json"))
+
+
+@pytest.mark.parametrize("work, groups", [([5, 4, 3, 1], [[5, 1], [4, 3]]), ([2], [[2]]), ([], [])])
+def test_longest_runs_are_shared_out_first(work, groups):
+    @dataclasses.dataclass(frozen=True)
+    class Job:
+        work: int
+
+    shared = runs.divided([Job(n) for n in work], 2)
+    assert [[job.work for job in group] for group in shared] == groups
+
+
 def test_fewer_validation_videos_than_processes_are_enough(tiny, manifests, tmp_path):
     config = with_values(tiny, method="supervised", epochs=1, validation_videos=1)
     run = trained_run(config, Manifest.load(manifests / "vggsound"), tmp_path)

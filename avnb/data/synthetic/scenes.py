@@ -2,20 +2,23 @@
 
 The object decides shape, pattern and timbre, the motion decides path and rhythm, and every event
 of the motion (an impact, a turning point) is audible when it is visible. All else varies freely:
-colours, background, size, place, camera shake, pitch, tempo and loudness.
+size, place and tempo, and what `Nuisances` gives the strength of.
 
 Arrays: a frame is [H, W, 3] uint8; audio is [samples] float32 at `AUDIO_HZ`, mono.
 """
 
 import colorsys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from scipy import signal
+
+from avnb.protocols import Nuisances
 
 AUDIO_HZ = 22_050  # unlike the 16 kHz of the models, so that resampling is always exercised
-Flaw = Literal["", "silent", "dubbed", "broken"]
+Flaw = Literal["", "silent", "dubbed", "off_screen", "broken"]
 MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
 
 
@@ -30,6 +33,7 @@ class Scene:
     look_seed: int  # colours and background; shared by the videos of a UCF-like group
     audio: bool = True
     flaw: Flaw = ""
+    nuisances: Nuisances = field(default_factory=Nuisances)
 
 
 # ---- frames -----------------------------------------------------------------------------------
@@ -76,6 +80,7 @@ class Path2d:
     y: np.ndarray
     turn: np.ndarray
     size: np.ndarray
+    t: np.ndarray  # seconds of the frames
     events: np.ndarray  # seconds of the audible events
     force: np.ndarray  # of each event, in (0, 1]
 
@@ -88,7 +93,7 @@ def move(motion: str, t: np.ndarray, rng: np.random.Generator) -> Path2d:
     period, start, end = rng.uniform(0.5, 0.9), rng.uniform(-0.5, 0.0), t[-1] + 0.5
     if motion == "bouncing":
         y, events, force = bounce(t, rng)
-        return Path2d(x, y, turn, size, events, force)
+        return Path2d(x, y, turn, size, t, events, force)
     events = start + period * np.arange(int((end - start) / period) + 2)
     phase = (t - start) / period  # whole at every event
     reach = rng.uniform(0.45, 0.65)
@@ -107,7 +112,7 @@ def move(motion: str, t: np.ndarray, rng: np.random.Generator) -> Path2d:
         events = (events[:, None] + quick * np.arange(4)).ravel()
         jerk = ((phase % 1) < 4 / 6) * np.cos(np.pi * (t - start) / quick)
         x, turn = x + 0.16 * jerk, turn + 0.35 * jerk
-    return Path2d(x, y, turn, size, events, rng.uniform(0.7, 1.0, len(events)))
+    return Path2d(x, y, turn, size, t, events, rng.uniform(0.7, 1.0, len(events)))
 
 
 def bounce(t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,6 +151,40 @@ def backdrop(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
+def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise with a spectrum of random slope and direction, [H, W] float of deviation 1."""
+    fy, fx = np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")
+    angle = np.arctan2(fy, fx) - rng.uniform(0, np.pi)
+    spectrum = (np.hypot(fx, fy) + 1e-3) ** -rng.uniform(0.4, 1.8)
+    spectrum = spectrum * np.exp(rng.uniform(0, 2) * np.cos(2 * angle))
+    phases = rng.normal(0, 1, fx.shape) + 1j * rng.normal(0, 1, fx.shape)
+    image = np.fft.irfft2(phases * spectrum, (height, width))
+    return (image - image.mean()) / image.std()
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours of a video: its background and the two of its object; no class has its own."""
+
+    background: np.ndarray  # [H, W, 3]
+    pale: np.ndarray
+    dark: np.ndarray
+
+    @classmethod
+    def draw(cls, height: int, width: int, rng: np.random.Generator) -> "Look":
+        """Any colours, over a background of this size."""
+        background = backdrop(height, width, rng)
+        return cls(background, random_colour(rng, 0.9, 1.0), random_colour(rng, 0.0, 0.25))
+
+    def towards(self, other: "Look", share: float) -> "Look":
+        """A share of the way to other colours."""
+        return Look(
+            self.background + share * (other.background - self.background),
+            self.pale + share * (other.pale - self.pale),
+            self.dark + share * (other.dark - self.dark),
+        )
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a scene's object is, frame by frame, in pixels; its half width and height is `size`."""
@@ -159,10 +198,12 @@ class Placement:
 MARGIN = 6  # pixels that the camera shakes at most
 
 
-def place(path: Path2d, height: int, width: int, rng: np.random.Generator) -> Placement:
+def place(
+    path: Path2d, height: int, width: int, rng: np.random.Generator, camera_shake: float
+) -> Placement:
     """Put a path into frames of this size; the object's size and the camera's shake vary."""
     radius = rng.uniform(0.48, 0.68)
-    shake = np.cumsum(rng.normal(0, 0.5, (len(path.x), 2)), axis=0)
+    shake = np.cumsum(rng.normal(0, camera_shake, (len(path.x), 2)), axis=0)
     shake = np.clip(shake - shake.mean(axis=0), -MARGIN, MARGIN).round().astype(int)
     half_h, half_w = height / 2, width / 2
     x = half_w + path.x * half_w * 0.8 - shake[:, 1]
@@ -170,29 +211,53 @@ def place(path: Path2d, height: int, width: int, rng: np.random.Generator) -> Pl
     return Placement(x, y, radius * path.size * min(half_h, half_w), shake)
 
 
+def swing(t: np.ndarray, periods: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """A slow sine over times [T] in seconds, of random period and phase, [T] in [-1, 1]."""
+    return np.sin(2 * np.pi * (t / rng.uniform(*periods) + rng.random()))
+
+
 def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.ndarray]:
     """Draw the scene, frame by frame, [H, W, 3] uint8."""
-    look, rng = np.random.default_rng(scene.look_seed), np.random.default_rng([scene.seed, 1])
-    background = backdrop(height + 2 * MARGIN, width + 2 * MARGIN, look)
-    pale, dark = random_colour(look, 0.9, 1.0), random_colour(look, 0.0, 0.25)
-    body, mark = (pale, dark) if look.random() < 0.5 else (dark, pale)
-    at = place(path, height, width, rng)
-    yy, xx = np.mgrid[0:height, 0:width]
+    rng, look_rng = np.random.default_rng([scene.seed, 1]), np.random.default_rng(scene.look_seed)
+    n, large = scene.nuisances, (height + 2 * MARGIN, width + 2 * MARGIN)
+    look, later = Look.draw(*large, look_rng), Look.draw(*large, look_rng)
+    relief = n.texture * look_rng.random() * texture(*large, look_rng)[..., None]
+    pale_body = look_rng.random() < 0.5
+    at = place(path, height, width, rng, n.camera_shake)
     shade = rng.uniform(-25, 25)
+    drift = n.colour_drift * (1 + swing(path.t, (3, 6), rng)) / 2
+    light = 1 + n.light_drift * swing(path.t, (2, 6), rng)
     for i in range(len(path.x)):
-        dy, dx = at.shake[i]
-        frame = background[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
-        size = at.size[i]
-        x0, y0 = (xx - at.x[i]) / size, (yy - at.y[i]) / size
-        near = np.maximum(abs(x0), abs(y0)) < 1.5
-        x0, y0 = x0[near], y0[near]
-        cos, sin = np.cos(path.turn[i]), np.sin(path.turn[i])
-        x, y = cos * x0 + sin * y0, cos * y0 - sin * x0
-        cover = np.clip(0.5 - SHAPES[scene.thing](x, y) * size, 0, 1)[:, None]
-        paint = np.where(PATTERNS[scene.thing](x, y)[:, None], mark, body) + shade * y[:, None]
-        frame[near] += cover * (paint - frame[near])
-        frame += rng.normal(0, 4, (height, width, 1))
+        (dy, dx), now = at.shake[i], look.towards(later, drift[i])
+        frame = (now.background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
+        if scene.flaw != "off_screen":
+            colours = (now.pale, now.dark) if pale_body else (now.dark, now.pale)
+            paint_object(frame, scene.thing, at, path.turn[i], i, colours, shade)
+        frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
+
+
+def paint_object(
+    frame: np.ndarray,
+    thing: str,
+    at: Placement,
+    turn: float,
+    i: int,
+    colours: tuple[np.ndarray, np.ndarray],
+    shade: float,
+) -> None:
+    """Paint the object over frame `i` [H, W, 3], in its two colours."""
+    body, mark = colours
+    yy, xx = np.mgrid[0 : frame.shape[0], 0 : frame.shape[1]]
+    size = at.size[i]
+    x0, y0 = (xx - at.x[i]) / size, (yy - at.y[i]) / size
+    near = np.maximum(abs(x0), abs(y0)) < 1.5
+    x0, y0 = x0[near], y0[near]
+    cos, sin = np.cos(turn), np.sin(turn)
+    x, y = cos * x0 + sin * y0, cos * y0 - sin * x0
+    cover = np.clip(0.5 - SHAPES[thing](x, y) * size, 0, 1)[:, None]
+    paint = np.where(PATTERNS[thing](x, y)[:, None], mark, body) + shade * y[:, None]
+    frame[near] += cover * (paint - frame[near])
 
 
 # ---- audio ------------------------------------------------------------------------------------
@@ -227,29 +292,79 @@ def music(samples: int, rng: np.random.Generator) -> np.ndarray:
     return np.sin(2 * np.pi * np.cumsum(hz) / AUDIO_HZ) * np.exp(-3 * (t % beat))
 
 
+def noise(samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Steady noise with a random smooth spectrum over 40 Hz to 11 kHz, [samples], of level 1."""
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / AUDIO_HZ), 40) / 40)
+    knots = 1.2 * rng.normal(0, 1, 10)
+    log_gain = np.interp(octaves, np.linspace(0, 8.2, 10), knots) - 0.35 * octaves
+    audio = np.fft.irfft(np.fft.rfft(rng.normal(0, 1, samples)) * np.exp(log_gain), samples)
+    return audio / rms(audio)
+
+
+def reverberated(audio: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """The audio and, at `level`, what a room sends back of it, [samples]."""
+    t = np.arange(AUDIO_HZ // 4) / AUDIO_HZ
+    room = rng.normal(0, 1, len(t)) * np.exp(-t / rng.uniform(0.03, 0.12))
+    back = signal.fftconvolve(audio, room)[: len(audio)]
+    return audio + level / np.linalg.norm(room) * back
+
+
+def pitch_octaves(scene: Scene) -> float:
+    """How far above its own pitch the object sounds."""
+    most = scene.nuisances.pitch_octaves
+    return np.random.default_rng([scene.seed, 3]).uniform(-most, most)
+
+
+def noise_db(scene: Scene) -> float:
+    """Level of the noise relative to all other sound."""
+    n = scene.nuisances
+    return np.random.default_rng([scene.seed, 4]).uniform(n.noise_db_min, n.noise_db_max)
+
+
+def strokes(
+    thing: str,
+    events: np.ndarray,
+    force: np.ndarray,
+    seconds: float,
+    octaves: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The sounds of an object's events, [samples] of level 1, `octaves` above its own pitch."""
+    samples = int(seconds * AUDIO_HZ)
+    audio, pitch = np.zeros(samples + AUDIO_HZ), 2**octaves
+    for at, strength in zip(events, force, strict=True):
+        if 0 <= at < seconds:
+            piece = strength * grain(thing, rng, pitch * 2 ** rng.uniform(-0.03, 0.03))
+            begin = int(at * AUDIO_HZ)
+            audio[begin : begin + len(piece)] += piece
+    return audio[:samples] / max(rms(audio[:samples]), 1e-3)
+
+
 def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
     """The audio of a scene, [samples] float32 in [-1, 1]; its loudness is free of the class."""
-    rng = np.random.default_rng([scene.seed, 2])
-    samples = int(seconds * AUDIO_HZ)
-    thing, events, force = scene.thing, path.events, path.force
+    rng, n = np.random.default_rng([scene.seed, 2]), scene.nuisances
+    events, force, samples = path.events, path.force, int(seconds * AUDIO_HZ)
+    others = [thing for thing in THINGS if thing != scene.thing]
     if scene.flaw == "dubbed" and rng.random() < 0.5:
         audio = music(samples, rng)
+        audio = audio / rms(audio)
     else:
+        thing = scene.thing
         if scene.flaw == "dubbed":  # another thing's, at other times
-            thing = str(rng.choice([t for t in THINGS if t != thing]))
+            thing = str(rng.choice(others))
             events, force = np.sort(rng.uniform(0, seconds, len(events))), force[::-1]
-        audio, pitch = np.zeros(samples + AUDIO_HZ), 2 ** rng.uniform(-0.3, 0.3)
-        for at, strength in zip(events, force, strict=True):
-            if 0 <= at < seconds:
-                piece = strength * grain(thing, rng, pitch * 2 ** rng.uniform(-0.03, 0.03))
-                begin = int(at * AUDIO_HZ)
-                audio[begin : begin + len(piece)] += piece
-        audio = audio[:samples]
-    hum = np.cumsum(rng.normal(0, 1, samples))
-    hum = rng.normal(0, 1, samples) + 0.05 * (hum - hum.mean())
-    audio = audio / max(rms(audio), 1e-3) + 10 ** rng.uniform(-1.4, -0.6) * hum / rms(hum)
-    scaled = audio / rms(audio) * 10 ** rng.uniform(-1.7, -0.9)
-    return np.tanh(scaled).astype(np.float32)
+        audio = strokes(thing, events, force, seconds, pitch_octaves(scene), rng)
+    if rng.random() < n.other_sounds:
+        times = np.sort(rng.uniform(0, seconds, max(1, len(events) // 2)))
+        other = str(rng.choice(others))
+        octaves = rng.uniform(-n.pitch_octaves, n.pitch_octaves)
+        heard = strokes(other, times, np.ones_like(times), seconds, octaves, rng)
+        audio = audio + 0.5 * rng.random() * heard
+    audio = reverberated(audio, n.room * rng.random(), rng)
+    level = 10 ** (noise_db(scene) / 20)
+    audio = audio / max(rms(audio), 1e-3) + level * noise(samples, rng)
+    loudness = rng.uniform(-26 - n.loudness_db / 2, -26 + n.loudness_db / 2)
+    return np.tanh(audio / rms(audio) * 10 ** (loudness / 20)).astype(np.float32)
 
 
 def rms(audio: np.ndarray) -> float:

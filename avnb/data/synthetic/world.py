@@ -22,22 +22,25 @@ from avnb.data.encoding import Form, encode
 from avnb.data.synthetic.scenes import (
     AUDIO_HZ,
     Flaw,
+    Look,
     Path2d,
     Scene,
     frames,
     move,
+    noise_db,
+    pitch_octaves,
     place,
     soundtrack,
 )
 from avnb.files import in_parallel, locked, read_json, write_text
-from avnb.protocols import World
+from avnb.protocols import Nuisances, World
 from avnb.values import digest
 
 AVI = Form("avi", "mpeg4", {"qscale": "3"}, "libmp3lame")
 # No mb-tree, whose look-ahead races: the same bytes every time.
 X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
 MP4 = Form("mp4", "libx264", X264, "aac")
-FORMAT = 2  # raised whenever the same World gives other videos
+FORMAT = 3  # raised whenever the same World gives other videos
 
 
 def classes(text: str) -> dict[str, tuple[str, str]]:
@@ -91,11 +94,28 @@ def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
     A square around the object, cut off at the borders of the frame.
     """
     path, fps, height, width, _ = filmed(scene)
-    at = place(path, height, width, np.random.default_rng([scene.seed, 1]))
+    rng = np.random.default_rng([scene.seed, 1])
+    at = place(path, height, width, rng, scene.nuisances.camera_shake)
     row = np.clip((times * fps).astype(int), 0, len(path.x) - 1)
     x, y, size = at.x[row], at.y[row], at.size[row]
     corners = np.stack([x - size, y - size, x + size, y + size], axis=1)
     return np.clip(corners / [width, height, width, height], 0, 1)
+
+
+def causes(scene: Scene) -> dict[str, Any]:
+    """What made the video: names of the class's causes, numbers of the others."""
+    box = object_boxes(scene, np.arange(0, 1, 0.1)).mean(axis=0)
+    rng = np.random.default_rng(scene.look_seed)
+    looks = [Look.draw(8, 8, rng).background.mean(axis=(0, 1)) for _ in range(2)]
+    return {
+        "shape": scene.thing,
+        "motion": scene.motion,
+        "size": box[2] - box[0],
+        "place": (box[0] + box[2]) / 2,
+        "colour": np.mean([red - blue for red, _, blue in looks]),
+        "pitch": pitch_octaves(scene),
+        "noise": noise_db(scene),
+    }
 
 
 def read_scenes(folder: Path) -> dict[Path, Scene]:
@@ -109,7 +129,12 @@ def read_scenes(folder: Path) -> dict[Path, Scene]:
         return {}
     scenes = read_json(table, "the scenes of a synthetic world")
     try:
-        return {folder.parent / values["path"]: Scene(**values) for values in scenes}
+        return {
+            folder.parent / values["path"]: Scene(
+                **{**values, "nuisances": Nuisances(**values["nuisances"])}
+            )
+            for values in scenes
+        }
     except (KeyError, TypeError) as error:
         raise ValueError(f"{table} does not hold the scenes of a synthetic world") from error
 
@@ -156,7 +181,8 @@ def vggsound(world: World) -> Contents:
             name, start = f"{'-_'[seed % 2]}{seed:08x}{i % 100:02d}", seed % 300
             split = "test" if i % 13 == 12 else "train"
             rows.append([name, start, label, split])
-            scenes.append(Scene(f"vggsound/{split}/{name}_{start:06d}.mp4", *pair, seed, seed))
+            file = f"vggsound/{split}/{name}_{start:06d}.mp4"
+            scenes.append(Scene(file, *pair, seed, seed, nuisances=world.nuisances))
     order = np.random.default_rng(world.seed).permutation(len(scenes))
     scenes, rows = [scenes[i] for i in order], [rows[i] for i in order]
     training = [i for i, row in enumerate(rows) if row[3] == "train"]
@@ -183,7 +209,8 @@ def ucf101(world: World) -> Contents:
             file = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
             seeds = derive_seed(world.seed, "ucf101", file), derive_seed(world.seed, name, group)
             path, audio = f"ucf101/UCF-101/{file}", name not in UCF101_SILENT
-            scenes.append(Scene(path, *pair, *seeds, audio=audio))
+            nuisances = world.nuisances.of_test_videos
+            scenes.append(Scene(path, *pair, *seeds, audio=audio, nuisances=nuisances))
             for fold in (1, 2, 3):
                 test = (group - 1 + (fold - 1) * test_groups) % groups < test_groups
                 line = file if test else f"{file} {number}"
@@ -207,7 +234,8 @@ def hmdb51(world: World) -> Contents:
         for file in files:
             seed = derive_seed(world.seed, "hmdb51", file)
             path, audio = f"hmdb51/{name}/{file}", seed % 2 == 0
-            scenes.append(Scene(path, *pair, seed, seed, audio=audio))
+            nuisances = world.nuisances.of_test_videos
+            scenes.append(Scene(path, *pair, seed, seed, audio=audio, nuisances=nuisances))
     return scenes, texts
 
 

@@ -1,0 +1,116 @@
+import json
+from dataclasses import fields
+
+import pandas as pd
+import pytest
+
+from avnb.__main__ import main
+from avnb.data.catalogue import open_manifest
+from avnb.data.synthetic.scenes import MOTIONS, THINGS
+from avnb.data.synthetic.world import UCF101
+from avnb.evaluation import results, studies
+from avnb.evaluation.studies import STUDIES, Variant
+from avnb.profiles import PROFILES
+from avnb.protocols import Nuisances
+from avnb.report import nuisances
+from avnb.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return Workspace("smoke", tmp_path_factory.mktemp("work"), PROFILES["smoke"])
+
+
+def test_every_variant_of_every_study_is_stored_once():
+    rows = studies.stored()
+    for name, variants in STUDIES.items():
+        found = studies.of_study(rows, name)
+        accuracy = results.select(found, task="probe", level="video", metric="top1")
+        assert len(accuracy) == len({(v.method, v.changes, v.seed) for v in variants}), name
+    assert set(rows["source"]) == {"this book"} and set(rows["profile"]) == {"study"}
+
+
+def test_untrained_encoders_are_near_chance_and_every_method_is_above_them():
+    """What the world is made for; by the stored rows, over all seeds."""
+    found = studies.of_study(studies.stored(), "methods")
+    measures = {"video": studies.METHODS[1:], "v->v": ("vicreg_av", "vicreg_v", "xid")}
+    measures["a->a"] = ("vicreg_av", "xid")
+    for level, methods in measures.items():
+        rows = found[(found["level"] == level) & found["metric"].isin(["top1", "R@1"])]
+        means = rows.groupby("method")[["value", "low", "high", "chance"]].mean()
+        assert means.loc["random", "value"] < means.loc["random", "chance"] + 10
+        for method in methods:
+            assert means.loc[method, "low"] > means.loc["random", "high"], (level, method)
+
+
+def test_studies_differ_from_a_plain_run_in_values_that_exist():
+    work = Workspace.open("study")
+    for variant in {v.changes: v for variants in STUDIES.values() for v in variants}.values():
+        changed = work.pretraining(method=variant.method, **variant.values)
+        assert not variant.values or changed != work.pretraining(method=variant.method)
+
+
+@pytest.mark.slow
+def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, capsys):
+    variants = (Variant(method="random"), Variant(method="random", values={"residual_scale": 1.0}))
+    monkeypatch.setitem(STUDIES, "tried", variants)
+    out = work.folder / "rows.jsonl"
+    rows = studies.measure(work, ["tried"], out)
+    text = out.read_text()
+    assert studies.measure(work, ["tried"], out).equals(rows) and out.read_text() == text
+    found = studies.of_study(rows, "tried")
+    assert set(found["residual_scale"].fillna(-1)) == {-1, 1.0}
+    assert found["run"].nunique() == 2 and set(found["seed"]) == {0}
+    # a plain run is asked more
+    plain = rows[rows["space"] == "{}"]
+    assert set(plain["task"]) == {"probe", "retrieval", "batch norm", "read-out"}
+    assert set(rows[rows["space"] != "{}"]["task"]) == {"probe", "retrieval"}
+    seen = plain[plain["level"].isin(["seen", "unseen"])]
+    whole = plain[(plain["task"] == "probe") & (plain["level"] == "video")].iloc[0]
+    right = (seen["value"] * seen["n"]).sum() / 100
+    assert right == pytest.approx(whole["value"] * whole["n"] / 100)
+
+
+def test_causes_are_those_that_made_the_videos(work):
+    target = open_manifest(work, "ucf101")
+    known = studies.known_causes(target)
+    assert set(known) == {"shape", "motion", "size", "place", "colour", "pitch", "noise"}
+    count, shapes = known["shape"]
+    assert count == len(THINGS) and known["motion"][0] == len(MOTIONS)
+    heard = target.split("test").with_audio()
+    names = [UCF101[target.classes[label]][0] for label in heard.labels]
+    assert [sorted(THINGS)[i] for i in shapes["test"]] == names
+    thirds = pd.Series(known["pitch"][1]["train"]).value_counts()
+    assert len(thirds) == 3 and thirds.max() - thirds.min() <= 1
+
+
+def test_an_unknown_study_is_named_and_so_are_the_known_ones(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AVNB_BUILD", str(tmp_path))
+    assert main(["study", "nose", "--profile", "smoke"]) == 1
+    said = capsys.readouterr().err
+    assert "study 'nose' is unknown; did you mean 'noise'?" in said and "audio path" in said
+    assert not list(tmp_path.rglob("*.mp4"))  # asked before anything is made
+
+
+def test_rows_that_come_out_otherwise_are_found():
+    rows = studies.stored()
+    assert studies.compared(rows)["agrees"].all()
+    moved = rows.assign(low=rows["high"] + 1, high=rows["high"] + 2)
+    assert not studies.compared(moved)["agrees"].any()
+
+
+def test_the_worlds_page_shows_every_nuisance(tmp_path):
+    shown = {*nuisances.SEEN, *nuisances.HEARD}
+    others = {"noise_db_min", "test_noise_db_min", "test_noise_db_max"}  # said in its prose
+    assert {f.name for f in fields(Nuisances)} == (shown - {""}) | others
+    page = nuisances.draw(tmp_path)
+    for name in shown:
+        assert (tmp_path / f"{name or 'none'}.png").stat().st_size > 5_000
+        assert f"nuisances/{name or 'none'}." in page
+    for name in nuisances.HEARD:
+        assert (tmp_path / f"{name or 'none'}.wav").stat().st_size > 100_000
+
+
+def test_the_changes_of_a_variant_are_read_from_its_rows():
+    variant = Variant(method="xid", values={"lam": 0.1}, world={"dubbed_fraction": 0.5})
+    assert json.loads(variant.changes) == {"dubbed_fraction": 0.5, "lam": 0.1}

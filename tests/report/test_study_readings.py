@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from avnb.evaluation.results import Row, frame
+from avnb.report import studies
+
+
+def rows(*measured, study=""):
+    """Of (method, changes, value), with intervals of 5 points to each side."""
+    made = [
+        Row(
+            task="probe", metric="top1", level="video", method=method, dataset="ucf101",
+            space=json.dumps(changes), value=value, low=value - 5, high=value + 5, n=100,
+            chance=8.3, seed=0,
+        )
+        for method, changes, value in measured
+    ]  # fmt: skip
+    table = frame(vars(row) for row in made)
+    changes = [json.loads(space) for space in table["space"]]
+    table["dubbed_fraction"] = [c.get("dubbed_fraction") for c in changes]
+    return table.assign(
+        title=[studies.variant_title(row, study) for row in table.to_dict("records")]
+    )
+
+
+@pytest.mark.parametrize(
+    "value, said", [(60, "supported"), (33, "left open"), (10, "contradicted")]
+)
+def test_intervals_decide_whether_rince_is_more_robust(value, said):
+    noisy = {"dubbed_fraction": 0.5}
+    table = rows(
+        ("xid", noisy, value),
+        ("xid", noisy | {"xid_loss": "info_nce"}, 30),
+        ("vicreg_av", noisy, 30),
+        ("vicreg_av", noisy | {"huber_delta": 0.5}, 30),
+        study="noise",
+    )
+    text = studies.describe_wrong_pairs(table)
+    first = text.split(". ")[0]
+    assert f"RINCE does better than InfoNCE: **{said}** ({value}.0" in first
+    assert "with Huber's loss: **left open**" in text
+
+
+def test_remedies_are_held_against_plain_vicreg_av():
+    table = rows(
+        ("vicreg_v", {}, 50),
+        ("vicreg_av", {}, 30),
+        ("vicreg_av", {"huber_delta": 0.5}, 45),
+        ("vicreg_av", {"audio_rest_prob": 0.5}, 15),
+    )
+    text = studies.describe_audio_path(table)
+    assert [word for word in text.split("**") if word in studies.VERDICTS.values()] == [
+        "supported",
+        "supported",
+        "contradicted",
+    ]
+
+
+def test_variants_are_grouped_by_how_they_stand_to_the_base():
+    table = rows(
+        ("xid", {}, 40), ("xid", {"lam": 0.1}, 20), ("xid", {"negatives": 512}, 60),
+        ("xid", {"temperature": 0.2}, 42),
+    )  # fmt: skip
+    assert studies.describe_variants(table, "xID") == (
+        "xID (40\N{NO-BREAK SPACE}%) does better with 512 negatives; worse with λ = 0.1; with "
+        "temperature 0.2 no clear difference shows."
+    )
+
+
+def split(method, seen, unseen, n):
+    common = {"task": "probe", "metric": "top1", "method": method, "dataset": "ucf101", "n": n}
+    return [
+        Row(level=level, value=value, low=0, high=100, **common)
+        for level, value in (("seen", seen), ("unseen", unseen))
+    ]
+
+
+@pytest.mark.parametrize(
+    "seen, unseen, n, said",
+    [(40, 30, 1000, "supported"), (40, 30, 20, "left open"), (75, 10, 1000, "contradicted")],
+)
+def test_the_lead_on_seen_classes_is_compared_with_that_on_unseen_ones(seen, unseen, n, said):
+    made = split("supervised", 80, 40, n) + split("xid", seen, unseen, n)
+    text = studies.describe_seen(frame(vars(row) for row in made), ["xid"])
+    assert f"is **{said}** against xID." in text
+
+
+def test_the_stored_studies_are_said_in_whole_sentences():
+    stored = studies.studies.stored()
+    said = [
+        studies.describe_wrong_pairs(studies.study_rows("noise", stored)),
+        studies.describe_audio_path(studies.study_rows("audio path", stored)),
+        studies.describe_variants(studies.study_rows("rince", stored), "xID"),
+        studies.describe_study_rows(stored),
+    ]
+    for text in said:
+        assert text[0].isupper() or text.startswith("xID") or text[0].isdigit()
+        assert text.endswith(".") and "nan" not in text
