@@ -60,7 +60,7 @@ PROFILES: dict[str, dict[str, Values]] = {
         | dict(width=16, shards=1, epochs=14, lr_decay=0.7, lr_decay_every_epochs=2)
         | dict(subset_videos=500, validation_videos=40),
         vicreg_av=dict(epochs=6),
-        vicreg_v=dict(epochs=4),
+        vicreg_v=dict(epochs=5),
         supervised=dict(epochs=4),
         evaluation=dict(
             video_fps=8.0,
