@@ -15,6 +15,7 @@ from avnb.report.wording import counted, listed, number, sentence, side, with_in
 
 SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "left open"
 MISSING = "not measured"
+VERDICTS = {1: SUPPORTED, -1: CONTRADICTED, 0: OPEN}  # by `side` of the one that is to lie above
 Verdict = tuple[str, str]  # of the above, and the numbers it rests on
 BASELINES = {"centre": "the middle of the frame"}  # what is no method, in words
 ACCURACY: dict[str, Any] = {"level": "video", "metric": "top1", "dataset": "ucf101"}
@@ -43,8 +44,7 @@ def is_above(rows: pd.DataFrame, one: str, other: str, **chosen: str) -> Verdict
     found = [measured(rows, method=method, **chosen) for method in (one, other)]
     if found[0] is None or found[1] is None:
         return MISSING, ""
-    way = side(found[0], found[1])
-    return {1: SUPPORTED, -1: CONTRADICTED, 0: OPEN}[way], numbers(found[0], found[1])
+    return VERDICTS[side(found[0], found[1])], numbers(found[0], found[1])
 
 
 def is_not_above(rows: pd.DataFrame, one: str, other: str, **chosen: str) -> Verdict:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from avnb.evaluation import results, studies
 from avnb.protocols import World
-from avnb.report.findings import CONTRADICTED, OPEN, SUPPORTED
+from avnb.report.findings import VERDICTS
 from avnb.report.style import LINES, chance_line, in_method_order, method_colour, method_title
 from avnb.report.wording import (
     level_title,
@@ -30,7 +30,6 @@ from avnb.report.wording import (
 
 ACCURACY = {"task": "probe", "level": "video", "metric": "top1"}
 MEASURES = (("video", "top1"), ("v->v", "R@1"), ("a->a", "R@1"))
-VERDICTS = {1: SUPPORTED, -1: CONTRADICTED, 0: OPEN}
 TITLES = {
     "huber_delta": "Huber",
     "audio_rest_prob": "half of the audio updates dropped",
@@ -55,9 +54,9 @@ def variant_title(row: Mapping[Any, Any], name: str) -> str:
     return ", ".join([method_title(row["method"]), *said])
 
 
-def study_rows(name: str, rows: pd.DataFrame | None = None, **where: str) -> pd.DataFrame:
+def study_rows(name: str, rows: pd.DataFrame, **where: str) -> pd.DataFrame:
     """The rows of a study with these values, by default its accuracies, titled."""
-    chosen = studies.of_study(studies.stored() if rows is None else rows, name)
+    chosen = studies.of_study(rows, name)
     chosen = rows_where(chosen, **(where or ACCURACY)).reset_index(drop=True)
     if name == "noise":
         usual = World().dubbed_fraction
@@ -181,9 +180,9 @@ def plot_causes(rows: pd.DataFrame) -> Figure:
 # ---- sentences ----------------------------------------------------------------------------------
 
 
-def one_row(rows: pd.DataFrame, title: str, **where: Any) -> dict[Any, Any]:
+def one_row(rows: pd.DataFrame, title: str) -> dict[Any, Any]:
     """The row with this title; ValueError when there is none."""
-    return dict(results.select(rows, title=title, **where).iloc[0])
+    return dict(results.select(rows, title=title).iloc[0])
 
 
 def judged(claim: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
