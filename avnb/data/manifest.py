@@ -60,19 +60,25 @@ class Manifest:
     def digest(self) -> str:
         """Hash of the name, the classes, and each video's id, label, length, size and audio.
 
-        And of the encoding, where the files are those of a cache that is not exact.
+        And of the encoding, where the files are those of a cache that is not exact; and of the
+        synthetic world's values, which say what the videos show.
         """
         rows = [
             (v.id, v.label, v.width, v.height, v.audio_hz, round(v.seconds, 3)) for v in self.videos
         ]
         encoding = [self.encoding] if self.encoding else []
-        return digest([self.name, self.classes, rows, *encoding])
+        return digest([self.name, self.classes, rows, *encoding, *self.world])
+
+    @property
+    def world(self) -> list[Any]:
+        """The values of the synthetic world that the videos are of; none for real ones."""
+        mark = self.folder.parent / "world.json"
+        return [read_json(mark, "the mark of a synthetic world")] if mark.exists() else []
 
     @property
     def origin(self) -> str:
         """The data as result rows name it: `synthetic` or `real`, and the digest."""
-        synthetic = (self.folder.parent / "scenes.json").exists()
-        return f"{'synthetic' if synthetic else 'real'}:{self.digest}"
+        return f"{'synthetic' if self.world else 'real'}:{self.digest}"
 
     @property
     def labels(self) -> list[int]:

@@ -1,3 +1,6 @@
+import csv
+import json
+
 import pytest
 
 from avnb.data.audit import audit
@@ -6,9 +9,6 @@ from avnb.data.manifest import Manifest
 
 
 def test_the_ledger_names_every_broken_file_and_its_reason(manifests, world):
-    import csv
-    import json
-
     scenes = json.loads((world / "scenes.json").read_text())
     broken = {s["path"].removeprefix("vggsound/") for s in scenes if s["flaw"] == "broken"}
     with (manifests / "vggsound" / "ledger.csv").open(newline="") as file:
@@ -16,6 +16,18 @@ def test_the_ledger_names_every_broken_file_and_its_reason(manifests, world):
     assert set(ledger) == broken and all(ledger.values())
     usable = Manifest.load(manifests / "vggsound")
     assert not broken & {v.path for v in usable.videos}
+
+
+def test_another_world_is_other_data_although_names_and_lengths_are_the_same(copied_world):
+    folder, mark = copied_world / "ucf101", copied_world / "world.json"
+    manifest = Manifest(
+        name="ucf101", folder=folder, where=folder, classes=("Star",), videos=(), listed=0
+    )
+    before = manifest.digest
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"noise_db_max": 7.0}))
+    assert manifest.digest != before and manifest.origin == f"synthetic:{manifest.digest}"
+    mark.unlink()  # videos of one's own
+    assert manifest.origin == f"real:{manifest.digest}" != f"real:{before}"
 
 
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
