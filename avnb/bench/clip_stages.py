@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
@@ -47,8 +46,8 @@ def check_clips(work: Workload, clips: VideoClips, ours: Batch, row: int, epoch:
     config, path = work.config(), clips.manifest.path(clips.manifest.videos[row])
     for i, drawn in enumerate(drawn_clips(clips, epoch, row)):
         images, wave = recipe.cut(path, drawn, config.clip)
-        frames = torch.from_numpy(np.stack([np.asarray(image) for image in images], axis=1))
-        difference = (frames.permute(3, 1, 0, 2) - ours.frames[i].float()).abs().mean()
+        frames = recipe.pixels(images).permute(3, 0, 1, 2)
+        difference = (frames - ours.frames[i].float()).abs().mean()
         check_equal(f"frames of {path}, clip {i},", float(difference), FRAME_TOLERANCE)
         pair = [
             recipe.log_mel(w, 1.0, config.clip, config.spectrogram)

@@ -81,8 +81,15 @@ def read_wave(path: Path, start: float, clip: Clip) -> np.ndarray:
 
 
 def crop_images(images: list[Image.Image], crop: Crop) -> list[Image.Image]:
-    """Every frame cut and resized, bilinear with antialiasing."""
+    """Every frame resized as a whole if the crop says so, cut and resized, with antialiasing."""
+    if crop.resize_px:
+        images = [tvf.resize(image, [crop.resize_px, crop.resize_px]) for image in images]
     return [tvf.resized_crop(image, *crop.box, [crop.px, crop.px]) for image in images]
+
+
+def pixels(images: list[Image.Image]) -> Tensor:
+    """The frames of a clip, [T, H, W, 3] uint8."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
 
 
 def augment_images(images: list[Image.Image], params: AugmentParams) -> list[Image.Image]:

@@ -12,6 +12,7 @@ from avnb.bench import (
     clip_stages,
     loader_stage,
     loss_stages,
+    probe_stage,
     soak_stage,
     step_stage,
 )
@@ -37,6 +38,7 @@ STAGES: dict[str, Stage] = {
     "bank": loss_stages.bank_stage,
     "vicreg": loss_stages.vicreg_stage,
     "retrieval": loss_stages.retrieval_stage,
+    "probe": probe_stage.probe_stage,
     "soak": soak_stage.soak_stage,
     **STEPS,
 }

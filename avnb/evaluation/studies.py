@@ -67,7 +67,11 @@ STUDIES: dict[str, tuple[Variant, ...]] = {
     # The five methods, each from three seeds: of weights, clips and batches.
     "methods": tuple(Variant(method=m, seed=s) for s in range(3) for m in METHODS),
     # Is RINCE the more robust loss (thesis 3.1, Table 4.3)?
-    "noise": (*noise({}), *noise({"dubbed_fraction": 0.5})),
+    "noise": tuple(
+        itertools.chain(
+            noise({}), *(noise({"dubbed_fraction": share}) for share in (0.0, 0.25, 0.5, 0.8))
+        )
+    ),
     # Does the audio path disturb VICReg-AV (thesis 4.2.3)?
     "audio path": tuple(
         Variant(method=method, values=values)
@@ -81,20 +85,35 @@ STUDIES: dict[str, tuple[Variant, ...]] = {
         Variant(method="xid", values=values)
         for values in (
             {}, {"q_first": 0.01, "q_last": 0.01}, {"lam": 0.1}, {"negatives": 512},
+            {"temperature": 0.2},
         )
     ),
     # What a bounded shuffle costs, with which one pass over a file serves all its clips.
     "shuffle": tuple(
         Variant(method=method, values=values)
         for method in ("xid", "vicreg_av")
-        for values in ({}, {"shuffle_steps": 8})
+        for values in ({}, {"shuffle_steps": 24}, {"shuffle_steps": 8})
     ),
-    # What short runs need: without these values, which the thesis's long ones do not have.
-    "recipe": (
-        Variant(method="xid"),
-        Variant(method="xid", values={"projector_batch_norm": False, "residual_scale": 1.0}),
-        Variant(method="vicreg_av"),
-        Variant(method="vicreg_av", values={"covariance_weight": 1.0, "invariance_weight": 25.0}),
+    # What short runs need: each of the values that they have and the thesis's long ones do not.
+    "recipe": tuple(
+        Variant(method=method, values=values)
+        for method, own in (
+            (
+                "xid",
+                (
+                    {"residual_scale": 1.0}, {"projector_batch_norm": False},
+                    {"projector_batch_norm": False, "residual_scale": 1.0}, {"width": 8},
+                ),
+            ),
+            (
+                "vicreg_av",
+                (
+                    {"covariance_weight": 1.0, "invariance_weight": 25.0}, {"expander_dim": 256},
+                    {"residual_scale": 1.0},
+                ),
+            ),
+        )
+        for values in ({}, *own, {"lr": 5e-4}, {"lr": 5e-3}, {"crop_area_min": 0.08})
     ),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ STAGES = {
     "bank": "memory banks",
     "vicreg": "the loss of VICReg",
     "retrieval": "the search for neighbours",
+    "probe": "the clips of a linear probe",
 }
 
 

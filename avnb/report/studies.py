@@ -41,6 +41,10 @@ TITLES = {
     "residual_scale": "residual branches as He draws them",
     "projector_batch_norm": "no BatchNorm in the projector",
     "invariance_weight": "the thesis's weights",
+    "expander_dim": "an expander of {}",
+    "width": "networks of width {}",
+    "lr": "learning rate {}",
+    "crop_area_min": "crops of {:.0%} of a frame or more",
 }
 
 
@@ -192,18 +196,24 @@ def judged(claim: str, one: Mapping[Any, Any], other: Mapping[Any, Any]) -> str:
 
 
 def describe_wrong_pairs(rows: pd.DataFrame) -> str:
-    """Whether the robust losses lie above the others, by the share of wrong sounds."""
+    """At which shares of wrong sounds the robust losses lie above the others."""
     xid, vicreg = method_title("xid"), method_title("vicreg_av")
     pairs = {
         "RINCE does better than InfoNCE": (f"{xid}, RINCE", f"{xid}, InfoNCE"),
         "VICReg-AV does better with Huber's loss": (f"{vicreg}, Huber", vicreg),
     }
-    said = []
-    for share in sorted({float(share) for share in rows["dubbed_fraction"]}):
-        of = rows[rows["dubbed_fraction"] == share]
-        for claim, (one, other) in pairs.items():
-            text = f"with {percent(100 * share)} wrong sounds, {claim}"
-            said.append(judged(text, one_row(of, one), one_row(of, other)))
+    shares, said = sorted({float(share) for share in rows["dubbed_fraction"]}), []
+    for claim, titles in pairs.items():
+        groups: dict[int, list[str]] = {1: [], 0: [], -1: []}
+        for share in shares:
+            of = rows[rows["dubbed_fraction"] == share]
+            one, other = (one_row(of, title) for title in titles)
+            both = f"{rounded(one['value'])} against {rounded(other['value'])}"
+            groups[side(one, other)].append(f"{percent(100 * share)} ({both})")
+        verdicts = [
+            f"**{VERDICTS[way]}** at {listed(found)}" for way, found in groups.items() if found
+        ]
+        said.append(sentence(f"{claim}: by share of wrong sounds, {'; '.join(verdicts)}"))
     return " ".join(said)
 
 
@@ -219,31 +229,20 @@ def describe_audio_path(rows: pd.DataFrame) -> str:
     ))  # fmt: skip
 
 
-def describe_change(rows: pd.DataFrame, claim: str) -> str:
-    """Whether plain runs do better than those with other values, by method; `claim` says of what.
-
-    Every method has two rows, of which one changes nothing.
-    """
-    said = []
-    for method in in_method_order(rows["method"]):
-        of = rows_where(rows, method=method)
-        (plain,), (other,) = (
-            of[mask].to_dict("records") for mask in (of["space"] == "{}", of["space"] != "{}")
-        )
-        said.append(judged(f"{method_title(method)} does better {claim}", plain, other))
-    return " ".join(said)
-
-
-def describe_variants(rows: pd.DataFrame, base: str) -> str:
-    """Which variants lie above and below the base, and which cannot be told apart from it."""
-    own = one_row(rows, base)
-    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for row in rows.to_dict("records"):
-        if row["title"] != base:
-            groups[side(row, own)].append(row["title"].removeprefix(f"{base}, "))
+def describe_variants(rows: pd.DataFrame) -> str:
+    """By method, which variants lie above and below the plain run, and which cannot be told."""
     words = {1: "better with {}", -1: "worse with {}", 0: "with {} no clear difference shows"}
-    said = [words[way].format(listed(found)) for way, found in groups.items() if found]
-    return sentence(f"{base} ({percent(own['value'])}) does {'; '.join(said)}")
+    sentences = []
+    for method in in_method_order(rows["method"]):
+        base, of = method_title(method), rows_where(rows, method=method)
+        own = one_row(of, base)
+        groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+        for row in of[of["title"] != base].to_dict("records"):
+            variant = row["title"].removeprefix(f"{base}, ")
+            groups[side(row, own)].append(f"{variant} ({rounded(row['value'])})")
+        said = [words[way].format(listed(found)) for way, found in groups.items() if found]
+        sentences.append(sentence(f"{base} ({percent(own['value'])}) does {'; '.join(said)}"))
+    return " ".join(sentences)
 
 
 def gap(rows: pd.DataFrame, method: str, level: str) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from avnb.__main__ import main
 from avnb.bench import recipe, recipe_losses, rows, stages
 from avnb.bench.clip_stages import RECIPE, check_clips, check_equal, clip_stage
 from avnb.bench.loss_stages import check_gradients
+from avnb.bench.probe_stage import check_frames, probe_clips, with_encoder
 from avnb.bench.rows import Row
 from avnb.bench.timing import Timings, compare
 from avnb.bench.videos import QUICK_KINDS, Kind, make, open_videos, soundtrack
@@ -89,6 +90,14 @@ def test_the_recipe_and_ours_cut_the_same_clips(work):
     check_clips(work, clips, clips.whole(0, 3), 0, 3)
     with pytest.raises(ValueError, match=r"frames of .*mp4, clip 0, differ by"):
         check_clips(work, clips, clips.whole(0, 4), 0, 3)
+
+
+def test_the_recipe_and_ours_cut_the_same_clips_for_a_probe(work):
+    for clips in probe_clips(work):
+        frames = clips.whole(0).frames
+        check_frames(clips, frames, 0)
+        with pytest.raises(ValueError, match="frames of the probe's clip 0 differ by"):
+            check_frames(clips, frames.flip(-1), 0)
 
 
 def test_the_recipe_gives_what_the_networks_take(work):
@@ -171,6 +180,13 @@ def test_the_first_round_is_dropped_and_what_is_counted_divides():
     assert seen == [0, 0, 1, 1, 2, 2] and len(timings.cpu_ms["a"]) == 2
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         compare({"a": seen.append}, lambda n: [n], rounds=0, title="")
+
+
+def test_what_both_ways_need_is_added_to_each_in_every_round():
+    cpu = {RECIPE: [4.0, 6.0], "ours": [1.0, 2.0], "encoder": [1.0, 2.0]}
+    whole = with_encoder(Timings(cpu_ms=cpu, wall_ms=cpu))
+    assert whole.cpu_ms == {RECIPE: [5.0, 8.0], "ours": [2.0, 4.0]}
+    assert whole.row("ours", RECIPE)["ratio"] == 2.25
 
 
 def test_ratios_are_paired_by_round():

@@ -38,8 +38,9 @@ def test_intervals_decide_whether_rince_is_more_robust(value, said):
     )
     text = studies.describe_wrong_pairs(table)
     first = text.split(". ")[0]
-    assert f"RINCE does better than InfoNCE: **{said}** ({value}.0" in first
-    assert "with Huber's loss: **left open**" in text
+    share = f"50\N{NO-BREAK SPACE}% ({value} against 30)"
+    assert first.endswith(f"InfoNCE: by share of wrong sounds, **{said}** at {share}")
+    assert "with Huber's loss: by share of wrong sounds, **left open** at" in text
 
 
 def test_remedies_are_held_against_plain_vicreg_av():
@@ -62,9 +63,9 @@ def test_variants_are_grouped_by_how_they_stand_to_the_base():
         ("xid", {}, 40), ("xid", {"lam": 0.1}, 20), ("xid", {"negatives": 512}, 60),
         ("xid", {"temperature": 0.2}, 42),
     )  # fmt: skip
-    assert studies.describe_variants(table, "xID") == (
-        "xID (40\N{NO-BREAK SPACE}%) does better with 512 negatives; worse with λ = 0.1; with "
-        "temperature 0.2 no clear difference shows."
+    assert studies.describe_variants(table) == (
+        "xID (40\N{NO-BREAK SPACE}%) does better with 512 negatives (60); worse with λ = 0.1 (20); "
+        "with temperature 0.2 (42) no clear difference shows."
     )
 
 
@@ -91,7 +92,7 @@ def test_the_stored_studies_are_said_in_whole_sentences():
     said = [
         studies.describe_wrong_pairs(studies.study_rows("noise", stored)),
         studies.describe_audio_path(studies.study_rows("audio path", stored)),
-        studies.describe_variants(studies.study_rows("rince", stored), "xID"),
+        studies.describe_variants(studies.study_rows("rince", stored)),
         studies.describe_study_rows(stored),
     ]
     for text in said:
