@@ -1,5 +1,6 @@
 """Stages on files: whole clips and their parts, from source to uint8 frames and audio."""
 
+import importlib
 import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,26 @@ def check_clips(work: Workload, clips: VideoClips, ours: Batch, row: int, epoch:
         ]
         difference = (pair[0] - pair[1]).abs().mean()
         check_equal(f"spectrograms of {path}, clip {i},", float(difference), MEL_TOLERANCE)
+
+
+def torchcodec_absence() -> str:
+    """Why torchcodec cannot be measured here; empty where it can."""
+    if not importlib.util.find_spec(TORCHCODEC):
+        return "not installed"
+    try:
+        importlib.import_module(TORCHCODEC)
+    except RuntimeError:  # it brings no FFmpeg of its own
+        return "finds no FFmpeg"
+    return ""
+
+
+def check_torchcodec(work: Workload, clips: VideoClips, ours: Batch, row: int, epoch: int) -> None:
+    """Raise ValueError unless torchcodec's pictures are ours."""
+    path = clips.manifest.path(clips.manifest.videos[row])
+    for i, drawn in enumerate(drawn_clips(clips, epoch, row)):
+        frames, _ = torchcodec_cut(path, drawn, work.config().clip)
+        difference = (frames.transpose(0, 1).float() - ours.frames[i].float()).abs().mean()
+        check_equal(f"torchcodec's frames of {path}, clip {i},", float(difference), FRAME_TOLERANCE)
 
 
 def least_decoding(path: Path, some: Sequence[DrawnClip], clip: Clip) -> None:
@@ -121,7 +142,7 @@ def clip_ways(
         FLOORS[TOGETHER]: lambda r: least_decoding(path(r), drawn_clips(clips, *r), config.clip),
     }
     ways |= {way: from_cache(form) for form, way in CACHED.items()}
-    if importlib.util.find_spec(TORCHCODEC):
+    if not torchcodec_absence():
         ways[TORCHCODEC] = lambda r: each(torchcodec_cut, r, config.clip)
     return ways
 
@@ -136,6 +157,8 @@ def clip_stage(work: Workload) -> Iterator[Row]:
     for kind in work.kinds:
         clips, count = work.clips(kind), work.config().clips_per_video
         check_clips(work, clips, clips.whole(0), 0, 0)
+        if not (absence := torchcodec_absence()):
+            check_torchcodec(work, clips, clips.whole(0), 0, 0)
         ways, readings = clip_ways(work, kind, clips), partial(work.readings, kind)
         title = f"clips of {kind}"
         timings = compare(ways, readings, rounds=work.rounds, title=title, per=count)
@@ -151,9 +174,9 @@ def clip_stage(work: Workload) -> Iterator[Row]:
                 limit="FFmpeg decodes the frames",
                 limit_ms=median(timings.cpu_ms[FLOORS.get(way, FLOORS[APART])]),
             )
-        if TORCHCODEC not in ways:
+        if absence:
             absent = {"way": TORCHCODEC}
-            yield Row(stage="clip", what=str(kind), values=absent, note="not installed")
+            yield Row(stage="clip", what=str(kind), values=absent, note=absence)
 
 
 def part_ways(work: Workload, clips: VideoClips) -> dict[str, Callable[[Reading], object]]:

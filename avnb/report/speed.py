@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from avnb.bench.clip_stages import TORCHCODEC
 from avnb.report.style import LINES, RED, fig_legend
-from avnb.report.wording import agreeing, counted, listed, number, sentence, span
+from avnb.report.wording import counted, listed, number, sentence, span
 
 BenchRow = Mapping[str, Any]
 AGAINST = {"2022 recipe, decoding and crop only": "recipe without its augmentation"}  # in sentences
@@ -157,9 +158,11 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
     for against in dict.fromkeys(r["against"] for r in compared(rows, "clip")):
         clips = [r for r in compared(rows, "clip") if r["against"] == against]
         cached = [r for r in clips if "cache" in r["way"]]
-        plain = faster(r for r in clips if r not in cached)
+        other = [r for r in clips if r["way"] == TORCHCODEC]
+        plain = faster(r for r in clips if r not in cached and r not in other)
         text = f"against the {AGAINST.get(against, against)}, clips are {plain}"
-        said.append(text + (f"; from a cache, {faster(cached)}" if cached else ""))
+        text += f"; from a cache, {faster(cached)}" if cached else ""
+        said.append(text + (f"; by torchcodec, {faster(other)}" if other else ""))
     if stages := [r for r in compared(rows) if r["stage"] != "clip"]:
         names = list(dict.fromkeys(STAGES.get(r["stage"], str(r["stage"])) for r in stages))
         said.append(f"the other stages ({listed(names)}) are {faster(stages)}")
@@ -174,9 +177,11 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
 
 
 def measured_on(rows: Iterable[BenchRow]) -> str:
-    """The machines of some rows, and what was not installed there."""
+    """The machines of some rows, and what could not be measured there."""
     rows = list(rows)
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in rows}
-    absent = sorted({r["way"] for r in rows if r["note"] == "not installed"})
-    missing = f"; {agreeing(absent, 'is', 'are')} not installed there" if absent else ""
+    absent = sorted(
+        {f"{r['way']} ({r['note']})" for r in rows if r["stage"] == "clip" and r["note"]}
+    )
+    missing = f", without {listed(absent)}" if absent else ""
     return f"measured on {'; '.join(sorted(machines))}{missing}"

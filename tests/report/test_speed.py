@@ -38,8 +38,15 @@ def test_a_ratio_is_claimed_only_where_its_quartiles_are_apart_from_one():
         "one of two cases. The other stages (memory banks) are slower (0.50 times as fast). The "
         "largest part of a clip's time is now video (75 %)."
     )
+    others = [
+        row("clip", "340x256 g30", "ours, 1 clip a reading, h264 cache", (8.0, 9.0, 9.5)),
+        row("clip", "340x256 g30", "torchcodec", (1.1, 1.5, 1.6)),
+    ]
+    assert "; from a cache, 9.0 times as fast; by torchcodec, 1.5 times as fast." in (
+        report.describe_speed([ROWS[0], *others])
+    )
     said = report.measured_on(ROWS)
-    assert said == "measured on a processor, 2 cores; torchcodec is not installed there"
+    assert said == "measured on a processor, 2 cores, without torchcodec (not installed)"
 
 
 def test_tables_and_figures_hold_every_comparison():
