@@ -101,10 +101,11 @@ def cached(
     )
     with locked(files):
         complete(manifest, found, form, workers or cores())
-    found.save()
-    for name in TABLES:
-        if (manifest.where / name).exists():
-            shutil.copy(manifest.where / name, found.where / name)
+        found.save()
+        for name in TABLES:
+            if (manifest.where / name).exists():
+                with replacing(found.where / name) as partial_file:
+                    shutil.copy(manifest.where / name, partial_file)
     return found
 
 

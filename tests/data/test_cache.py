@@ -1,6 +1,7 @@
 """Real files, cached in every form, and read from there."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import av
@@ -56,6 +57,19 @@ def test_frames_and_sound_are_those_of_the_file(few, form):
             for m, v in ((few, old), (made, new))
         )
         assert heard.shape == kept.shape and abs(heard - kept).max() < 0.05
+
+
+def open_many_times(manifest):
+    """Whether a cache can be opened again and again, its tables whole each time."""
+    return all(
+        Manifest.load(cache.cached(manifest, "frames", manifest.where.parent).where).videos
+        for _ in range(40)
+    )
+
+
+def test_several_processes_may_open_a_cache_at_once(few):
+    with ProcessPoolExecutor(3) as pool:
+        assert all(pool.map(open_many_times, [few] * 3))
 
 
 def test_lossy_forms_are_other_data_and_exact_ones_are_not(few):
