@@ -33,8 +33,8 @@ pdf: install ## as `make book`, and the book as one PDF, build/demo/book.pdf (ne
 smoke: install ## as `make book` at the smallest size, in about four minutes
 	$(BIN)/python -m avnb book --profile smoke
 
-study: install ## train the runs behind the chapter of studies again, in about an hour
-	export OMP_NUM_THREADS=1; trap 'kill 0' INT TERM; \
+study: install ## train the runs behind the chapter of studies again, in more than an hour
+	trap 'kill 0' INT TERM; \
 	for part in 1/2 2/2; do $(BIN)/python -m avnb study --part $$part & done; wait
 	$(BIN)/python -m avnb study
 

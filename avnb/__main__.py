@@ -58,16 +58,24 @@ def convert(name: str, text: str, known: dict[str, tuple[str, Any]]) -> Any:
 
 def audit_command(args: argparse.Namespace) -> None:
     """Decode every file of a data set and say what is there."""
-    from avnb.data import audit, datasets
-    from avnb.workspace import cores
+    from avnb.data import catalogue
+    from avnb.workspace import Workspace
 
-    root, missing = args.folder.resolve(), args.allow_missing
-    listing = datasets.listing(args.dataset, root, args.fold, allow_missing=missing)
-    options = {"workers": cores(), "max_damaged": args.max_damaged}
-    manifest, bad = audit.audit(listing, args.out, **options)
+    work = Workspace.open(args.profile)
+    listing, manifest, bad = catalogue.audited(
+        work,
+        args.dataset,
+        str(args.folder),
+        fold=args.fold,
+        allow_missing=args.allow_missing,
+        subset=work.pretraining().subset if args.subset else None,
+        max_damaged=args.max_damaged,
+        out=args.out,
+    )
+    out = manifest.where
     print(
         f"{len(listing.entries)} of {listing.listed} listed files are there, and "
-        f"{len(listing.unlisted)} that no list names; {args.out / 'mismatches.csv'} names all"
+        f"{len(listing.unlisted)} that no list names; {out / 'mismatches.csv'} names all"
     )
     silent = len(manifest) - len(manifest.with_audio())
     print(
@@ -75,7 +83,7 @@ def audit_command(args: argparse.Namespace) -> None:
     )
     if flawed := [video for video in manifest.videos if video.damaged]:
         print(f"{len(flawed)} of them are damaged in places; the column `damaged` gives the share")
-    print(f"{len(bad)} cannot be decoded; {args.out / 'ledger.csv'} gives the reasons")
+    print(f"{len(bad)} cannot be decoded; {out / 'ledger.csv'} gives the reasons")
 
 
 def cache_command(args: argparse.Namespace) -> None:
@@ -148,15 +156,23 @@ def bench_command(args: argparse.Namespace) -> None:
 
 def study_command(args: argparse.Namespace) -> None:
     """Train and measure the studies, and say how far the stored rows come out again."""
+    import torch
+
     from avnb.evaluation import studies
     from avnb.workspace import Workspace
 
+    # A second thread helps small networks little, and sums in another order.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
     work = Workspace.open(args.profile)
     out = args.out or work.folder / "studies.jsonl"
     names = args.studies or list(studies.STUDIES)
     rows = studies.measure(work, names, out, seeds=range(args.seeds), part=args.part)
     print(f"{len(rows)} rows are in {out}")
     both = studies.compared(rows)
+    if both.empty:
+        print(f"none of the stored rows is of the profile {args.profile!r}: nothing is compared")
+        return
     print(f"{both['agrees'].sum()} of {len(both)} agree with the stored rows: intervals overlap")
     for _, row in both[~both["agrees"]].iterrows():
         print("  " + ", ".join(f"{name} {value}" for name, value in row.items()))
@@ -196,7 +212,11 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("audit", help="decode every file of a data set; write its manifest")
     one.add_argument("dataset", choices=[*DATA_SETS], help="folder: videos of your own")
     one.add_argument("folder", type=Path, help="the data set's folder, in its official layout")
-    one.add_argument("out", type=Path, help="folder for the tables")
+    one.add_argument(
+        "out", type=Path, nargs="?", help="folder for the tables; by default that of the chapters"
+    )
+    one.add_argument("--profile", choices=[*PROFILES], default="thesis", help="whose chapters")
+    one.add_argument("--subset", action="store_true", help="the videos of pre-training alone")
     one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
     one.add_argument(
@@ -220,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="clip, parts, augmentation, spectrogram, loader, bank, vicreg, retrieval, "
-        "soak or step-METHOD; by default all, but soak, and step-METHOD with --gpu only",
+        "probe, soak or step-METHOD; by default all, but soak, and step-METHOD with --gpu only",
     )
     one.add_argument("--rounds", type=int, default=8, help="measured rounds of each comparison")
     one.add_argument("--out", type=Path, help="file of the rows; build/bench/rows.jsonl by default")

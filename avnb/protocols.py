@@ -182,8 +182,8 @@ class Nuisances(Group):
     other_sounds: float = within(0, 1, 0.15)  # probability of another object's sounds
     noise_db_min: float = within(-100, 60, -28.0)
     noise_db_max: float = within(-100, 60, 6.0)
-    test_noise_db_min: float = within(-100, 60, -2.0)
-    test_noise_db_max: float = within(-100, 60, 10.0)
+    test_noise_db_min: float = within(-100, 60, -1.0)
+    test_noise_db_max: float = within(-100, 60, 11.0)
     loudness_db: float = within(0, 60, 16.0)  # between the softest and the loudest video
 
     def __post_init__(self) -> None:
@@ -215,3 +215,11 @@ class World(Config):
     off_screen_fraction: float = within(0, 1, 0.02)  # the object is heard and not seen
     broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
     nuisances: Nuisances = field(default_factory=Nuisances)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flaws = ("silent", "dubbed", "off_screen", "broken")
+        total = sum(getattr(self, f"{flaw}_fraction") for flaw in flaws)
+        if total > 1:
+            names = ", ".join(f"{flaw}_fraction" for flaw in flaws)
+            raise ValueError(f"a video has one flaw at most: {names} sum up to {total:.3g}")

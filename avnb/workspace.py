@@ -20,6 +20,7 @@ from avnb.config import Pretrain
 from avnb.profiles import profile, thesis_finetuning
 from avnb.protocols import Evaluation, Finetune
 
+SHARING = "AVNB_SHARING"  # where launchers say what `sharing` returns
 # Whether what is stored is all that may be used, and nothing is added to it: no training, no rows.
 STORED_ONLY: ContextVar[bool] = ContextVar("STORED_ONLY", default=False)
 
@@ -51,6 +52,11 @@ def build_folder() -> Path:
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sharing() -> int:
+    """Processes of a job that share the cores of this one."""
+    return int(os.environ.get(SHARING) or os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)

@@ -64,18 +64,20 @@ def torchcodec_absence() -> str:
         return "not installed"
     try:
         importlib.import_module(TORCHCODEC)
-    except RuntimeError:  # it brings no FFmpeg of its own
-        return "finds no FFmpeg"
+    except RuntimeError:  # it brings no FFmpeg of its own, and fits one version of torch
+        return "cannot be loaded"
     return ""
 
 
-def check_torchcodec(work: Workload, clips: VideoClips, ours: Batch, row: int, epoch: int) -> None:
-    """Raise ValueError unless torchcodec's pictures are ours."""
-    path = clips.manifest.path(clips.manifest.videos[row])
-    for i, drawn in enumerate(drawn_clips(clips, epoch, row)):
-        frames, _ = torchcodec_cut(path, drawn, work.config().clip)
-        difference = (frames.transpose(0, 1).float() - ours.frames[i].float()).abs().mean()
-        check_equal(f"torchcodec's frames of {path}, clip {i},", float(difference), FRAME_TOLERANCE)
+def check_torchcodec(work: Workload, clips: VideoClips) -> None:
+    """Raise ValueError unless torchcodec's pictures of every video are ours."""
+    for row, video in enumerate(clips.manifest.videos):
+        path, ours = clips.manifest.path(video), clips.whole(row).frames
+        for i, drawn in enumerate(drawn_clips(clips, 0, row)):
+            frames, _ = torchcodec_cut(path, drawn, work.config().clip)
+            difference = (frames.transpose(0, 1).float() - ours[i].float()).abs().mean()
+            what = f"torchcodec's frames of {path}, clip {i},"
+            check_equal(what, float(difference), FRAME_TOLERANCE)
 
 
 def least_decoding(path: Path, some: Sequence[DrawnClip], clip: Clip) -> None:
@@ -158,7 +160,7 @@ def clip_stage(work: Workload) -> Iterator[Row]:
         clips, count = work.clips(kind), work.config().clips_per_video
         check_clips(work, clips, clips.whole(0), 0, 0)
         if not (absence := torchcodec_absence()):
-            check_torchcodec(work, clips, clips.whole(0), 0, 0)
+            check_torchcodec(work, clips)
         ways, readings = clip_ways(work, kind, clips), partial(work.readings, kind)
         title = f"clips of {kind}"
         timings = compare(ways, readings, rounds=work.rounds, title=title, per=count)
@@ -174,8 +176,8 @@ def clip_stage(work: Workload) -> Iterator[Row]:
                 limit="FFmpeg decodes the frames",
                 limit_ms=median(timings.cpu_ms[FLOORS.get(way, FLOORS[APART])]),
             )
-        if absence:
-            absent = {"way": TORCHCODEC}
+        for against in (RECIPE, CUT) if absence else ():
+            absent = {"way": TORCHCODEC, "against": against}
             yield Row(stage="clip", what=str(kind), values=absent, note=absence)
 
 

@@ -48,12 +48,13 @@ def forward(work: Workload, clips: VideoClips) -> Callable[[int], object]:
     run = work.config()
     encoder = build_video_encoder(run.backbone, run.width).eval()
     transform, batch = BatchTransform(run), clips.whole(0)
-    part, times = batch.split(FEW)[0], -(-reads(work) // FEW)
+    sizes = [min(FEW, len(batch))] * (reads(work) // min(FEW, len(batch)))
+    sizes.append(reads(work) - sum(sizes))
 
     def encode(_: int) -> None:
         with torch.inference_mode():
-            for _ in range(times):
-                encoder(transform(part).frames)
+            for size in filter(None, sizes):
+                encoder(transform(batch[:size]).frames)
 
     return encode
 
@@ -66,10 +67,11 @@ def reads(work: Workload) -> int:
 def probe_stage(work: Workload) -> Iterator[Row]:
     """A linear probe's clips, decoded and cropped, without and with the encoder's own time.
 
-    The released code reads one clip of each training video in each of 50 epochs, and the test
-    videos' clips one by one; here the same number of clips is read in one pass over each file, and
-    the layer is trained on their features. Both run the encoder on every clip, so that with a slow
-    one nothing else counts: `limit_ms` is its time.
+    As if each video were one of the training set and one of the test set: the released code reads
+    a clip of it in each of 50 epochs, and those for testing, one by one. Here the same number of
+    clips is read in three passes over the file, and the layer is trained on their features. Both
+    run the encoder on every clip, so that with a slow one nothing else counts: `limit_ms` is its
+    time.
     """
     parts, count = probe_clips(work), reads(work)
     for clips in parts:
@@ -83,7 +85,7 @@ def probe_stage(work: Workload) -> Iterator[Row]:
     read = compare(
         ways, lambda number: [number % videos], rounds=work.rounds, title="probe", per=count
     )
-    what = f"{count} clips a video"
+    what = f"{work.kinds[0]}, {count} clips"
     yield Row(stage="probe", what=f"{what}, reading", values=read.row(OURS, RECIPE))
     yield Row(
         stage="probe",

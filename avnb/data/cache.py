@@ -10,9 +10,10 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +21,17 @@ from avnb.bars import tqdm
 from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
-from avnb.files import appending, in_parallel, json_lines, locked, replacing, write_text
-from avnb.values import unknown_name
+from avnb.files import appending, in_parallel, json_lines, locked, read_json, replacing, write_text
+from avnb.values import digest, unknown_name
 from avnb.workspace import cores
 
 FPS, PX, HZ = 16, 256, 16_000  # of the thesis's clips; frames are scaled to this height or width
 LIMIT_GB = 500.0
 FRAMES = "frames"
-FEW = 256  # files that are written by this process: starting others would take longer
-CHOICE = "cache.txt"  # names the form in which a data set is read
+FEW_PIXELS = 1e9  # that this process writes by itself: starting others would take longer
+CHOICE = "cache.json"  # names the form in which a data set is read
+FEW_MISSING = 0.05  # share of the videos that a chapter may write by itself, in passing
+DIARY = "written.jsonl"  # beside the files: the state of the source of each
 # What an audit writes beside the manifest.
 TABLES = ("audit.json", "ledger.csv", "mismatches.csv", "train.txt", "validation.txt")
 
@@ -43,6 +46,11 @@ class Form:
     options: Mapping[str, str] = field(default_factory=dict)  # of the encoder
     bits_per_second: int = 0  # of the video; 0 where its quality is given instead
     expected: int = 0  # bytes a second, with sound
+
+    @property
+    def key(self) -> str:
+        """Of all that decides what its files hold."""
+        return digest([asdict(self), FPS, PX, HZ])
 
 
 FORMS = {
@@ -81,26 +89,10 @@ def cached(
         ValueError: for an unknown form, or when the cache would be larger than the limit.
         DecodeError: when a video can no longer be read.
     """
-    if form not in FORMS:
-        raise ValueError(unknown_name("form of a cache", form, FORMS))
-    size = size_gb(manifest, form)
-    if size > limit_gb:
-        raise ValueError(
-            f"a cache of {len(manifest)} videos of {manifest.name} in the form {form!r} would take "
-            f"about {size:.1f} GB, over the limit of {limit_gb:g} GB: raise the limit, or use "
-            "another form (h264 is the smallest)"
-        )
-    files = folder / f"cache-{form}"
-    found = replace(
-        manifest,
-        where=manifest.where.with_name(f"{manifest.where.name}-{form}"),
-        videos=tuple(as_cached(video, form) for video in manifest.videos),
-        cache=files,
-        cache_suffix=FORMS[form].suffix,
-        encoding=form if FORMS[form].encoder else "",
-    )
-    with locked(files):
-        complete(manifest, found, form, workers or cores())
+    found = described(manifest, form, folder)
+    check_limit(manifest, form, size_gb(manifest, form), limit_gb, "would take about")
+    with locked(folder / f"cache-{form}"):
+        complete(manifest, found, form, workers or cores(), limit_gb)
         found.save()
         for name in TABLES:
             if (manifest.where / name).exists():
@@ -109,15 +101,60 @@ def cached(
     return found
 
 
-def chosen(folder: Path) -> str:
-    """The form in which the data set is read, or '' for the videos themselves."""
-    file = folder / CHOICE
-    return file.read_text().strip() if file.exists() else ""
+def described(manifest: Manifest, form: str, folder: Path) -> Manifest:
+    """The videos as a cache below `folder` holds them, or will.
+
+    Raises:
+        ValueError: for an unknown form.
+    """
+    if form not in FORMS:
+        raise ValueError(unknown_name("form of a cache", form, FORMS))
+    return replace(
+        manifest,
+        where=manifest.where.with_name(f"{manifest.where.name}-{form}"),
+        videos=tuple(as_cached(video, form) for video in manifest.videos),
+        cache=folder / f"cache-{form}",
+        cache_suffix=FORMS[form].suffix,
+        encoding=f"{form} {FORMS[form].key}" if FORMS[form].encoder else "",
+    )
 
 
-def choose(folder: Path, form: str) -> None:
-    """Have the data set read in this form from now on; '' for the videos themselves."""
-    write_text(folder / CHOICE, form)
+def check_limit(manifest: Manifest, form: str, size: float, limit: float, verb: str) -> None:
+    """Raise ValueError when a cache takes more than its limit, both in GB."""
+    if size > limit:
+        raise ValueError(
+            f"a cache of {len(manifest)} videos of {manifest.name} in the form {form!r} {verb} "
+            f"{size:.1f} GB, over the limit of {limit:g} GB: raise the limit, or use another form "
+            "(h264 is the smallest)"
+        )
+
+
+def in_use(manifest: Manifest, folder: Path) -> Manifest:
+    """The videos as the cache has them that was chosen for a data set; as they are without one.
+
+    A few that are missing or have changed are written. Where more are, as after a cache of a part
+    of the data set, the videos are read themselves, and a line says so.
+
+    Raises:
+        ValueError, DecodeError: as `cached`.
+    """
+    if not (folder / CHOICE).exists():
+        return manifest
+    choice = read_json(folder / CHOICE, "the choice of a cache")
+    form = choice["form"]
+    missing = len(unwritten(manifest, described(manifest, form, folder), form))
+    if missing <= FEW_MISSING * len(manifest):
+        return cached(manifest, form, folder, limit_gb=choice["limit_gb"])
+    print(
+        f"{missing} of {len(manifest)} videos of {manifest.name} are not in the cache ({form}): "
+        "all are read from their own files; `avnb cache` adds them"
+    )
+    return manifest
+
+
+def choose(folder: Path, form: str, limit_gb: float) -> None:
+    """Have the data set read in this form from now on."""
+    write_text(folder / CHOICE, json.dumps({"form": form, "limit_gb": limit_gb}))
 
 
 def size_gb(manifest: Manifest, form: str) -> float:
@@ -149,31 +186,45 @@ def as_cached(video: Video, form: str) -> Video:
     return replace(video, start=0.0, fps=fps, width=width, height=height, audio_hz=hz)
 
 
-def complete(manifest: Manifest, made: Manifest, form: str, workers: int) -> None:
-    """Write what the cache `made` of a manifest lacks."""
+def unwritten(manifest: Manifest, made: Manifest, form: str) -> dict[int, list[Any]]:
+    """By row, the state of each video that the cache `made` of a manifest lacks, or has of old."""
     assert made.cache is not None
-    diary = made.cache / "written.jsonl"
-    known = dict(json_lines(diary))
-    states = [file_state(manifest.path(video)) for video in manifest.videos]
+    if not made.cache.exists():
+        return {row: [] for row in range(len(manifest))}
+    known = dict(json_lines(made.cache / DIARY))
     there = {path.name for path in made.cache.iterdir()}
-    rows = [
-        i
-        for i, video in enumerate(manifest.videos)
-        if known.get(video.path) != states[i] or made.path(video).name not in there
-    ]
-    if not rows:
+    states = {
+        row: [*file_state(manifest.path(video)), FORMS[form].key]
+        for row, video in enumerate(manifest.videos)
+    }
+    return {
+        row: state
+        for row, state in states.items()
+        if known.get((video := manifest.videos[row]).path) != state
+        or made.path(video).name not in there
+    }
+
+
+def complete(manifest: Manifest, made: Manifest, form: str, workers: int, limit_gb: float) -> None:
+    """Write what the cache `made` of a manifest lacks; ValueError when that reaches the limit."""
+    assert made.cache is not None
+    if not (states := unwritten(manifest, made, form)):
         return
-    todo = [(manifest.videos[i], made.path(manifest.videos[i])) for i in rows]
+    rows, videos = [*states], [manifest.videos[row] for row in states]
+    todo = [(video, made.path(video)) for video in videos]
     work, title = partial(write, manifest.folder, form), f"cache of {manifest.name}, {form}"
     done = len(manifest) - len(todo)
-    if len(todo) < FEW:
+    if sum(v.seconds * v.fps * v.width * v.height for v in videos) < FEW_PIXELS:
         bar = tqdm(todo, desc=title, unit="video", total=len(manifest), initial=done)
         results = ((i, work(one)) for i, one in enumerate(bar))
     else:
         results = in_parallel(work, todo, workers=workers, title=title, done=done)
-    with appending(diary) as add, closing(results):
+    size = sum(file.stat().st_size for file in made.cache.iterdir()) / 1e9
+    with appending(made.cache / DIARY) as add, closing(results):
         for i, _ in results:
-            add(json.dumps([todo[i][0].path, states[rows[i]]]))
+            add(json.dumps([videos[i].path, states[rows[i]]]))
+            size += todo[i][1].stat().st_size / 1e9
+            check_limit(manifest, form, size, limit_gb, "has come to")
 
 
 def write(source: Path, form: str, one: tuple[Video, Path]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from avnb.config import Subset
 from avnb.data import audit, cache, datasets
-from avnb.data.listing import draw_values
+from avnb.data.listing import Listing, draw_values
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic import world
 from avnb.protocols import World
@@ -38,8 +38,21 @@ def audited(
     fold: int,
     allow_missing: bool,
     subset: Subset | None,
-) -> tuple[Path, Manifest]:
-    """The folder of all that is kept of a data set, and its audited videos."""
+    max_damaged: float | None = None,
+    out: Path | None = None,
+) -> tuple[Listing, Manifest, list[audit.Unusable]]:
+    """What a data set's lists name, its audited videos, and the files that cannot be used.
+
+    Args:
+        work: the workspace, which keeps what is found.
+        data_set: its key; empty: detected in the folder.
+        folder: of the data set; empty: the synthetic one.
+        fold: official split.
+        allow_missing: go on without files that are listed and missing.
+        subset: of a pre-training, whose videos alone are looked at.
+        max_damaged: share of a file's packets that may fail; by default the subset's.
+        out: folder for the tables, instead of the workspace's.
+    """
     if folder:
         root = Path(folder).expanduser().resolve()
     else:
@@ -49,7 +62,8 @@ def audited(
         root = synthetic_world(work) / data_set
     listing = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
     where = work.folder / "manifests" / f"{listing.name}-{digest(str(root))}"
-    max_damaged = subset.max_damaged if subset else audit.MAX_DAMAGED
+    if max_damaged is None:
+        max_damaged = subset.max_damaged if subset else audit.MAX_DAMAGED
     training = sum(entry.split == "train" for entry in listing.entries)
     if not (folder and subset and (subset.subset_ids or training > drawn_videos(subset))):
         subset = None
@@ -57,7 +71,8 @@ def audited(
     if subset:
         name += f"-subset-{digest(draw_values(subset))}"
     options: dict[str, Any] = {"workers": cores(), "diary": diary, "subset": subset}
-    return where, audit.audit(listing, where / name, max_damaged=max_damaged, **options)[0]
+    found = audit.audit(listing, out or where / name, max_damaged=max_damaged, **options)
+    return listing, *found
 
 
 def drawn_videos(subset: Subset) -> int:
@@ -73,6 +88,7 @@ def open_manifest(
     fold: int = 1,
     allow_missing: bool = False,
     subset: Subset | None = None,
+    form: str = "",
 ) -> Manifest:
     """The audited videos of a data set: a real one in `folder`, or the synthetic one if empty.
 
@@ -80,8 +96,9 @@ def open_manifest(
     With the `subset` of a pre-training, no others than the videos that it draws are looked at in a
     real folder that has more for training; evaluation uses whole data sets.
 
-    The files are those of a cache where `make_cache` has written one; of synthetic videos, those
-    with decoded frames if they take less than FRAMES_GB.
+    The files are those of a cache of this `form`, by default of the one that `make_cache` has
+    written if it has them; of synthetic videos, those with decoded frames if they take less than
+    FRAMES_GB.
 
     Raises:
         FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
@@ -89,11 +106,14 @@ def open_manifest(
             their folder.
     """
     options: dict[str, Any] = {"fold": fold, "allow_missing": allow_missing, "subset": subset}
-    where, found = audited(work, data_set, folder, **options)
-    form = cache.chosen(where)
-    if not folder and cache.size_gb(found, cache.FRAMES) <= FRAMES_GB:
-        form = cache.FRAMES
-    return cache.cached(found, form, where) if form else found
+    _, found, _ = audited(work, data_set, folder, **options)
+    where = found.where.parent
+    if form:
+        return cache.cached(found, form, where)
+    used = cache.in_use(found, where)
+    if used.cache is None and not folder and cache.size_gb(found, cache.FRAMES) <= FRAMES_GB:
+        return cache.cached(found, cache.FRAMES, where)
+    return used
 
 
 def make_cache(
@@ -113,7 +133,8 @@ def make_cache(
         ValueError, FileNotFoundError, DecodeError: as `open_manifest` and `cache.cached`.
     """
     options: dict[str, Any] = {"fold": fold, "allow_missing": allow_missing, "subset": subset}
-    where, found = audited(work, data_set, folder, **options)
+    _, found, _ = audited(work, data_set, folder, **options)
+    where = found.where.parent
     made = cache.cached(found, form, where, limit_gb=limit_gb)
-    cache.choose(where, form)
+    cache.choose(where, form, limit_gb)
     return made

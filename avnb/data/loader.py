@@ -8,7 +8,6 @@ their rows; those of a video that is due more than once in that time are read in
 
 import itertools
 import math
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -22,24 +21,32 @@ from avnb.data.batch_plan import BatchPlan, Training, epoch_plan, readings_by_st
 from avnb.data.clips import VideoClips
 from avnb.data.readers import Readers, Reading, tensors
 from avnb.data.replacements import Replacements
-from avnb.workspace import cores
+from avnb.workspace import cores, sharing
 
 LEAST_BATCHES = 3  # one in use, one complete, one being read
 READINGS_A_WORKER = 2  # that are asked for ahead, so that none waits for the next
 MOST_BATCHES = 128  # more would not make a pass over a file serve more clips
 AUTO = -1  # workers: as many as there are cores to spare, if that pays
-VIDEOS_A_WORKER = 256  # then at least: starting one costs seconds, reading a video milliseconds
+SECONDS_A_WORKER = 10.0  # of reading then at least: starting one costs some of them
+SECONDS_A_CLIP, SECONDS_A_PIXEL = 2e-3, 6e-8  # of one core, about
 
 
-def spare_workers(videos: int) -> int:
-    """The decoding processes that this machine can give this process, for so many videos.
+def reading_seconds(clips: VideoClips) -> float:
+    """What one core takes to read every clip once, about."""
+    sampling, clip = clips.sampling, clips.sampling.clip
+    pixels = clip.frames * clip.frame_px**2 if sampling.video else 0
+    return len(clips) * sampling.count * (SECONDS_A_CLIP + SECONDS_A_PIXEL * pixels)
+
+
+def spare_workers(seconds: float) -> int:
+    """The decoding processes that this machine can give this process, for so much reading.
 
     Each has one thread. A process that computes on a GPU leaves its core to them; without one,
-    every process of the job keeps a core for itself.
+    every process that shares these cores keeps one for itself.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = sharing()
     free = cores() if torch.cuda.is_available() else cores() - processes
-    return min(max(free, 0) // processes, videos // VIDEOS_A_WORKER)
+    return min(max(free, 0) // processes, int(seconds / SECONDS_A_WORKER))
 
 
 class ClipLoader:
@@ -69,7 +76,7 @@ class ClipLoader:
     ):
         self.clips, self.plans, self.size = clips, plans, size
         self.replacements = replacements
-        self.workers = spare_workers(len(clips)) if workers == AUTO else workers
+        self.workers = spare_workers(reading_seconds(clips)) if workers == AUTO else workers
         # A reading gives at most all clips of a video.
         busy = math.ceil(READINGS_A_WORKER * self.workers * clips.sampling.count / size)
         self.lead = max(LEAST_BATCHES, LEAST_BATCHES - 1 + busy)  # batches that are read ahead

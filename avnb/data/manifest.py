@@ -52,6 +52,7 @@ class Manifest:
     cache: Path | None = None  # folder of the files that are read instead of the videos
     cache_suffix: str = ""  # of their names
     encoding: str = ""  # of those that are not exactly the videos
+    world: dict[str, Any] | None = None  # values of the synthetic world that the videos are of
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -67,18 +68,14 @@ class Manifest:
             (v.id, v.label, v.width, v.height, v.audio_hz, round(v.seconds, 3)) for v in self.videos
         ]
         encoding = [self.encoding] if self.encoding else []
-        return digest([self.name, self.classes, rows, *encoding, *self.world])
-
-    @property
-    def world(self) -> list[Any]:
-        """The values of the synthetic world that the videos are of; none for real ones."""
-        mark = self.folder.parent / "world.json"
-        return [read_json(mark, "the mark of a synthetic world")] if mark.exists() else []
+        world = [self.world] if self.world else []
+        return digest([self.name, self.classes, rows, *encoding, *world])
 
     @property
     def origin(self) -> str:
         """The data as result rows name it: `synthetic` or `real`, and the digest."""
-        return f"{'synthetic' if self.world else 'real'}:{self.digest}"
+        synthetic = (self.folder.parent / "scenes.json").exists()
+        return f"{'synthetic' if synthetic else 'real'}:{self.digest}"
 
     @property
     def labels(self) -> list[int]:
@@ -112,8 +109,8 @@ class Manifest:
         """Write `manifest.csv` and `dataset.json` into the folder `where`."""
         table = self.where / "manifest.csv"
         write_table(table, PARSERS, map(asdict, self.videos))
-        names = ("name", "folder", "classes", "listed", "cache", "cache_suffix", "encoding")
-        metadata = {name: getattr(self, name) for name in names}
+        apart = ("where", "videos")
+        metadata = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         metadata["table"] = file_digest(table)
         write_text(self.where / "dataset.json", json.dumps(metadata, indent=1, default=str))
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import shutil
 import signal
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,9 @@ from avnb.data.clips import VideoClips
 from avnb.data.video_frames import DecodeError
 from avnb.files import serve_parent
 
-SILENT_SECONDS = 60.0  # without a word from any reader, one of them hangs
+SILENT_SECONDS = 50.0  # a reader that says nothing for so long hangs
+STARTING_SECONDS = 120.0  # besides, to begin: torch may come from a slow disk
+GRACE_SECONDS = 10.0  # that it has in any case, should this process have been stopped meanwhile
 SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps memory that processes share
 
 
@@ -44,6 +47,8 @@ class Reader:
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.asked: deque[Reading] = deque()
+        # When it last answered, or was asked after a rest.
+        self.since = time.monotonic() + STARTING_SECONDS
 
 
 def serve(pipe: Connection, clips: VideoClips, store: Batch) -> None:
@@ -145,6 +150,8 @@ class Readers:
                 self.on_error(reading, error)
             return
         reader = min(self.readers, key=lambda r: len(r.asked))
+        if not reader.asked:
+            reader.since = max(reader.since, time.monotonic())
         self.unread.add(reading)
         reader.asked.append(reading)
         try:
@@ -159,14 +166,15 @@ class Readers:
             DecodeError: when a file cannot be read, unless `on_error` takes it.
             ChildProcessError: when a reader dies or hangs; it names the file.
         """
-        wanted = {*readings}
+        wanted, least = {*readings}, time.monotonic() + GRACE_SECONDS
         while wanted & self.unread:
             busy: dict[Any, Reader] = {r.pipe: r for r in self.readers if r.asked}
-            heard = wait([*busy], timeout=SILENT_SECONDS)
-            if not heard:
-                self.fail([*busy.values()], f"said nothing for {SILENT_SECONDS:.0f} s")
-            for pipe in heard:
+            due = {r: max(r.since + SILENT_SECONDS, least) for r in busy.values()}
+            for pipe in wait([*busy], timeout=max(min(due.values()) - time.monotonic(), 0)):
                 self.hear(busy[pipe])
+                del due[busy[pipe]]
+            if late := [r for r, end in due.items() if end <= time.monotonic()]:
+                self.fail(late, f"said nothing for {SILENT_SECONDS:.0f} s")
 
     def hear(self, reader: Reader) -> None:
         """Take one answer of a reader."""
@@ -175,7 +183,7 @@ class Readers:
         except (EOFError, ConnectionResetError):
             reader.process.join()
             self.fail([reader], f"died (exit code {reader.process.exitcode})")
-        reading = reader.asked.popleft()
+        reading, reader.since = reader.asked.popleft(), time.monotonic()
         self.unread.discard(reading)
         if problem is not None:
             self.on_error(reading, DecodeError(*problem))

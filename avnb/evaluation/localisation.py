@@ -22,7 +22,8 @@ from avnb.config import Pretrain
 from avnb.data.clip_times import frame_times
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
-from avnb.data.synthetic.world import object_boxes, read_scenes
+from avnb.data.synthetic.scenes import Scene
+from avnb.data.synthetic.world import object_boxes, scenes_of
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import FrozenEncoders, device, training_part
 from avnb.evaluation.probe_features import downstream_clip, row_metadata
@@ -107,24 +108,20 @@ class Localiser:
         return [SimilarityMap(cosine=c, times=t) for c, t in zip(cosine, times, strict=True)]
 
 
-def known_scenes(manifest: Manifest) -> dict[int, Any]:
+def known_scenes(manifest: Manifest) -> dict[int, Scene]:
     """By row, the scene of each synthetic video that can be heard; {} for real videos."""
-    scenes = read_scenes(manifest.folder)
-    files = {path.resolve(): scene for path, scene in scenes.items()}
-    found = {}
-    for row, video in enumerate(manifest.videos):
-        scene = files.get(manifest.original(video).resolve())
-        if scene is not None and video.audio_hz and not scene.flaw:
-            found[row] = scene
-    return found
+    scenes = scenes_of(manifest)
+    audible = {row: video for row, video in enumerate(manifest.videos) if video.audio_hz}
+    found = {row: scenes[video.id] for row, video in audible.items() if video.id in scenes}
+    return {row: scene for row, scene in found.items() if not scene.flaw}
 
 
-def mean_box(scene: Any, times: np.ndarray) -> np.ndarray:
+def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
     """Left, top, right, bottom in [0, 1], averaged over the times."""
     return object_boxes(scene, times).mean(axis=0)
 
 
-def pointing(maps: Sequence[SimilarityMap], scene: Any) -> tuple[float, float, float]:
+def pointing(maps: Sequence[SimilarityMap], scene: Scene) -> tuple[float, float, float]:
     """Means over clips: peak on the object, middle of the frame on it, share of places on it."""
     boxes = [mean_box(scene, found.times) for found in maps]
     hits = [inside(box, *found.peak()) for box, found in zip(boxes, maps, strict=True)]

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from avnb.data.catalogue import open_manifest
 from avnb.data.manifest import Manifest
-from avnb.data.synthetic.scenes import Scene
-from avnb.data.synthetic.world import causes, read_scenes
+from avnb.data.synthetic.world import causes, read_scenes, scenes_of
 from avnb.evaluation import probe, probe_features, results, retrieval
 from avnb.evaluation.encoder_source import EncoderSource, source_of_run
 from avnb.evaluation.features import Features
 from avnb.evaluation.results import Row, percent_row
+from avnb.protocols import Evaluation
 from avnb.training import runs
 from avnb.training.pretraining import PretrainingRun, pretraining_runs
 from avnb.training.resources import Resources
@@ -35,6 +35,7 @@ from avnb.workspace import Workspace
 
 METHODS = ("random", "supervised", "vicreg_av", "vicreg_v", "xid")
 HUBER = {"huber_delta": 0.5}
+Known = Mapping[str, np.ndarray]  # the number of a cause's value in each video [V], by split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,21 @@ class Variant:
     method: str
     values: Mapping[str, Any] = field(default_factory=dict)  # of pre-training
     world: Mapping[str, Any] = field(default_factory=dict)  # of the synthetic world
+    world_seed: int = 0
+    cache: str = ""  # form of the cache that training reads; empty: exact frames
     seed: int = 0
 
     @property
     def changes(self) -> str:
         """What differs, as rows say it in `space`."""
-        return json.dumps({**self.world, **self.values}, sort_keys=True)
+        others = {"world_seed": self.world_seed, "cache": self.cache}
+        others = {name: value for name, value in others.items() if value}
+        return json.dumps({**self.world, **self.values, **others}, sort_keys=True)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing differs, the seed neither."""
+        return self.changes == "{}" and self.seed == 0
 
 
 def noise(world: Mapping[str, Any]) -> list[Variant]:
@@ -66,6 +76,8 @@ def noise(world: Mapping[str, Any]) -> list[Variant]:
 STUDIES: dict[str, tuple[Variant, ...]] = {
     # The five methods, each from three seeds: of weights, clips and batches.
     "methods": tuple(Variant(method=m, seed=s) for s in range(3) for m in METHODS),
+    # And in a second world, with other videos to train and to test on.
+    "second world": tuple(Variant(method=m, world_seed=1) for m in METHODS),
     # Is RINCE the more robust loss (thesis 3.1, Table 4.3)?
     "noise": tuple(
         itertools.chain(
@@ -94,26 +106,25 @@ STUDIES: dict[str, tuple[Variant, ...]] = {
         for method in ("xid", "vicreg_av")
         for values in ({}, {"shuffle_steps": 24}, {"shuffle_steps": 8})
     ),
-    # What short runs need: each of the values that they have and the thesis's long ones do not.
-    "recipe": tuple(
-        Variant(method=method, values=values)
-        for method, own in (
-            (
-                "xid",
-                (
-                    {"residual_scale": 1.0}, {"projector_batch_norm": False},
-                    {"projector_batch_norm": False, "residual_scale": 1.0}, {"width": 8},
-                ),
-            ),
-            (
-                "vicreg_av",
-                (
-                    {"covariance_weight": 1.0, "invariance_weight": 25.0}, {"expander_dim": 256},
-                    {"residual_scale": 1.0},
-                ),
-            ),
-        )
-        for values in ({}, *own, {"lr": 5e-4}, {"lr": 5e-3}, {"crop_area_min": 0.08})
+    # What it costs to learn from a cache, whose pictures are compressed once more.
+    "cache": tuple(
+        Variant(method=method, cache=form)
+        for method in ("supervised", "vicreg_av")
+        for form in ("", "h264", "mpeg2")
+    ),
+    # What short runs need, and what else was tried for them.
+    "recipe": (
+        Variant(method="xid"),
+        Variant(method="xid", values={"residual_scale": 1.0}),
+        Variant(method="xid", values={"projector_batch_norm": False, "residual_scale": 1.0}),
+        Variant(method="vicreg_av"),
+        *(
+            Variant(method="vicreg_av", values=values)
+            for values in (
+                {"covariance_weight": 1.0, "invariance_weight": 25.0}, {"expander_dim": 256},
+                {"lr": 5e-3},
+            )
+        ),
     ),
 }  # fmt: skip
 
@@ -134,7 +145,7 @@ def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows beside the stored ones of the same measurement, and whether intervals overlap."""
-    same = ["task", "metric", "method", "level", "space", "seed"]
+    same = ["task", "metric", "method", "level", "space", "seed", "profile"]
     ends = ["value", "low", "high"]
     both = rows[same + ends].merge(stored()[same + ends], on=same, suffixes=("", " stored"))
     both = both.dropna(ignore_index=True)  # ranks have no interval
@@ -177,27 +188,38 @@ def measure(
     check_names(names)
     wanted = [v for name in names for v in STUDIES[name] if v.seed in seeds]
     unique = {(v.method, v.changes, v.seed): v for v in wanted}
-    mine = list(unique.items())[part[0] - 1 :: part[1]]
-    there = results.read(out)
-    done = set(zip(there["method"], there["space"], there["seed"], strict=True))
-    target = open_manifest(work, "ucf101")
-    for key, variant in mine:
-        if key not in done:
-            run = trained(work, variant)
+    mine = list(unique.values())[part[0] - 1 :: part[1]]
+    for variant in mine:
+        run, target = run_of(work, variant), tested_on(work, variant)
+        there = results.read(out)
+        if not ((there["run"] == run.name) & (there["data"] == target.origin)).any():
+            title = f"{variant.method} {variant.changes}, seed {variant.seed}"
+            runs.train([run], Resources(processes=1), title)
             results.append(out, variant_rows(variant, run, target, work))
     return results.read(out)
 
 
-def trained(work: Workspace, variant: Variant) -> PretrainingRun:
-    """The variant's run, finished."""
-    world = {**work.values["world"], **variant.world}
-    of_world = replace(work, values={**work.values, "world": world})
-    manifest = open_manifest(of_world, "")
+def in_world(work: Workspace, **changes: Any) -> Workspace:
+    """The workspace with another synthetic world."""
+    world = {**work.values["world"], **changes}
+    return replace(work, values={**work.values, "world": world})
+
+
+def tested_on(work: Workspace, variant: Variant) -> Manifest:
+    """The videos that a variant's encoders are tested on: the usual world's, or those of its seed.
+
+    Other changes of a world are of the pre-training videos, and all their encoders share one test.
+    """
+    return open_manifest(in_world(work, seed=variant.world_seed), "ucf101")
+
+
+def run_of(work: Workspace, variant: Variant) -> PretrainingRun:
+    """The variant's run, which may not have been trained yet."""
+    of_world = in_world(work, seed=variant.world_seed, **variant.world)
+    manifest = open_manifest(of_world, "", form=variant.cache)
     found = pretraining_runs(
         of_world, manifest, (variant.method,), seed=variant.seed, values=dict(variant.values)
     )
-    title = f"{variant.method} {variant.changes}, seed {variant.seed}"
-    runs.train(list(found.values()), Resources(processes=1), title)
     return found[variant.method]
 
 
@@ -207,7 +229,7 @@ def variant_rows(
     """Probe, retrieval and, for plain runs, what else the studies ask of an encoder."""
     encoder = Encoder(source_of_run(run), variant, target, work)
     rows = [*encoder.probe_rows(), *encoder.retrieval_rows(), *encoder.rank_rows(run)]
-    if variant.changes == "{}" and variant.seed == 0:
+    if variant.is_plain:
         rows += [*encoder.seen_rows(), *encoder.drifting_rows(), *encoder.cause_rows()]
     return rows
 
@@ -222,7 +244,7 @@ class Encoder:
     work: Workspace
 
     @cached_property
-    def config(self) -> Any:
+    def config(self) -> Evaluation:
         """The values of the evaluation; its seed stays, so that all share their clips."""
         return self.work.evaluation()
 
@@ -231,9 +253,14 @@ class Encoder:
         """What all rows say of themselves."""
         return probe_features.row_metadata(self.source, self.target, self.work, self.config)
 
+    @property
+    def chance(self) -> float:
+        """Top-1 accuracy of guessing, in percent."""
+        return 100 / len(self.target.classes)
+
     def row(self, scores: Tensor, **about: Any) -> Row:
-        """A row of per-video scores in [0, 1]."""
-        row = percent_row(scores.cpu().numpy(), self.config, **self.metadata, **about)
+        """A row of per-video scores in [0, 1]; `about` may replace what all rows say."""
+        row = percent_row(scores.cpu().numpy(), self.config, **{**self.metadata, **about})
         return self.marked(row)
 
     def marked(self, row: Row) -> Row:
@@ -256,11 +283,11 @@ class Encoder:
 
     def probe_rows(self) -> list[Row]:
         """Top-1 accuracy of the linear probe, of whole videos."""
-        chance = 100 / len(self.target.classes)
-        return [self.row(self.right, task="probe", metric="top1", level="video", chance=chance)]
+        about: dict[str, Any] = {"task": "probe", "metric": "top1", "chance": self.chance}
+        return [self.row(self.right, level="video", **about)]
 
     @cached_property
-    def both(self) -> tuple[Features, Features]:
+    def query_and_gallery(self) -> tuple[Features, Features]:
         """Query and gallery of retrieval, with audio."""
         sources = {self.source.method: self.source}
         found = retrieval.extract_each(sources, self.target, self.config, self.work.features)
@@ -268,7 +295,7 @@ class Encoder:
 
     def retrieval_rows(self) -> list[Row]:
         """Recall@1 within and across modalities."""
-        query, gallery = self.both
+        query, gallery = self.query_and_gallery
         measured = retrieval.measure(query, gallery, self.config, **self.metadata)
         return [
             self.marked(row)
@@ -289,8 +316,8 @@ class Encoder:
 
     def seen_rows(self) -> list[Row]:
         """The probe's accuracy on classes that pre-training has and has not."""
-        mask, chance = is_seen(self.target), 100 / len(self.target.classes)
-        about: dict[str, Any] = {"task": "probe", "metric": "top1", "chance": chance}
+        mask = is_seen(self.target)
+        about: dict[str, Any] = {"task": "probe", "metric": "top1", "chance": self.chance}
         return [
             self.row(self.right[mask if level == "seen" else ~mask], level=level, **about)
             for level in ("seen", "unseen")
@@ -298,66 +325,68 @@ class Encoder:
 
     def drifting_rows(self) -> list[Row]:
         """The probe with BatchNorm frozen and drifting, a fresh clip in each epoch of both."""
-        rows, chance = [], 100 / len(self.target.classes)
+        rows, about = [], {"task": "batch norm", "metric": "top1", "chance": self.chance}
         for norm in ("eval", "train"):
             config = replace(self.config, probe_clips="fresh", probe_batch_norm=norm)
             config = replace(config, probe_epochs=min(20, config.probe_epochs))
             (layer, _), tested = probe.fit_probe(self.source, self.target, self.features, config)
             right = probe.video_level(layer, tested.video.video, tested.video.label, 1)
-            rows.append(
-                self.row(right, task="batch norm", metric="top1", level=norm, chance=chance)
-            )
+            rows.append(self.row(right, level=norm, protocol=config.protocol_title, **about))
         return rows
 
     def cause_rows(self) -> list[Row]:
-        """How well a linear layer reads each known cause from either modality's features."""
-        query, gallery = self.both
-        rows = []
-        for (cause, (count, known)), modality in itertools.product(
-            known_causes(self.target).items(), ("video", "audio")
-        ):
-            train, test = (torch.tensor(known[split]) for split in ("train", "test"))
-            x, y = getattr(gallery, modality), getattr(query, modality)
-            if not x.shape[2]:
-                continue
-            layer, _ = probe.fit(x, train, count, self.config)
-            right = probe.video_level(layer, y, test, 1)
-            about = {"metric": cause, "level": modality, "chance": 100 / count}
-            rows.append(self.row(right, task="read-out", **about))
-        return rows
+        """How well a linear layer reads each known cause from either modality's features.
 
+        From video of all videos; from audio of those that have any. `chance` is the share of the
+        most frequent value among the test videos.
+        """
+        video, (query, gallery) = self.features, self.query_and_gallery
+        sides = {
+            "video": (video.train.video, video.video.video, self.target),
+            "audio": (gallery.audio, query.audio, self.target.with_audio()),
+        }
+        return [
+            self.cause_row(cause, modality, known, train, test)
+            for modality, (train, test, videos) in sides.items()
+            if train.shape[2]
+            for cause, known in known_causes(videos).items()
+        ]
 
-def scenes_of(videos: Manifest) -> list[Scene]:
-    """The scene of each video, in order."""
-    scenes = {path.resolve(): scene for path, scene in read_scenes(videos.folder).items()}
-    return [scenes[videos.original(video).resolve()] for video in videos.videos]
+    def cause_row(self, cause: str, level: str, known: Known, train: Tensor, test: Tensor) -> Row:
+        """One cause, read from features [V, C, F] of training and test videos."""
+        values = {split: torch.tensor(found) for split, found in known.items()}
+        count = 1 + int(max(x.max() for x in values.values()))
+        layer, _ = probe.fit(train, values["train"], count, self.config)
+        right = probe.video_level(layer, test, values["test"], 1)
+        most = float(values["test"].bincount().max()) / len(test)
+        return self.row(right, task="read-out", metric=cause, level=level, chance=100 * most)
 
 
 def is_seen(target: Manifest) -> Tensor:
     """[V] whether pre-training has each test video's object with its motion."""
     all_scenes = read_scenes(target.folder).values()
     known = {(s.thing, s.motion) for s in all_scenes if s.path.startswith("vggsound/")}
-    return torch.tensor([(s.thing, s.motion) in known for s in scenes_of(target.split("test"))])
+    test, scenes = target.split("test"), scenes_of(target)
+    shown = [scenes[video.id] for video in test.videos]
+    return torch.tensor([(scene.thing, scene.motion) in known for scene in shown])
 
 
-def known_causes(target: Manifest) -> dict[str, tuple[int, dict[str, np.ndarray]]]:
-    """By cause, the number of its values and each video's, by split; those with audio, in order.
+def known_causes(target: Manifest) -> dict[str, Known]:
+    """By cause, the number of its value in each video, in order, by split.
 
-    Names stay as they are; numbers are cut into thirds of the training videos.
+    Names are numbered in alphabetic order; numbers are cut into thirds of the training videos.
     """
-    parts = {split: target.split(split).with_audio() for split in ("train", "test")}
+    scenes = scenes_of(target)
     tables = {
-        split: pd.DataFrame([causes(scene) for scene in scenes_of(videos)])
-        for split, videos in parts.items()
+        split: pd.DataFrame([causes(scenes[video.id]) for video in target.split(split).videos])
+        for split in ("train", "test")
     }
-    found = {}
+    found = dict[str, Known]()
     for cause, column in tables["train"].items():
         if pd.api.types.is_numeric_dtype(column):
             thirds = column.quantile([1 / 3, 2 / 3])
-            values = {s: np.searchsorted(thirds, t[cause]) for s, t in tables.items()}
-            found[str(cause)] = 3, values
+            found[str(cause)] = {s: np.searchsorted(thirds, t[cause]) for s, t in tables.items()}
         else:
             names = sorted(set(column))
-            values = {s: t[cause].map(names.index).to_numpy() for s, t in tables.items()}
-            found[str(cause)] = len(names), values
+            found[str(cause)] = {s: t[cause].map(names.index).to_numpy() for s, t in tables.items()}
     return found

@@ -1,4 +1,8 @@
-"""What the studies show: figures, and sentences that go no further than intervals do."""
+"""What the studies show: figures, and sentences that go no further than intervals do.
+
+A variant is one run of pre-training, and another seed may change what it reaches by more than
+other test videos would. Its interval therefore holds both: see `with_seeds`.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,8 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy import stats
 
 from avnb.evaluation import results, studies
+from avnb.profiles import PROFILES
 from avnb.protocols import World
 from avnb.report.findings import VERDICTS
 from avnb.report.style import LINES, chance_line, in_method_order, method_colour, method_title
@@ -38,13 +44,12 @@ TITLES = {
     "temperature": "temperature {}",
     "shuffle_steps": "clips of a video within {} steps",
     "q_last": "q fixed at {}",
-    "residual_scale": "residual branches as He draws them",
+    "residual_scale": "residual branches at their full scale",
     "projector_batch_norm": "no BatchNorm in the projector",
     "invariance_weight": "the thesis's weights",
+    "cache": "{} cache",
     "expander_dim": "an expander of {}",
-    "width": "networks of width {}",
     "lr": "learning rate {}",
-    "crop_area_min": "crops of {:.0%} of a frame or more",
 }
 
 
@@ -55,17 +60,54 @@ def variant_title(row: Mapping[Any, Any], name: str) -> str:
         loss = "InfoNCE" if changes.get("xid_loss") == "info_nce" else "RINCE"
         return f"{method_title('xid')}, {loss}"
     said = [TITLES[name].format(value) for name, value in changes.items() if name in TITLES]
-    return ", ".join([method_title(row["method"]), *said])
+    return ", ".join([method_title(row["method"]), *filter(None, [" and ".join(said)])])
 
 
 def study_rows(name: str, rows: pd.DataFrame, **where: str) -> pd.DataFrame:
     """The rows of a study with these values, by default its accuracies, titled."""
     chosen = studies.of_study(rows, name)
     chosen = rows_where(chosen, **(where or ACCURACY)).reset_index(drop=True)
+    chosen = with_seeds(chosen, studies.of_study(rows, "methods"))
     if name == "noise":
-        usual = World().dubbed_fraction
-        chosen["dubbed_fraction"] = chosen["dubbed_fraction"].fillna(usual)
+        usual = World.from_flat(**PROFILES[chosen["profile"].iloc[0]]["world"])
+        chosen["dubbed_fraction"] = chosen["dubbed_fraction"].fillna(usual.dubbed_fraction)
     return chosen.assign(title=[variant_title(row, name) for row in chosen.to_dict("records")])
+
+
+def with_seeds(rows: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+    """Rows of single runs, their intervals widened by what another seed may change.
+
+    Each end moves to the root of the sum of squares of its distance from the value and of
+    `seed_reach`, which `seeds`, the rows of runs that differ in their seed alone, tell of each
+    measure: of an untrained encoder, and of all trained ones together.
+    """
+    same = ["task", "level", "metric"]
+    reach = {
+        (*measure, trained): seed_reach(of)
+        for (*measure, trained), of in seeds.assign(trained=is_trained).groupby([*same, "trained"])
+    }
+    keys = zip(*(rows[name] for name in same), is_trained(rows), strict=True)
+    reaches = np.array([reach.get(key, 0.0) for key in keys])
+    low, high = (np.hypot(rows["value"] - rows[end], reaches) for end in ("low", "high"))
+    ends = {"low": rows["value"] - low, "high": rows["value"] + high}
+    return rows.assign(**{name: end.clip(0, 100) for name, end in ends.items()})
+
+
+def is_trained(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of a method that learns."""
+    return rows["method"] != "random"
+
+
+def seed_reach(rows: pd.DataFrame) -> float:
+    """How far another seed may lead, in 95 % of the cases; 0 where there is one seed only.
+
+    Student's t times the standard deviation over seeds, pooled over methods.
+    """
+    spread = rows.groupby("method")["value"].agg(["var", "size"])
+    freedom = int((spread["size"] - 1).sum())
+    if not freedom:
+        return 0.0
+    return float(stats.t.ppf(0.975, freedom) * spread["var"].mean() ** 0.5)
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +176,7 @@ def plot_variants(rows: pd.DataFrame) -> Figure:
             capsize=3,
             color=method_colour(row["method"]),
         )
-    ax.axvline(rows["chance"].iloc[0], color="#52606d", ls="--", lw=1, label="chance")
+    chance_line(ax, rows, upright=True)
     ax.set_yticks(range(len(rows)), rows["title"])
     ax.invert_yaxis()
     ax.set(xlabel="top-1 accuracy, %", xlim=(0, None))
@@ -200,6 +242,7 @@ def describe_wrong_pairs(rows: pd.DataFrame) -> str:
     xid, vicreg = method_title("xid"), method_title("vicreg_av")
     pairs = {
         "RINCE does better than InfoNCE": (f"{xid}, RINCE", f"{xid}, InfoNCE"),
+        "RINCE does better than VICReg-AV": (f"{xid}, RINCE", vicreg),
         "VICReg-AV does better with Huber's loss": (f"{vicreg}, Huber", vicreg),
     }
     shares, said = sorted({float(share) for share in rows["dubbed_fraction"]}), []
@@ -231,7 +274,7 @@ def describe_audio_path(rows: pd.DataFrame) -> str:
 
 def describe_variants(rows: pd.DataFrame) -> str:
     """By method, which variants lie above and below the plain run, and which cannot be told."""
-    words = {1: "better with {}", -1: "worse with {}", 0: "with {} no clear difference shows"}
+    words = {1: "better with {}", -1: "worse with {}"}
     sentences = []
     for method in in_method_order(rows["method"]):
         base, of = method_title(method), rows_where(rows, method=method)
@@ -240,8 +283,11 @@ def describe_variants(rows: pd.DataFrame) -> str:
         for row in of[of["title"] != base].to_dict("records"):
             variant = row["title"].removeprefix(f"{base}, ")
             groups[side(row, own)].append(f"{variant} ({rounded(row['value'])})")
-        said = [words[way].format(listed(found)) for way, found in groups.items() if found]
-        sentences.append(sentence(f"{base} ({percent(own['value'])}) does {'; '.join(said)}"))
+        name = f"{base} ({percent(own['value'])})"
+        if said := [text.format(listed(groups[way])) for way, text in words.items() if groups[way]]:
+            sentences.append(sentence(f"{name} does {' and '.join(said)}"))
+        if same := groups[0]:
+            sentences.append(sentence(f"no clear difference to {name} shows with {listed(same)}"))
     return " ".join(sentences)
 
 

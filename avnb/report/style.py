@@ -114,9 +114,10 @@ def fig_legend(fig: Figure, ax: Axes) -> None:
     fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
 
 
-def chance_line(ax: Axes, rows: pd.DataFrame) -> None:
-    """A dashed line at what guessing gives for these result rows."""
-    ax.axhline(rows["chance"].iloc[0], color=RED, lw=1, ls="--", label="chance")
+def chance_line(ax: Axes, rows: pd.DataFrame, *, upright: bool = False) -> None:
+    """A dashed line at what guessing gives for these result rows; upright on a horizontal axis."""
+    draw = ax.axvline if upright else ax.axhline
+    draw(rows["chance"].iloc[0], color=RED, lw=1, ls="--", label="chance")
 
 
 def line_panels(

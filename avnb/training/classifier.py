@@ -47,7 +47,9 @@ class Classifier(TrainableModule):
         rng = torch.Generator().manual_seed(derive_seed(config.seed, 6, batch.step))
         drawn = torch.rand(config.optim.batch, self.head.in_features, generator=rng)
         kept = drawn[batch.offset : batch.offset + len(batch)] >= config.dropout
-        return kept.to(batch.frames.device) / (1 - config.dropout)
+        if batch.frames.is_cuda:
+            kept = kept.pin_memory()  # a copy from other memory waits for the device
+        return kept.to(batch.frames.device, non_blocking=True) / (1 - config.dropout)
 
     def logits(self, frames: Tensor) -> Tensor:
         """[B, classes] without dropout, of transformed frames [B, 3, T, S, S]."""

@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from avnb.distributed import process_group
 from avnb.files import read_json
+from avnb.workspace import SHARING, sharing
 
 KINDS = ("pretraining", "finetuning")  # each a module with `train_process(folder, job, device)`
 
@@ -19,7 +20,7 @@ def own_share(folders: Sequence[Path], shares: Sequence[int]) -> Sequence[Path]:
     ends = list(itertools.accumulate(shares))
     number = int(os.environ["RANK"])
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ.update(alone)
+    os.environ.update({SHARING: str(sharing()), **alone})  # but for its cores
     return folders[ends[number] - shares[number] : ends[number]]
 
 

@@ -36,7 +36,7 @@ class Slurm(Group):
     minutes: int = within(1, 10**6, 24 * 60)  # time limit of one turn; then it is requeued
     requeues: int = within(0, 10**6, 100)  # at most
     gpus_per_node: int = within(0, 10**6, 0)  # 0 trains on processors
-    cpus_per_process: int = within(0, 10**6, 0)  # 0: one, and one for each decoding worker
+    cpus_per_process: int = within(0, 10**6, 0)  # 0: one, and one a worker; see README
     memory_gb: float = within(0, 10**6, 0.0)  # of a node
     setup: str = ""  # a line of shell before Python starts: "module load cuda"
     options: Mapping[str, str] = field(default_factory=dict)  # others of sbatch: {"qos": "long"}

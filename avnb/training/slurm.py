@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avnb.data.loader import AUTO
 from avnb.files import read_json, write_text
 from avnb.progress import MARK
 from avnb.training.job_output import JobOutput, LaunchError
@@ -31,6 +32,7 @@ ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
     | {"PREEMPTED", "REVOKED", "TIMEOUT"}
 )
+WORKERS_A_GPU = 7  # that decode, where their number is left to us
 READ_EVERY_SECONDS = 0.5
 SHARED_DISK_SECONDS = 15.0  # what a node wrote may take so long to be seen here
 TAIL_BYTES = 2**16
@@ -39,7 +41,10 @@ TAIL_BYTES = 2**16
 def executor_parameters(resources: Resources, name: str) -> dict[str, Any]:
     """What submitit's SlurmExecutor is to ask for."""
     slurm = resources.slurm
-    cpus = slurm.cpus_per_process or 1 + max(resources.workers, 0)
+    workers = resources.workers
+    if workers == AUTO:
+        workers = WORKERS_A_GPU if slurm.gpus_per_node else 0
+    cpus = slurm.cpus_per_process or 1 + workers
     flags = {option: value or True for option, value in slurm.options.items()}
     return dict(
         job_name=name,

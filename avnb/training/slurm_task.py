@@ -14,6 +14,7 @@ import torch
 
 from avnb.training import entrypoint
 from avnb.training.job_output import LaunchError
+from avnb.workspace import SHARING, cores
 
 
 @dataclass
@@ -42,6 +43,9 @@ class Task:
         port = 20_000 + int(here.raw_job_id) % 10_000
         os.environ |= {"RANK": str(here.global_rank), "WORLD_SIZE": str(here.num_tasks)}
         os.environ |= {"LOCAL_RANK": str(here.local_rank), "LOCAL_WORLD_SIZE": str(on_node)}
+        # Most clusters bind a task to its own CPUs; on others it sees those of all.
+        alone = cores() <= int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
+        os.environ[SHARING] = "1" if alone else str(on_node)
         os.environ |= {"MASTER_ADDR": address(here.hostnames[0]), "MASTER_PORT": str(port)}
         self.began, self.first = time.monotonic(), saved_at(self.folder)
         entrypoint.main(self.folder)

@@ -26,16 +26,23 @@ def synchronise(device: torch.device) -> None:
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second in the product of large square matrices: the limit."""
-    side = MATRIX[device.type]
+    """Floating-point operations a second in the product of large square matrices: the limit.
+
+    Like convolutions, which take TensorFloat-32 for float32 on a GPU unless that is switched off.
+    """
+    side, before = MATRIX[device.type], torch.get_float32_matmul_precision()
     a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
+    if device.type == "cuda":
+        rounded = torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("high" if rounded else "highest")
     for _ in range(PRODUCTS):
         synchronise(device)
         start = time.perf_counter()
         torch.mm(a, b)
         synchronise(device)
         best = min(best, time.perf_counter() - start)
+    torch.set_float32_matmul_precision(before)
     return 2 * side**3 / best
 
 

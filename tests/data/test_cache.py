@@ -105,7 +105,7 @@ def test_large_frames_are_scaled_and_odd_sizes_made_even(tmp_path):
         assert [round(x.mean() / 10) for x in (first, second, last)] == [0, 5, 17]
 
 
-def test_a_second_call_writes_what_is_missing_or_has_changed(few):
+def test_a_second_call_writes_what_is_missing_or_has_changed(few, monkeypatch):
     def written():
         return [json.loads(line)[0] for line in diary.read_text().splitlines()]
 
@@ -120,6 +120,9 @@ def test_a_second_call_writes_what_is_missing_or_has_changed(few):
     numbered(few.folder / "a.mp4", frames=40)
     again = manifest_of(few.folder, "a.mp4", "b.mp4")
     made = cache.cached(again, "mpeg2", few.where.parent)
+    with monkeypatch.context() as patch:  # a form that is written otherwise from now on
+        patch.setitem(cache.FORMS, "mpeg2", replace(cache.FORMS["mpeg2"], bits_per_second=400_000))
+        assert cache.unwritten(again, made, "mpeg2").keys() == {0, 1}
     names = [json.loads(line)[0] for line in diary.read_text().splitlines() if '"torn' not in line]
     assert names == ["a.mp4", "b.mp4", "b.mp4", "a.mp4"]
     packet_file.check(made.path(made.videos[0]), 32)
@@ -131,6 +134,10 @@ def test_a_second_call_writes_what_is_missing_or_has_changed(few):
 def test_what_cannot_be_cached_says_why(few, monkeypatch):
     with pytest.raises(ValueError, match=r"would take about 0\.0 GB, over the limit of 1e-06 GB"):
         cache.cached(few, "mpeg2", few.where.parent, limit_gb=1e-6)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "size_gb", lambda *_: 0.0)  # which was too low an estimate
+        with pytest.raises(ValueError, match=r"has come to 0\.0 GB, over the limit of 1e-06 GB"):
+            cache.cached(few, "mpeg2", few.where.parent, limit_gb=1e-6)
     with pytest.raises(ValueError, match="form of a cache 'mpeg' is unknown; did you mean"):
         cache.cached(few, "mpeg", few.where.parent)
     path = few.folder / "b.mp4"
@@ -170,5 +177,12 @@ def test_the_command_writes_a_cache_that_the_chapters_use_by_themselves(
     assert main(["cache", "folder", own, "--profile", "smoke", "--form", "h264"]) == 0
     assert "4 videos of own take 0.00 GB" in capsys.readouterr().out
     found = catalogue.open_manifest(work, "folder", own)
-    assert found.encoding == "h264" and all(found.path(v).exists() for v in found.videos)
+    assert found.encoding.startswith("h264 ") and all(found.path(v).exists() for v in found.videos)
     assert found.origin.startswith("real:")
+    for i in range(4, 7):  # more than were cached
+        numbered(tmp_path / "own" / "ab"[i % 2] / f"{i}.mp4", frames=20)
+    assert catalogue.open_manifest(work, "folder", own).encoding == ""
+    said = "3 of 7 videos of own are not in the cache (h264): all are read from their own files"
+    assert said in capsys.readouterr().out
+    assert main(["cache", "folder", own, "--profile", "smoke", "--form", "h264"]) == 0
+    assert catalogue.open_manifest(work, "folder", own).encoding == found.encoding

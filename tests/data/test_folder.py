@@ -215,6 +215,16 @@ def test_a_workspace_opens_own_videos_and_the_synthetic_world(own, tmp_path, mon
         catalogue.open_manifest(work, "")
 
 
+def test_what_the_command_finds_is_kept_for_the_chapters(own, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("AVNB_BUILD", str(tmp_path / "build"))
+    command = ["audit", "folder", str(own), "--fold", "5", "--profile", "smoke", "--subset"]
+    assert commands.main(command) == 0
+    assert str(tmp_path / "build" / "smoke" / "manifests") in capsys.readouterr().out
+    monkeypatch.setattr("avnb.data.audit.in_parallel", None)  # would fail if it were used
+    found = catalogue.open_manifest(Workspace.open("smoke"), "folder", str(own), fold=5)
+    assert len(found) == 10
+
+
 def test_the_command_audits_own_videos(own, tmp_path, capsys):
     command = ["audit", "folder", str(own), str(tmp_path / "out"), "--fold", "5"]
     assert commands.main(command) == 0

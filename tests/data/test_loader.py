@@ -114,9 +114,42 @@ def test_a_clip_is_the_same_whichever_others_are_read_with_it(clips):
     assert torch.equal(alone.params.masks[0], both.params.masks[1])
 
 
+@pytest.mark.parametrize(
+    "cores, gpu, sharing, seconds, workers",
+    [
+        (16, True, 1, 1e4, 16),  # a GPU computes: every core decodes
+        (16, True, 8, 1e4, 2),
+        (16, False, 1, 1e4, 15),  # this process computes
+        (2, False, 2, 1e4, 0),
+        (16, False, 4, 1e4, 3),
+        (16, True, 1, 35, 3),  # more would not have started before it is done
+        (16, True, 1, 5, 0),
+    ],
+)
+def test_cores_are_shared_by_the_processes_of_a_job(
+    monkeypatch, cores, gpu, sharing, seconds, workers
+):
+    monkeypatch.setattr(loader, "cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(sharing))
+    assert loader.spare_workers(seconds) == workers
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # as a run that is trained beside others says
+    monkeypatch.setenv("AVNB_SHARING", str(sharing))
+    assert loader.spare_workers(seconds) == workers
+
+
+def test_reading_takes_longer_with_larger_frames_and_more_clips(clips):
+    few = loader.reading_seconds(clips)
+    larger = replace(clips.sampling, clip=replace(clips.sampling.clip, frame_px=224))
+    more = replace(clips.sampling, count=2 * clips.sampling.count)
+    heard = replace(clips.sampling, video=False)
+    for sampling, way in ((larger, 1), (more, 1), (heard, -1)):
+        other = loader.reading_seconds(VideoClips(clips.manifest, sampling, seed=0))
+        assert (other > few) == (way > 0) and other != few
+
+
 @pytest.mark.slow
-def test_workers_read_what_the_process_itself_would_read(clips, monkeypatch):
-    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+def test_workers_read_what_the_process_itself_would_read(clips):
     plans = [(epoch, video_blocks(range(6), 2, 2)) for epoch in range(3)]
     for memory in (0, 0.01):
         here, there = (
@@ -141,8 +174,7 @@ def test_enough_is_asked_for_ahead_to_keep_all_workers_busy(clips, workers):
 
 
 @pytest.mark.slow
-def test_an_abandoned_pass_leaves_nothing_behind(clips, monkeypatch):
-    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+def test_an_abandoned_pass_leaves_nothing_behind(clips):
     plans = [(0, video_blocks(range(6), 2, 1))]
     batches = ClipLoader(clips, plans, size=2, workers=2, read_ahead_gb=0)
     next(iter(batches))
@@ -151,16 +183,17 @@ def test_an_abandoned_pass_leaves_nothing_behind(clips, monkeypatch):
 
 @pytest.mark.slow
 def test_what_ends_a_reader_is_told_with_the_file(clips, monkeypatch):
-    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
     monkeypatch.setattr(readers, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(readers, "GRACE_SECONDS", 0.5)
     plans = [(0, video_blocks(range(6), 2, 1))]
 
-    def begun():
-        batches = ClipLoader(clips, plans, size=2, workers=1, read_ahead_gb=0)
+    def begun(workers=1):
+        batches = ClipLoader(clips, plans, size=2, workers=workers, read_ahead_gb=0)
         process = batches.readers.readers[0].process
-        batches.readers.ask(readers.Reading(0, 0, (0,), (0,)))
-        while batches.readers.unread:  # until it has started
-            batches.readers.hear(batches.readers.readers[0])
+        for i in range(workers):
+            batches.readers.ask(readers.Reading(0, i, (0,), (i,)))
+        for reader in batches.readers.readers:  # until they have started
+            batches.readers.hear(reader)
         return batches, process
 
     batches, process = begun()
@@ -168,6 +201,10 @@ def test_what_ends_a_reader_is_told_with_the_file(clips, monkeypatch):
     with pytest.raises(ChildProcessError, match=r"said nothing for 1 s; it was at .*mp4\. Is"):
         list(batches)
     assert not process.is_alive()
+    batches, process = begun(2)
+    os.kill(process.pid, signal.SIGSTOP)  # the other one goes on
+    with pytest.raises(ChildProcessError, match=r"said nothing for 1 s; it was at \S*mp4\. Is"):
+        list(batches)
     batches, process = begun()
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(ChildProcessError, match=r"died \(exit code -9\); it was at .*mp4\. Is"):
@@ -175,8 +212,7 @@ def test_what_ends_a_reader_is_told_with_the_file(clips, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_unreadable_file_is_the_same_error_from_a_worker(clips, monkeypatch, tmp_path):
-    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+def test_an_unreadable_file_is_the_same_error_from_a_worker(clips, tmp_path):
     gone = VideoClips(replace(clips.manifest, folder=tmp_path), clips.sampling, seed=0)
     for workers in (0, 1):
         with pytest.raises(DecodeError, match="No such file"):
@@ -194,10 +230,7 @@ def with_missing(clips, folder, missing):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_clip_that_cannot_be_read_is_replaced_by_the_next_of_its_batch(
-    clips, tmp_path, workers, monkeypatch
-):
-    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
+def test_a_clip_that_cannot_be_read_is_replaced_by_the_next_of_its_batch(clips, tmp_path, workers):
     whole = VideoClips(replace(clips.manifest, cache=None), clips.sampling, seed=clips.seed)
     broken, ledger = with_missing(clips, tmp_path / "videos", [3]), tmp_path / "unreadable.jsonl"
     plan = [[(0, 0), (3, 1), (1, 0)], [(2, 0), (5, 1), (3, 0)], [(4, 0), (5, 0)]]
@@ -233,7 +266,6 @@ def test_more_than_one_in_a_hundred_videos_or_a_whole_batch_is_an_error(clips, t
 
 
 def test_shared_memory_that_is_too_small_is_told_before_it_is_used(clips, monkeypatch):
-    monkeypatch.setattr(loader, "VIDEOS_A_WORKER", 1)
     monkeypatch.setattr(readers.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     batches = ClipLoader(clips, [(0, [[(0, 0)]])], size=8, workers=1)
     with pytest.raises(MemoryError, match=r"MB of shared memory .* has 1 MB left: make it larger"):

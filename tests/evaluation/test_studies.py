@@ -11,7 +11,7 @@ from avnb.data.synthetic.world import UCF101
 from avnb.evaluation import results, studies
 from avnb.evaluation.studies import STUDIES, Variant
 from avnb.profiles import PROFILES
-from avnb.protocols import Nuisances
+from avnb.protocols import Nuisances, World
 from avnb.report import nuisances
 from avnb.workspace import Workspace
 
@@ -52,7 +52,11 @@ def test_studies_differ_from_a_plain_run_in_values_that_exist():
 
 @pytest.mark.slow
 def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, capsys):
-    variants = (Variant(method="random"), Variant(method="random", values={"residual_scale": 1.0}))
+    variants = (
+        Variant(method="random"),
+        Variant(method="random", values={"residual_scale": 1.0}),
+        Variant(method="random", cache="h264"),
+    )
     monkeypatch.setitem(STUDIES, "tried", variants)
     out = work.folder / "rows.jsonl"
     rows = studies.measure(work, ["tried"], out)
@@ -60,7 +64,9 @@ def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, caps
     assert studies.measure(work, ["tried"], out).equals(rows) and out.read_text() == text
     found = studies.of_study(rows, "tried")
     assert set(found["residual_scale"].fillna(-1)) == {-1, 1.0}
-    assert found["run"].nunique() == 2 and set(found["seed"]) == {0}
+    assert found["run"].nunique() == 3 and set(found["seed"]) == {0}
+    assert set(found["cache"].dropna()) == {"h264"}
+    assert studies.compared(rows).empty  # the stored ones are of another profile
     # a plain run is asked more
     plain = rows[rows["space"] == "{}"]
     assert set(plain["task"]) == {"probe", "retrieval", "batch norm", "read-out"}
@@ -69,19 +75,23 @@ def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, caps
     whole = plain[(plain["task"] == "probe") & (plain["level"] == "video")].iloc[0]
     right = (seen["value"] * seen["n"]).sum() / 100
     assert right == pytest.approx(whole["value"] * whole["n"] / 100)
+    moved = plain[(plain["task"] == "batch norm") & (plain["level"] == "train")].iloc[0]
+    assert moved["protocol"] == "thesis, probe_clips fresh, probe_batch_norm train"
+    shape = plain[plain["metric"] == "shape"].set_index("level")
+    assert shape.loc["video", "n"] > shape.loc["audio", "n"]  # some videos have no sound
+    assert shape.loc["video", "chance"] == pytest.approx(100 / len(THINGS))
 
 
 def test_causes_are_those_that_made_the_videos(work):
     target = open_manifest(work, "ucf101")
-    known = studies.known_causes(target)
-    assert set(known) == {"shape", "motion", "size", "place", "colour", "pitch", "noise"}
-    count, shapes = known["shape"]
-    assert count == len(THINGS) and known["motion"][0] == len(MOTIONS)
-    heard = target.split("test").with_audio()
-    names = [UCF101[target.classes[label]][0] for label in heard.labels]
-    assert [sorted(THINGS)[i] for i in shapes["test"]] == names
-    thirds = pd.Series(known["pitch"][1]["train"]).value_counts()
-    assert len(thirds) == 3 and thirds.max() - thirds.min() <= 1
+    for videos in (target, target.with_audio()):
+        known = studies.known_causes(videos)
+        assert set(known) == {"shape", "motion", "size", "place", "colour", "pitch", "noise"}
+        names = [UCF101[videos.classes[label]] for label in videos.split("test").labels]
+        assert [sorted(THINGS)[i] for i in known["shape"]["test"]] == [thing for thing, _ in names]
+        assert set(known["motion"]["train"]) <= set(range(len(MOTIONS)))
+        thirds = pd.Series(known["pitch"]["train"]).value_counts()
+        assert len(thirds) == 3 and thirds.max() - thirds.min() <= 1
 
 
 def test_an_unknown_study_is_named_and_so_are_the_known_ones(tmp_path, monkeypatch, capsys):
@@ -112,5 +122,13 @@ def test_the_worlds_page_shows_every_nuisance(tmp_path):
 
 
 def test_the_changes_of_a_variant_are_read_from_its_rows():
-    variant = Variant(method="xid", values={"lam": 0.1}, world={"dubbed_fraction": 0.5})
-    assert json.loads(variant.changes) == {"dubbed_fraction": 0.5, "lam": 0.1}
+    world = {"world": {"dubbed_fraction": 0.5}, "world_seed": 1, "cache": "h264"}
+    variant = Variant(method="xid", values={"lam": 0.1}, **world)
+    expected = {"dubbed_fraction": 0.5, "lam": 0.1, "world_seed": 1, "cache": "h264"}
+    assert json.loads(variant.changes) == expected
+    assert Variant(method="xid").is_plain and not Variant(method="xid", seed=1).is_plain
+
+
+def test_flaws_of_more_than_all_videos_are_refused():
+    with pytest.raises(ValueError, match=r"dubbed_fraction, .* sum up to 1\.02"):
+        World.from_flat(dubbed_fraction=0.95)

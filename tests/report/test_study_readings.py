@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from avnb.evaluation.results import Row, frame
@@ -7,14 +8,15 @@ from avnb.report import studies
 
 
 def rows(*measured, study=""):
-    """Of (method, changes, value), with intervals of 5 points to each side."""
+    """Of (method, changes, value), with intervals of 5 points to each side; seeds are counted."""
+    alike = [(method, changes) for method, changes, _ in measured]
     made = [
         Row(
             task="probe", metric="top1", level="video", method=method, dataset="ucf101",
             space=json.dumps(changes), value=value, low=value - 5, high=value + 5, n=100,
-            chance=8.3, seed=0,
+            chance=8.3, seed=alike[:i].count((method, changes)),
         )
-        for method, changes, value in measured
+        for i, (method, changes, value) in enumerate(measured)
     ]  # fmt: skip
     table = frame(vars(row) for row in made)
     changes = [json.loads(space) for space in table["space"]]
@@ -43,6 +45,17 @@ def test_intervals_decide_whether_rince_is_more_robust(value, said):
     assert "with Huber's loss: by share of wrong sounds, **left open** at" in text
 
 
+def test_an_interval_of_one_run_holds_what_other_seeds_may_change():
+    plain = [("xid", {}, value) for value in (30, 40, 50)] + [("vicreg_v", {}, 40)] * 3
+    seeds = rows(*plain, ("random", {}, 10))
+    (found,) = studies.with_seeds(rows(("xid", {"lam": 0.1}, 60)), seeds).to_dict("records")
+    # Variances 100 and 0 of two methods: Student's t of four degrees times the root of 50.
+    assert 60 - found["low"] == pytest.approx(np.hypot(5, 2.776 * 50**0.5), abs=0.01)
+    assert found["high"] == pytest.approx(60 + 20.25, abs=0.01)
+    (untrained,) = studies.with_seeds(rows(("random", {}, 10)), seeds).to_dict("records")
+    assert (untrained["low"], untrained["high"]) == (5, 15)  # one seed tells nothing
+
+
 def test_remedies_are_held_against_plain_vicreg_av():
     table = rows(
         ("vicreg_v", {}, 50),
@@ -64,8 +77,8 @@ def test_variants_are_grouped_by_how_they_stand_to_the_base():
         ("xid", {"temperature": 0.2}, 42),
     )  # fmt: skip
     assert studies.describe_variants(table) == (
-        "xID (40\N{NO-BREAK SPACE}%) does better with 512 negatives (60); worse with λ = 0.1 (20); "
-        "with temperature 0.2 (42) no clear difference shows."
+        "xID (40\N{NO-BREAK SPACE}%) does better with 512 negatives (60) and worse with λ = 0.1 "
+        "(20). No clear difference to xID (40\N{NO-BREAK SPACE}%) shows with temperature 0.2 (42)."
     )
 
 

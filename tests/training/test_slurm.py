@@ -300,6 +300,10 @@ def test_values_are_read_from_one_line():
     resources = Resources(processes=8, launcher="slurm", nodes=2, workers=3, slurm=values)
     asked = slurm.executor_parameters(resources, "x")
     assert asked["ntasks_per_node"] == 4 and asked["cpus_per_task"] == 4
+    own = Resources(processes=8, launcher="slurm", slurm=Slurm(gpus_per_node=8))
+    assert slurm.executor_parameters(own, "x")["cpus_per_task"] == 1 + slurm.WORKERS_A_GPU
+    own = Resources(processes=8, launcher="slurm")  # on processors, which compute
+    assert slurm.executor_parameters(own, "x")["cpus_per_task"] == 1
     assert asked["mem"] == "1536MB" and asked["time"] == 90 and asked["account"] is None
     assert asked["additional_parameters"] == {"requeue": True, "qos": "long", "exclusive": True}
     with pytest.raises(TypeError, match="did you mean 'partition'"):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from avnb.data.encoding import Form, encode
+from avnb.data.manifest import Manifest
 from avnb.data.synthetic.scenes import (
     AUDIO_HZ,
     Flaw,
@@ -116,6 +117,30 @@ def causes(scene: Scene) -> dict[str, Any]:
         "pitch": pitch_octaves(scene),
         "noise": noise_db(scene),
     }
+
+
+def values_of(folder: Path) -> dict[str, Any] | None:
+    """What the world was made from that a data set's folder is in; None for real videos.
+
+    Raises:
+        ValueError: when `world.json` is not what `make` writes.
+    """
+    mark = folder.parent / "world.json"
+    if not (mark.exists() and (folder.parent / "scenes.json").exists()):
+        return None
+    values: dict[str, Any] = read_json(mark, "the mark of a synthetic world")
+    return values
+
+
+def scenes_of(manifest: Manifest) -> dict[str, Scene]:
+    """The scene of each video by the video's id; {} for real videos.
+
+    Raises:
+        ValueError: as `read_scenes`.
+    """
+    scenes = {path.resolve(): scene for path, scene in read_scenes(manifest.folder).items()}
+    files = {video.id: manifest.original(video).resolve() for video in manifest.videos}
+    return {name: scenes[path] for name, path in files.items() if path in scenes}
 
 
 def read_scenes(folder: Path) -> dict[Path, Scene]:
