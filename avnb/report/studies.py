@@ -152,7 +152,7 @@ def plot_wrong_pairs(rows: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(7, 3.4))
     for number, (title, of) in enumerate(rows.groupby("title", sort=False)):
         line = of.sort_values("dubbed_fraction")
-        x = 100 * line["dubbed_fraction"] + 0.6 * (number - 1.5)  # intervals side by side
+        x = 100 * line["dubbed_fraction"] + 1.2 * (number - 1.5)  # intervals side by side
         spread = [line["value"] - line["low"], line["high"] - line["value"]]
         ax.errorbar(
             x, line["value"], spread, marker="o", capsize=3, color=LINES[number], label=title
