@@ -10,6 +10,7 @@ clip_stages          whole clips and their parts, from files
 augmentation_stages  colours and spectrograms
 loader_stage         clips per second of the loader with more and more workers
 soak_stage           memory of the loader over many clips
+probe_stage          the clips of a linear probe, from files to features
 loss_stages          memory banks, VICReg's terms, nearest neighbours
 step_stage           whole training steps, on a GPU or the CPU
 stages               all stages by name

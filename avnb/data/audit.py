@@ -10,9 +10,8 @@ from typing import Any
 
 from avnb.config import Subset
 from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, printable, write_drawn
-from avnb.data.manifest import Manifest, Video, write_table
+from avnb.data.manifest import Manifest, Video, world_of, write_table
 from avnb.data.media import StreamInfo, inspect
-from avnb.data.synthetic.world import values_of
 from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, json_lines, locked, write_text
 from avnb.values import digest
@@ -220,7 +219,7 @@ def write_tables(
         classes=listing.classes,
         videos=tuple(videos),
         listed=listing.listed,
-        world=values_of(listing.folder),
+        world=world_of(listing.folder),
     )
     manifest.save()
     return manifest, ledger

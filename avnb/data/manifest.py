@@ -149,6 +149,19 @@ class Manifest:
         return cls(where=where, videos=videos, **metadata)
 
 
+def world_of(folder: Path) -> dict[str, Any] | None:
+    """What the synthetic world was made from that a data set's folder is in; None for real videos.
+
+    Raises:
+        ValueError: when the world's mark was cut or changed.
+    """
+    mark = folder.parent / "world.json"
+    if not (mark.exists() and (folder.parent / "scenes.json").exists()):
+        return None
+    values: dict[str, Any] = read_json(mark, "the mark of a synthetic world")
+    return values
+
+
 def file_digest(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as file:

@@ -119,19 +119,6 @@ def causes(scene: Scene) -> dict[str, Any]:
     }
 
 
-def values_of(folder: Path) -> dict[str, Any] | None:
-    """What the world was made from that a data set's folder is in; None for real videos.
-
-    Raises:
-        ValueError: when `world.json` is not what `make` writes.
-    """
-    mark = folder.parent / "world.json"
-    if not (mark.exists() and (folder.parent / "scenes.json").exists()):
-        return None
-    values: dict[str, Any] = read_json(mark, "the mark of a synthetic world")
-    return values
-
-
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
     """The scene of each video by the video's id; {} for real videos.
 
