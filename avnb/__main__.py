@@ -271,7 +271,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser(
         "study",
-        help="the experiments behind the chapter of studies; about an hour on two cores",
+        help="the experiments behind the chapter of studies; over an hour on two cores",
         description="Trains and measures each variant. Rows are appended as they come, and what "
         "is there is not made again. At the end they are compared with the stored ones.",
     )

@@ -43,25 +43,19 @@ def check_frames(clips: VideoClips, ours: torch.Tensor, row: int) -> None:
         check_equal(f"frames of the probe's clip {i}", float(difference), FRAME_TOLERANCE)
 
 
-def forward(work: Workload, clips: VideoClips) -> Callable[[int], object]:
-    """Encodes, of the frames of one video, as many clips as a probe reads."""
+def forward(work: Workload, clips: VideoClips, count: int) -> Callable[[int], object]:
+    """Encodes `count` clips, a few at a time: the first ones of one video, again and again."""
     run = work.config()
     encoder = build_video_encoder(run.backbone, run.width).eval()
     transform, batch = BatchTransform(run), clips.whole(0)
-    sizes = [min(FEW, len(batch))] * (reads(work) // min(FEW, len(batch)))
-    sizes.append(reads(work) - sum(sizes))
+    few = min(FEW, len(batch))
 
     def encode(_: int) -> None:
         with torch.inference_mode():
-            for size in filter(None, sizes):
-                encoder(transform(batch[:size]).frames)
+            for done in range(0, count, few):
+                encoder(transform(batch[: min(few, count - done)]).frames)
 
     return encode
-
-
-def reads(work: Workload) -> int:
-    """Clips that a probe reads of a video."""
-    return sum(clips.sampling.count for clips in probe_clips(work))
 
 
 def probe_stage(work: Workload) -> Iterator[Row]:
@@ -73,13 +67,14 @@ def probe_stage(work: Workload) -> Iterator[Row]:
     run the encoder on every clip, so that with a slow one nothing else counts: `limit_ms` is its
     time.
     """
-    parts, count = probe_clips(work), reads(work)
+    parts = probe_clips(work)
+    count = sum(clips.sampling.count for clips in parts)
     for clips in parts:
         check_frames(clips, clips.whole(0).frames, 0)
     ways: dict[str, Callable[[int], object]] = {
         RECIPE: lambda row: [frames for clips in parts for frames in recipe_clips(clips, row)],
         OURS: lambda row: [clips.whole(row) for clips in parts],
-        ENCODING: forward(work, parts[0]),
+        ENCODING: forward(work, parts[0], count),
     }
     videos = len(parts[0])
     read = compare(
