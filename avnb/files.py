@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -131,11 +131,15 @@ def in_parallel(
     """`work` on every item in processes, with a bar: (index of the item, result) as they finish.
 
     `done` counts what an earlier call has finished. An exception or an interrupt cancels what
-    has not started, and no worker outlives this process.
+    has not started, and no worker outlives this process. Without workers, this process does it.
 
     Raises:
         ChildProcessError: when a worker dies.
     """
+    if not workers:
+        here = tqdm(items, title, done + len(items), initial=done, unit=unit)
+        yield from ((i, work(item)) for i, item in enumerate(here))
+        return
     # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=serve_parent)
@@ -160,3 +164,13 @@ def in_parallel(
     finally:
         bar.close()
         pool.shutdown(cancel_futures=True)
+
+
+def in_order(results: Iterable[tuple[int, Out]]) -> Generator[Out, None, None]:
+    """Results of `in_parallel` by index, from 0 on; one that comes early waits."""
+    early, due = dict[int, Out](), 0
+    for i, result in results:
+        early[i] = result
+        while due in early:
+            yield early.pop(due)
+            due += 1

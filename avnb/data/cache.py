@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from avnb.bars import tqdm
 from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
@@ -140,16 +139,27 @@ def in_use(manifest: Manifest, folder: Path) -> Manifest:
     """
     if not (folder / CHOICE).exists():
         return manifest
-    choice = read_json(folder / CHOICE, "the choice of a cache")
-    form = choice["form"]
+    form, limit_gb = chosen(folder / CHOICE)
     missing = len(unwritten(manifest, described(manifest, form, folder), form))
     if missing <= FEW_MISSING * len(manifest):
-        return cached(manifest, form, folder, limit_gb=choice["limit_gb"])
+        return cached(manifest, form, folder, limit_gb=limit_gb)
     print(
         f"{missing} of {len(manifest)} videos of {manifest.name} are not in the cache ({form}): "
         "all are read from their own files; `avnb cache` adds them"
     )
     return manifest
+
+
+def chosen(path: Path) -> tuple[str, float]:
+    """The form and the limit in GB that `choose` has written."""
+    choice = read_json(path, "the choice of a cache")
+    try:
+        return str(choice["form"]), float(choice["limit_gb"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds {choice!r} where a form and limit_gb are expected: "
+            "`avnb cache` writes it anew, without it videos are read from their own files"
+        ) from error
 
 
 def choose(folder: Path, form: str, limit_gb: float) -> None:
@@ -214,11 +224,8 @@ def complete(manifest: Manifest, made: Manifest, form: str, workers: int, limit_
     todo = [(video, made.path(video)) for video in videos]
     work, title = partial(write, manifest.folder, form), f"cache of {manifest.name}, {form}"
     done = len(manifest) - len(todo)
-    if sum(v.seconds * v.fps * v.width * v.height for v in videos) < FEW_PIXELS:
-        bar = tqdm(todo, desc=title, unit="video", total=len(manifest), initial=done)
-        results = ((i, work(one)) for i, one in enumerate(bar))
-    else:
-        results = in_parallel(work, todo, workers=workers, title=title, done=done)
+    few = sum(v.seconds * v.fps * v.width * v.height for v in videos) < FEW_PIXELS
+    results = in_parallel(work, todo, workers=0 if few else workers, title=title, done=done)
     size = sum(file.stat().st_size for file in made.cache.iterdir()) / 1e9
     with appending(made.cache / DIARY) as add, closing(results):
         for i, _ in results:

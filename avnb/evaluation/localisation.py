@@ -7,7 +7,7 @@ Shapes: V videos, t x h x w places of the last feature map, F features.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch import Tensor
 
 from avnb.bars import tqdm
 from avnb.config import Pretrain
+from avnb.data.batch import Batch
 from avnb.data.clip_times import frame_times
 from avnb.data.clips import Sampling, VideoClips
+from avnb.data.loader import video_loader
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.scenes import Scene
 from avnb.data.synthetic.world import object_boxes, scenes_of
@@ -92,10 +94,19 @@ class Localiser:
         """Features [N, F] in the space of the loss, scaled to length 1."""
         return F.normalize(self.heads[modality](x) if self.heads else x, dim=1)
 
-    @torch.inference_mode()
     def maps(self, row: int) -> list[SimilarityMap]:
         """The maps of the clips of one video, each with its own audio."""
-        batch = self.encoders.transform(self.clips.whole(row).to(device()))
+        return self.compare(row, self.clips.whole(row))
+
+    def all_maps(self) -> Iterator[list[SimilarityMap]]:
+        """The maps of each video in turn, which are read ahead."""
+        for row, batch in enumerate(video_loader(self.clips, 1)):
+            yield self.compare(row, batch)
+
+    @torch.inference_mode()
+    def compare(self, row: int, clips: Batch) -> list[SimilarityMap]:
+        """The maps of the clips of a video that have been read."""
+        batch = self.encoders.transform(clips.to(device()))
         places = self.encoders.video_encoder.feature_map(batch.frames)  # [C, F, t, h, w]
         assert self.encoders.audio_encoder is not None
         heard = self.head("audio", self.encoders.audio_encoder(batch.audio))  # [C, D]
@@ -152,10 +163,11 @@ def localisation_rows(
     if (kept := stored(work.results, run=names, data=manifest.origin, **values)) is not None:
         return kept
     rows, common = list[Row](), dict[str, Any]()
+    heard = manifest.only(manifest.videos[row] for row in scenes)
     for method, source in sources.items():
-        localiser, scores = Localiser(source, manifest, config), []
-        for row, scene in tqdm(scenes.items(), f"maps of {method}", unit="video"):
-            scores.append(pointing(localiser.maps(row), scene))
+        maps = Localiser(source, heard, config).all_maps()
+        bar = tqdm(maps, f"maps of {method}", len(heard), unit="video")
+        scores = [pointing(found, scene) for found, scene in zip(bar, scenes.values(), strict=True)]
         hits, centre, share = np.transpose(scores)
         common = row_metadata(source, manifest, work, config) | {"task": "localisation"}
         common |= {"metric": "pointing", "chance": 100 * float(share.mean())}

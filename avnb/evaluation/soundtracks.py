@@ -4,22 +4,26 @@ Shapes: V videos, F features.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from avnb.bars import tqdm
 from avnb.data.decoding import read_soundtrack
-from avnb.data.manifest import Manifest
+from avnb.data.loader import spare_workers
+from avnb.data.manifest import Manifest, Video
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.feature_store import FeatureWriter, mapped, whole
 from avnb.evaluation.features import FrozenEncoders, device, encoders_key, training_part
-from avnb.files import locked
+from avnb.files import in_order, in_parallel, locked
 from avnb.training import checkpoint
 from avnb.values import digest
 
 BLOCK = 16  # videos that an interrupted extraction repeats at most
+CORE_SECONDS = 7e-3  # that a second of sound takes to read, about
 
 
 def soundtrack_features(
@@ -61,9 +65,17 @@ def fill(encoders: FrozenEncoders, manifest: Manifest, writer: FeatureWriter) ->
     if transform is None or encoder is None:
         raise ValueError("no mel band statistics: name the videos to take them from")
     hz, title = encoders.source.config.clip.audio_hz, f"{manifest.name}, soundtracks"
-    videos = manifest.videos[writer.done :]
-    for video in tqdm(videos, title, len(manifest), initial=writer.done, unit="video"):
-        path = manifest.path(video)
-        wave = read_soundtrack(path, hz, seconds=video.seconds, start=video.start)
-        feature = encoder(transform(torch.from_numpy(wave)[None].to(device())))
-        writer.add({"audio": feature.cpu()[:, None]})
+    done, videos = writer.done, manifest.videos[writer.done :]
+    workers = spare_workers(CORE_SECONDS * sum(video.seconds for video in videos))
+    files = [(manifest.path(video), video) for video in videos]
+    waves = in_parallel(partial(read, hz), files, workers=workers, title=title, done=done)
+    with closing(waves):
+        for wave in in_order(waves):
+            feature = encoder(transform(torch.from_numpy(wave)[None].to(device())))
+            writer.add({"audio": feature.cpu()[:, None]})
+
+
+def read(hz: int, file: tuple[Path, Video]) -> np.ndarray:
+    """The whole audio of a video, as `read_soundtrack` gives it."""
+    path, video = file
+    return read_soundtrack(path, hz, seconds=video.seconds, start=video.start)

@@ -23,13 +23,12 @@ def landscape(q: float, lam: float, scores: Tensor) -> tuple[np.ndarray, np.ndar
 
     Both [s-, s+], on a grid of `scores` x `scores`.
     """
-
-    def loss(pos: Tensor, neg: Tensor) -> Tensor:
-        return rince(pos[None], neg[None, None], q=q, lam=lam)
-
     neg, pos = torch.meshgrid(scores, scores, indexing="ij")
-    pull, value = torch.vmap(torch.func.grad_and_value(loss))(pos.flatten(), neg.flatten())
-    return value.reshape(neg.shape).numpy(), pull.abs().reshape(neg.shape).numpy()
+    pos = pos.clone().requires_grad_()
+    pairs = zip(pos.reshape(-1, 1), neg.reshape(-1, 1, 1), strict=True)
+    value = torch.stack([rince(*pair, q=q, lam=lam) for pair in pairs]).reshape(neg.shape)
+    (pull,) = torch.autograd.grad(value.sum(), pos)
+    return value.detach().numpy(), pull.abs().numpy()
 
 
 def plot_landscapes(

@@ -163,6 +163,7 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
         text = f"against the {AGAINST.get(against, against)}, clips are {plain}"
         text += f"; from a cache, {faster(cached)}" if cached else ""
         said.append(text + (f"; by torchcodec, {faster(other)}" if other else ""))
+    said += describe_limit(rows)
     if stages := [r for r in compared(rows) if r["stage"] != "clip"]:
         names = list(dict.fromkeys(STAGES.get(r["stage"], str(r["stage"])) for r in stages))
         said.append(f"the other stages ({listed(names)}) are {faster(stages)}")
@@ -173,7 +174,42 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
         largest.setdefault(most["way"], []).append(100 * most["ms"] / most["against_ms"])
     if shares := [f"{way} ({span(found)} %)" for way, found in largest.items()]:
         said.append(f"the largest part of a clip's time is now {listed(shares, 'or')}")
-    return " ".join(map(sentence, said))
+    return " ".join(map(sentence, [*said, *describe_loader(rows)]))
+
+
+def describe_limit(rows: Iterable[BenchRow]) -> list[str]:
+    """How near clips from their own files are to what decoding alone takes."""
+    ways: dict[str, dict[str, float]] = {}
+    for r in compared(rows, "clip"):
+        if r["limit_ms"] and r["way"] != TORCHCODEC and "cache" not in r["way"]:
+            times = ways.setdefault(r["way"].removeprefix("ours, "), {})
+            times[r["what"]] = r["ms"] / r["limit_ms"]
+    near = [f"{span(times.values())} times as long with {way}" for way, times in ways.items()]
+    limit = (
+        "decoding its frames with FFmpeg, and nothing else, is the limit of a clip from its file"
+    )
+    return [f"{limit}: it takes {listed(near)}"] if near else []
+
+
+def describe_loader(rows: Iterable[BenchRow]) -> list[str]:
+    """What the most workers bring, and how memory goes over many clips."""
+    rates, soak = ([r for r in rows if r["stage"] == name] for name in ("loader", "soak"))
+    said = []
+    if most := max(rates, key=lambda r: r["workers"], default=None):
+        said.append(
+            f"{counted(most['workers'], 'decoding worker')} "
+            f"{'bring' if most['workers'] > 1 else 'brings'} {most['clips_per_second']:.3g} clips "
+            f"a second, {100 * most['scaling']:.0f} % of what so many times one would; the "
+            f"training process itself spends {most['parent_ms_per_clip']:.2g} ms on a clip"
+        )
+    if soak:
+        first, last = soak[0], soak[-1]
+        grown = [f"{last[key] - first[key]:+.0f} MB" for key in ("parent_mb", "worker_mb")]
+        said.append(
+            f"from clip {first['clips']} to clip {last['clips']}, the memory of the training "
+            f"process changed by {grown[0]}, that of the largest worker by {grown[1]}"
+        )
+    return said
 
 
 def measured_on(rows: Iterable[BenchRow]) -> str:

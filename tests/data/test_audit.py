@@ -190,6 +190,14 @@ def test_a_long_list_is_handed_out_little_by_little():
     assert items.taken <= files.ITEMS_AHEAD
 
 
+def test_results_come_in_the_order_of_their_items():
+    late_first = [(2, "c"), (0, "a"), (3, "d"), (1, "b")]
+    assert list(files.in_order(late_first)) == ["a", "b", "c", "d"]
+    for workers in (0, 2):
+        results = files.in_parallel(abs, range(-20, 0), workers=workers, title="numbers")
+        assert list(files.in_order(results)) == list(range(20, 0, -1))
+
+
 def test_a_worker_that_dies_is_an_error_that_names_what_it_was_at():
     results = files.in_parallel(os._exit, [7, 8], workers=1, title="crashes")
     with pytest.raises(ChildProcessError, match=r"crashes: a worker died.*\n  7\n  8"):

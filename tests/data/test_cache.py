@@ -186,3 +186,7 @@ def test_the_command_writes_a_cache_that_the_chapters_use_by_themselves(
     assert said in capsys.readouterr().out
     assert main(["cache", "folder", own, "--profile", "smoke", "--form", "h264"]) == 0
     assert catalogue.open_manifest(work, "folder", own).encoding == found.encoding
+    choice = next((tmp_path / "build").rglob(cache.CHOICE))
+    choice.write_text('{"form": "h264"}')
+    with pytest.raises(ValueError, match=r"cache\.json holds .* a form and limit_gb are expected"):
+        catalogue.open_manifest(work, "folder", own)

@@ -88,6 +88,11 @@ def test_pointing_counts_peaks_on_the_object_and_names_both_baselines(
     maps = localiser.maps(0)
     assert len(maps) == 5 and maps[0].cosine.shape == (1, 3, 3)
     assert np.abs(maps[0].cosine).max() <= 1 + 1e-5
+    for row, found in enumerate(localiser.all_maps()):  # read ahead, and the same
+        for one, other in zip(found, localiser.maps(row), strict=True):
+            np.testing.assert_array_equal(one.cosine, other.cosine)
+            np.testing.assert_array_equal(one.times, other.times)
+    assert row == 2
     scene = known_scenes(few)[0]
     hit, centre, area = pointing(maps, scene)
     assert 0 <= hit <= 1 and 0 <= centre <= 1 and 0 < area < 1
@@ -138,13 +143,15 @@ def test_small_files_are_made_once_and_hold_picture_and_sound(videos, tmp_path):
 @pytest.mark.parametrize("side, even", [(97, True), (96, False)])
 def test_places_lie_evenly_in_frames_of_the_right_size_only(side, even):
     """With symmetric kernels the map of a mirrored frame is the mirrored map."""
-    encoder = VideoEncoder(2).eval()
+    encoder = VideoEncoder(2).eval().double()  # whose rounding is far below any map's values
     for module in encoder.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.weight.data = module.weight.data + module.weight.data.flip(-1)
-    frames = torch.randn(1, 3, 2, side, side, generator=torch.Generator().manual_seed(0))
+    frames = torch.randn(1, 3, 2, side, side, generator=torch.Generator().manual_seed(0)).double()
     mirrored = encoder.feature_map(frames.flip(-1)).flip(-1)
-    assert torch.allclose(encoder.feature_map(frames), mirrored, rtol=1e-3, atol=1e-3) == even
+    places = encoder.feature_map(frames)
+    assert places.max() > 0
+    assert torch.allclose(places, mirrored, rtol=0, atol=1e-6 * places.max().item()) == even
 
 
 def test_a_side_that_gives_uneven_places_is_refused():

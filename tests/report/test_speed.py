@@ -46,6 +46,30 @@ def test_a_ratio_is_claimed_only_where_its_quartiles_are_apart_from_one():
         report.describe_speed([ROWS[0], *others])
     )
     said = report.measured_on(ROWS)
+    floors = [
+        row("clip", what, f"ours, {way}", (2, 3, 4), ms=ms, limit_ms=10.0)
+        for what, way, ms in (
+            ("340x256 g30", "1 clip a reading", 11.0),
+            ("340x256 g250", "1 clip a reading", 15.0),
+            ("340x256 g30", "all clips in one reading", 20.0),
+            ("340x256 g30", "1 clip a reading, h264 cache", 2.0),
+        )
+    ]
+    assert (
+        "it takes 1.1 to 1.5 times as long with 1 clip a reading and 2.0 times as long with all "
+        "clips in one reading."
+    ) in report.describe_speed(floors)
+    speed = {"clips_per_second": 37.1, "scaling": 0.961, "parent_ms_per_clip": 0.13}
+    read = [
+        row("loader", "340x256 g250", "2 workers", workers=2, **speed),
+        row("soak", "a", "b", clips=1000, parent_mb=500.0, worker_mb=90.0),
+        row("soak", "a", "b", clips=20_000, parent_mb=503.2, worker_mb=89.0),
+    ]
+    assert report.describe_speed(read) == (
+        "Two decoding workers bring 37.1 clips a second, 96 % of what so many times one would; "
+        "the training process itself spends 0.13 ms on a clip. From clip 1000 to clip 20000, the "
+        "memory of the training process changed by +3 MB, that of the largest worker by -1 MB."
+    )
     assert said == "measured on a processor, 2 cores, without torchcodec (not installed)"
 
 

@@ -26,6 +26,7 @@ from avnb.evaluation.class_splits import pretraining_classes
 from avnb.evaluation.encoder_source import encoder_sources, source_of_file, untrained_source
 from avnb.evaluation.features import FrozenEncoders, extract
 from avnb.evaluation.retrieval import DIRECTIONS, retrieval_rows, with_bands
+from avnb.evaluation.soundtracks import soundtrack_features
 from avnb.models import backbones
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
@@ -330,7 +331,7 @@ def test_a_released_checkpoint_hears_as_the_released_code_did(
 
 
 @pytest.mark.slow
-def test_a_released_checkpoint_is_evaluated_alone(xid_file, few, tmp_path):
+def test_a_released_checkpoint_is_evaluated_alone(xid_file, few, tmp_path, monkeypatch):
     """Without VGGSound, without pre-training anything; retrieval under both protocols."""
     work = Workspace("smoke", tmp_path, PROFILES["smoke"])
     sources = encoder_sources(work, "", str(xid_file))
@@ -356,6 +357,10 @@ def test_a_released_checkpoint_is_evaluated_alone(xid_file, few, tmp_path):
     with torch.no_grad():
         wanted = frozen.audio_encoder(frozen.transform.audio(torch.from_numpy(wave)[None]))
     torch.testing.assert_close(features["xid"][0].audio[-1], wanted, rtol=1e-4, atol=1e-4)
+    # Read by other processes, every video has the same.
+    monkeypatch.setattr("avnb.evaluation.soundtracks.spare_workers", lambda seconds: 2)
+    (again,) = soundtrack_features([sources["xid"]], few.split("test"), tmp_path / "again")
+    torch.testing.assert_close(again, features["xid"][0].audio, rtol=0, atol=0)
     assert not work.runs.exists()
     other = tmp_path / "bands.csv"
     other.write_text("band,mean,std\n" + "".join(f"{i},0,1\n" for i in range(128)))
