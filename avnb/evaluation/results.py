@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 import avnb
 from avnb.files import appending, json_lines
@@ -180,12 +180,14 @@ def interval(
     Raises:
         ValueError: when there is no score.
     """
+    from scipy.stats import binomtest  # takes a second to import
+
     scores = np.asarray(scores, float)
     if not (total := len(scores)):
         raise ValueError("an interval needs the score of at least one video")
     mean = float(scores.mean())
     if np.isin(scores, (0, 1)).all():
-        ends = stats.binomtest(int(scores.sum()), total).proportion_ci(level, method="wilson")
+        ends = binomtest(int(scores.sum()), total).proportion_ci(level, method="wilson")
         return mean, float(ends.low), float(ends.high)
     rng = np.random.default_rng(seed)
     block = max(1, 2**16 // total)  # resamples at a time: what the processor's cache holds
@@ -218,7 +220,7 @@ def over_seeds(rows: pd.DataFrame, *, student: bool = False) -> pd.DataFrame:
     table = table.assign(seed=groups["seed"].min()).reset_index()
     if student:
         error = table["spread"] / table["seeds"] ** 0.5
-        half = (stats.t.ppf(0.975, table["seeds"] - 1) * error).fillna(0)
+        half = (special.stdtrit(table["seeds"] - 1, 0.975) * error).fillna(0)
         table["low"] = np.minimum(table["value"] - half, table["low"])
         table["high"] = np.maximum(table["value"] + half, table["high"])
     return table

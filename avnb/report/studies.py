@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
+from scipy import special
 
 from avnb.evaluation import results, studies
 from avnb.profiles import PROFILES
@@ -107,7 +107,7 @@ def seed_reach(rows: pd.DataFrame) -> float:
     freedom = int((spread["size"] - 1).sum())
     if not freedom:
         return 0.0
-    return float(stats.t.ppf(0.975, freedom) * spread["var"].mean() ** 0.5)
+    return float(special.stdtrit(freedom, 0.975) * spread["var"].mean() ** 0.5)
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import signal
 
 from avnb.protocols import Nuisances
 
@@ -303,9 +302,11 @@ def noise(samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def reverberated(audio: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
     """The audio and, at `level`, what a room sends back of it, [samples]."""
+    from scipy.signal import fftconvolve  # takes a second to import
+
     t = np.arange(AUDIO_HZ // 4) / AUDIO_HZ
     room = rng.normal(0, 1, len(t)) * np.exp(-t / rng.uniform(0.03, 0.12))
-    back = signal.fftconvolve(audio, room)[: len(audio)]
+    back = fftconvolve(audio, room)[: len(audio)]
     return audio + level / np.linalg.norm(room) * back
 
 
