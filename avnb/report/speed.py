@@ -203,11 +203,14 @@ def describe_loader(rows: Iterable[BenchRow]) -> list[str]:
             f"training process itself spends {most['parent_ms_per_clip']:.2g} ms on a clip"
         )
     if soak:
-        first, last = soak[0], soak[-1]
-        grown = [f"{last[key] - first[key]:+.0f} MB" for key in ("parent_mb", "worker_mb")]
+        first, middle, last = soak[0], soak[len(soak) // 2], soak[-1]
+        own, worker = (
+            f"{last[key] - first[key]:+.0f} MB ({last[key] - middle[key]:+.0f} in its second half)"
+            for key in ("parent_mb", "worker_mb")
+        )
         said.append(
             f"from clip {first['clips']} to clip {last['clips']}, the memory of the training "
-            f"process changed by {grown[0]}, that of the largest worker by {grown[1]}"
+            f"process changed by {own}, that of the largest worker by {worker}"
         )
     return said
 

@@ -63,12 +63,14 @@ def test_a_ratio_is_claimed_only_where_its_quartiles_are_apart_from_one():
     read = [
         row("loader", "340x256 g250", "2 workers", workers=2, **speed),
         row("soak", "a", "b", clips=1000, parent_mb=500.0, worker_mb=90.0),
+        row("soak", "a", "b", clips=9000, parent_mb=505.0, worker_mb=89.0),
         row("soak", "a", "b", clips=20_000, parent_mb=503.2, worker_mb=89.0),
     ]
     assert report.describe_speed(read) == (
         "Two decoding workers bring 37.1 clips a second, 96 % of what so many times one would; "
         "the training process itself spends 0.13 ms on a clip. From clip 1000 to clip 20000, the "
-        "memory of the training process changed by +3 MB, that of the largest worker by -1 MB."
+        "memory of the training process changed by +3 MB (-2 in its second half), that of the "
+        "largest worker by -1 MB (+0 in its second half)."
     )
     assert said == "measured on a processor, 2 cores, without torchcodec (not installed)"
 
