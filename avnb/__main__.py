@@ -186,6 +186,13 @@ def part(text: str) -> tuple[int, int]:
     return int(k), int(n)
 
 
+def positive(text: str) -> int:
+    """A number above 0 of the command line."""
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     from avnb.data.audit import MAX_DAMAGED
@@ -242,7 +249,9 @@ def parser() -> argparse.ArgumentParser:
         help="clip, parts, augmentation, spectrogram, loader, bank, vicreg, retrieval, "
         "probe, soak or step-METHOD; by default all, but soak, and step-METHOD with --gpu only",
     )
-    one.add_argument("--rounds", type=int, default=8, help="measured rounds of each comparison")
+    one.add_argument(
+        "--rounds", type=positive, default=8, help="measured rounds of each comparison"
+    )
     one.add_argument("--out", type=Path, help="file of the rows; build/bench/rows.jsonl by default")
     one.add_argument("--gpu", action="store_true", help="steps at the thesis's size, on a GPU")
     one.add_argument("--quick", action="store_true", help="small, to see whether it works")
@@ -277,7 +286,9 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
     one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="study")
-    one.add_argument("--seeds", type=int, default=3, help="of the study of methods, at most 3")
+    one.add_argument(
+        "--seeds", type=int, choices=(1, 2, 3), default=3, help="how many, of the study of methods"
+    )
     one.add_argument("--part", type=part, default=(1, 1), metavar="K/N", help="to make N at once")
     one.add_argument("--out", type=Path, help="file of the rows; build/study/studies.jsonl")
     one.set_defaults(run=study_command)

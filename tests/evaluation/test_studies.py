@@ -102,6 +102,13 @@ def test_an_unknown_study_is_named_and_so_are_the_known_ones(tmp_path, monkeypat
     assert not list(tmp_path.rglob("*.mp4"))  # asked before anything is made
 
 
+@pytest.mark.parametrize("options", ["study --seeds 0", "study --seeds 4", "bench --rounds 0"])
+def test_a_count_that_would_measure_nothing_is_refused(options, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(options.split())
+    assert f"argument {options.split()[1]}:" in capsys.readouterr().err
+
+
 def test_rows_that_come_out_otherwise_are_found():
     rows = studies.stored()
     assert studies.compared(rows)["agrees"].all()
