@@ -121,11 +121,12 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def findings_table(rows: pd.DataFrame) -> pd.DataFrame:
+def findings_table(rows: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
     """Every claim with its verdict and the numbers it rests on.
 
     Args:
         rows: all result rows of one profile; those of the thesis's protocol are used.
+        seeds: rows of the studies, one for all seeds of pre-training of a method.
     """
     usual = rows[rows["protocol"].fillna("").isin(["", "thesis"])]
     usual = usual.drop_duplicates(SAME, keep="last")
@@ -133,7 +134,8 @@ def findings_table(rows: pd.DataFrame) -> pd.DataFrame:
     for claim in CLAIMS:
         verdict, said = claim.judge(usual)
         cells = {"claim": claim.text, "thesis": claim.where, "here": verdict, "numbers": said}
-        lines.append(cells | {"chapter": claim.chapter})
+        over_seeds, _ = claim.judge(seeds)
+        lines.append(cells | {"seeds": over_seeds, "chapter": claim.chapter})
     return pd.DataFrame(lines)
 
 
@@ -145,12 +147,14 @@ class FindingsTable:
 
     def _repr_html_(self) -> str:
         head = "".join(
-            f"<th>{name}</th>" for name in ("claim of the thesis", "in", "here", "numbers")
+            f"<th>{name}</th>"
+            for name in ("claim of the thesis", "in", "here", "numbers", "over seeds")
         )
         lines = [
             f"<tr><td>{html.escape(r['claim'])}</td><td>{r['thesis']}</td>"
             f'<td><a href="{r["chapter"]}.ipynb">{r["here"]}</a></td>'
-            f"<td>{html.escape(r['numbers']) or '–'}</td></tr>"
+            f"<td>{html.escape(r['numbers']) or '–'}</td>"
+            f"<td>{r['seeds'].replace(MISSING, '–')}</td></tr>"
             for r in self.data.to_dict("records")
         ]
         return f'<table class="dataframe"><thead><tr>{head}</tr></thead>{"".join(lines)}</table>'
@@ -173,7 +177,25 @@ def describe_findings(table: pd.DataFrame) -> str:
     said = [f"of the thesis's {counted(len(table), 'claim')}, {listed(parts)} here"]
     failed = table[table["here"] == CONTRADICTED]
     said += [
-        f"contradicted in [its chapter]({chapter}.ipynb): “{claim}”"
+        f"contradicted in [its chapter]({chapter}.ipynb): {quoted(claim)}"
         for claim, chapter in zip(failed["claim"], failed["chapter"], strict=True)
     ]
-    return " ".join(map(sentence, said))
+    return " ".join(map(sentence, [*said, *describe_seeds(table)]))
+
+
+def quoted(claim: str) -> str:
+    """A claim inside a sentence."""
+    return f"“{claim.removesuffix('.')}”"
+
+
+def describe_seeds(table: pd.DataFrame) -> list[str]:
+    """Which of the claims that the studies judge as well have another verdict there."""
+    both = [r for r in table.to_dict("records") if MISSING not in (r["here"], r["seeds"])]
+    turned = [
+        f"{quoted(r['claim'])} is {r['seeds']} instead of {r['here']}"
+        for r in both
+        if r["seeds"] != r["here"]
+    ]
+    judged = f"of {counted(len(both), 'claim')} that the studies judge over several seeds"
+    said = listed(turned) if turned else "each has the same verdict there"
+    return [f"{judged}, {said}"] if both else []

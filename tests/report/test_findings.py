@@ -21,8 +21,8 @@ def retrieval(level, value):
     )  # fmt: skip
 
 
-def judged(*rows):
-    table = findings_table(frame(vars(row) for row in rows))
+def judged(*rows, seeds=()):
+    table = findings_table(*(frame(map(vars, some)) for some in (rows, seeds)))
     return dict(zip(table["claim"], table["here"], strict=True)), table
 
 
@@ -63,7 +63,26 @@ def test_contradicted_claims_are_named_with_their_chapter():
     _, table = judged(probe("random", 30), probe("xid", 10), probe("supervised", 12))
     said = describe_findings(table)
     assert "one is contradicted, one is left open and eight were not measured here." in said
-    assert f"Contradicted in [its chapter](07_probe.ipynb): “{CLAIMS[0].text}”" in said
+    assert f"Contradicted in [its chapter](07_probe.ipynb): “{CLAIMS[0].text[:-1]}”" in said
+
+
+def test_other_seeds_may_turn_a_verdict():
+    rows = [probe("random", 30), probe("xid", 60), probe("supervised", 12)]
+    seeds = [probe("random", 30), probe("xid", 33)]
+    verdicts, table = judged(*rows, seeds=seeds)
+    assert verdicts[CLAIMS[0].text] == "supported"
+    assert table["seeds"].tolist()[:2] == ["left open", "not measured"]
+    said = describe_findings(table)
+    assert said.endswith(
+        f"Of one claim that the studies judge over several seeds, “{CLAIMS[0].text[:-1]}” is left open "
+        "instead of supported."
+    )
+    text = FindingsTable(table)._repr_html_()
+    assert text.count("<td>left open</td>") == 1 and text.count("<td>–</td>") >= len(CLAIMS) - 1
+    same = describe_findings(judged(*rows, seeds=rows)[1])
+    assert same.endswith(
+        "Of two claims that the studies judge over several seeds, each has the same verdict there."
+    )
 
 
 def test_the_table_links_to_chapters():
