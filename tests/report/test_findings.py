@@ -74,8 +74,8 @@ def test_other_seeds_may_turn_a_verdict():
     assert table["seeds"].tolist()[:2] == ["left open", "not measured"]
     said = describe_findings(table)
     assert said.endswith(
-        f"Of one claim that the studies judge over several seeds, “{CLAIMS[0].text[:-1]}” is left open "
-        "instead of supported."
+        f"Of one claim that the studies judge over several seeds, “{CLAIMS[0].text[:-1]}” is "
+        "left open instead of supported."
     )
     text = FindingsTable(table)._repr_html_()
     assert text.count("<td>left open</td>") == 1 and text.count("<td>–</td>") >= len(CLAIMS) - 1
