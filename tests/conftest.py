@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Other long files come early, and short ones fill the gaps at the end.
     """
     places = {"test_book.py": 0, "training": 1, "evaluation": 2, "bench": 2, "faults": 2}
-    places |= {"test_browser.py": 3}
+    places |= {"test_browser.py": 3, "test_print_and_lab.py": 5}
     items.sort(key=lambda i: places.get(i.path.name, places.get(i.path.parent.name, 4)))
 
 

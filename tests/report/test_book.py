@@ -1,37 +1,23 @@
 """The book at its smallest size: interrupted, made, and made again. `test_browser` looks at it."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.report.conftest import BOOK, environment
 from tests.training.test_torchrun import alive, wait_for
 
 pytestmark = pytest.mark.slow
-COMMAND = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
-
-
-@pytest.fixture(scope="session")
-def build(common):
-    """The folder of the book, the same for all tests of a session."""
-    folder = common / "book"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def environment(build):
-    return {**os.environ, "AVNB_BUILD": str(build)}
 
 
 @pytest.fixture(scope="module")
 def interrupted(build):
     """Ctrl-C while the training processes are at work."""
     job = subprocess.Popen(
-        COMMAND, cwd=ROOT, env=environment(build), text=True,
+        BOOK, cwd=ROOT, env=environment(build), text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     wait_for(lambda: list(build.glob("smoke/runs/xid-*/output.txt")), seconds=480)
@@ -43,7 +29,7 @@ def interrupted(build):
 
 @pytest.fixture(scope="module")
 def made(build, interrupted):
-    done = subprocess.run(COMMAND, cwd=ROOT, env=environment(build), text=True, capture_output=True)
+    done = subprocess.run(BOOK, cwd=ROOT, env=environment(build), text=True, capture_output=True)
     (build / "tried").touch()
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -67,9 +53,7 @@ def test_the_second_attempt_keeps_what_the_first_one_finished(made, build):
 @pytest.mark.timeout(1200)
 def test_made_again_nothing_is_run_again(made, build):
     start = time.monotonic()
-    again = subprocess.run(
-        COMMAND, cwd=ROOT, env=environment(build), text=True, capture_output=True
-    )
+    again = subprocess.run(BOOK, cwd=ROOT, env=environment(build), text=True, capture_output=True)
     said = again.stdout + again.stderr
     assert again.returncode == 0 and "running" not in said and "building" not in said
     assert again.stdout == f"the book is ready: {build}/smoke/book/_build/html/index.html\n"
