@@ -49,6 +49,24 @@ def spare_workers(seconds: float) -> int:
     return min(max(free, 0) // processes, int(seconds / SECONDS_A_WORKER))
 
 
+def batch_gb(clips: VideoClips, size: int) -> float:
+    """Memory of a batch of so many clips, in GB."""
+    return sum(tensor.nbytes for tensor in tensors(clips.empty(1))) * size / 1e9
+
+
+def memory_note(clips: VideoClips, run: Training, processes: int) -> str:
+    """What memory would have each file read once, if `shuffle_steps` asks for more; '' if not."""
+    each = batch_gb(clips, run.optim.batch // processes)
+    needed, given = (run.shuffle_steps + LEAST_BATCHES) * each, run.compute.read_ahead_gb
+    if not run.shuffle_steps or needed <= given:
+        return ""
+    return (
+        f"a video's clips come within {run.shuffle_steps} steps, but memory for so many batches "
+        f"takes `read_ahead_gb` {needed:.2g} in each process: with {given:g} its file is read "
+        "more than once"
+    )
+
+
 class ClipLoader:
     """Batches of clips as planned, read ahead by `workers` processes.
 
@@ -80,8 +98,7 @@ class ClipLoader:
         # A reading gives at most all clips of a video.
         busy = math.ceil(READINGS_A_WORKER * self.workers * clips.sampling.count / size)
         self.lead = max(LEAST_BATCHES, LEAST_BATCHES - 1 + busy)  # batches that are read ahead
-        each = sum(tensor.nbytes for tensor in tensors(clips.empty(1))) * size
-        fitting = min(int(read_ahead_gb * 1e9 / each), MOST_BATCHES)
+        fitting = min(int(read_ahead_gb / batch_gb(clips, size)), MOST_BATCHES)
         self.batches = max(fitting, self.lead)
 
     @property

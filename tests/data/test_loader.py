@@ -13,7 +13,7 @@ from avnb.data import batch_plan, loader, readers
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import epoch_plan, steps_per_epoch
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, training_epochs, video_blocks
+from avnb.data.loader import ClipLoader, memory_note, training_epochs, video_blocks
 from avnb.data.replacements import Replacements, read_ledger
 from avnb.data.video_frames import DecodeError
 
@@ -45,6 +45,17 @@ def test_a_bounded_shuffle_keeps_a_videos_clips_near_and_apart():
     readings = batch_plan.readings_by_step(plan, 25)
     assert sum(map(len, readings)) == 400  # every file is opened once
     assert plan != epoch_plan(400, run, 1)
+
+
+def test_too_little_memory_for_a_bounded_shuffle_is_told(vggsound):
+    run = Pretrain.from_flat(shuffle_steps=20)
+    clips = VideoClips(vggsound, Sampling(clip=run.clip, count=5, place="random"), seed=0)
+    assert "takes `read_ahead_gb` 7.5 in each process: with 2 its file" in memory_note(
+        clips, run, 1
+    )
+    assert memory_note(clips, run, 4) == ""  # each of which has a quarter of a batch
+    for enough in run.changed(read_ahead_gb=7.6), run.changed(shuffle_steps=0):
+        assert memory_note(clips, enough, 1) == ""
 
 
 @pytest.mark.parametrize("window", [0, 7, 10_000])

@@ -223,12 +223,15 @@ def test_collapse_warnings_name_the_embeddings(tiny):
     assert "embeddings have shrunk" in collapse.collapse_warning({**well, "variance": 0.97})
 
 
-def test_a_collapse_is_announced_during_training(
+def test_a_collapse_and_too_little_memory_are_announced_during_training(
     tiny, vggsound, metadata, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setattr(collapse, "SPREAD_LEAST", 9.0)  # above any spread
-    train(with_values(tiny, epochs=1), vggsound, metadata, tmp_path)
-    assert f'{MARK}{{"said": "collapse after epoch 1' in capfd.readouterr().out
+    bounded = with_values(tiny, epochs=1, shuffle_steps=5, read_ahead_gb=0.0)
+    train(bounded, vggsound, metadata, tmp_path)
+    said = capfd.readouterr().out
+    assert f'{MARK}{{"said": "collapse after epoch 1' in said
+    assert f'{MARK}{{"said": "a video\'s clips come within 5 steps' in said
 
 
 def test_progress_shows_clips_and_the_loss_of_the_last_epoch(
