@@ -9,7 +9,7 @@ their rows; those of a video that is due more than once in that time are read in
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -54,19 +54,6 @@ def batch_gb(clips: VideoClips, size: int) -> float:
     return sum(tensor.nbytes for tensor in tensors(clips.empty(1))) * size / 1e9
 
 
-def memory_note(clips: VideoClips, run: Training, processes: int) -> str:
-    """What memory would have each file read once, if `shuffle_steps` asks for more; '' if not."""
-    each = batch_gb(clips, run.optim.batch // processes)
-    needed, given = (run.shuffle_steps + LEAST_BATCHES) * each, run.compute.read_ahead_gb
-    if not run.shuffle_steps or needed <= given:
-        return ""
-    return (
-        f"a video's clips come within {run.shuffle_steps} steps, but memory for so many batches "
-        f"takes `read_ahead_gb` {needed:.2g} in each process: with {given:g} its file is read "
-        "more than once"
-    )
-
-
 class ClipLoader:
     """Batches of clips as planned, read ahead by `workers` processes.
 
@@ -98,6 +85,7 @@ class ClipLoader:
         # A reading gives at most all clips of a video.
         busy = math.ceil(READINGS_A_WORKER * self.workers * clips.sampling.count / size)
         self.lead = max(LEAST_BATCHES, LEAST_BATCHES - 1 + busy)  # batches that are read ahead
+        self.memory_gb = read_ahead_gb
         fitting = min(int(read_ahead_gb / batch_gb(clips, size)), MOST_BATCHES)
         self.batches = max(fitting, self.lead)
 
@@ -105,6 +93,17 @@ class ClipLoader:
     def window(self) -> int:
         """Steps over which the clips of a video are read together."""
         return self.batches - self.lead
+
+    def memory_note(self, steps: int) -> str:
+        """What memory would read clips within so many steps together; '' if there is enough."""
+        if self.window >= min(steps, MOST_BATCHES - self.lead):
+            return ""
+        needed = (steps + self.lead) * batch_gb(self.clips, self.size)
+        return (
+            f"a video's clips come within {steps} steps, but memory for so many batches takes "
+            f"`read_ahead_gb` {needed:.2g} in each process: with {self.memory_gb:g} its file is "
+            "read more than once"
+        )
 
     @cached_property
     def readers(self) -> Readers:
@@ -180,11 +179,13 @@ def training_epochs(
     processes: int,
     workers: int,
     ledger: Path | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Each epoch after `done` steps, with the rest of this process's part of its batches.
 
     Workers are started once and read ahead over the end of an epoch. With a `ledger`, clips that
-    cannot be read are replaced and written there.
+    cannot be read are replaced and written there. `announce` is told, before the first batch, when
+    too little memory defeats `shuffle_steps`.
     """
     size, steps = run.optim.batch // processes, steps_per_epoch(len(clips), run)
     current, skip = divmod(done, steps)
@@ -204,6 +205,8 @@ def training_epochs(
         read_ahead_gb=memory,
         replacements=Replacements(ledger, clips) if ledger else None,
     )
+    if announce and (note := loader.memory_note(run.shuffle_steps)):
+        announce(note)
     batches = iter(loader)
     for epoch in epochs:
         first = max(epoch * steps, done)

@@ -132,6 +132,11 @@ def plot_stage_ratios(rows: Iterable[BenchRow], *stages: str) -> Figure:
     return fig
 
 
+def is_from_source(row: BenchRow) -> bool:
+    """Whether clips are read by us and from their own file."""
+    return row["way"] != TORCHCODEC and "cache" not in row["way"]
+
+
 def verdict(row: BenchRow) -> int:
     """1 or -1 where the quartiles of a ratio lie wholly above or below 1, else 0."""
     return int(row["ratio_low"] > 1) - int(row["ratio_high"] < 1)
@@ -159,7 +164,7 @@ def describe_speed(rows: Iterable[BenchRow]) -> str:
         clips = [r for r in compared(rows, "clip") if r["against"] == against]
         cached = [r for r in clips if "cache" in r["way"]]
         other = [r for r in clips if r["way"] == TORCHCODEC]
-        plain = faster(r for r in clips if r not in cached and r not in other)
+        plain = faster(filter(is_from_source, clips))
         text = f"against the {AGAINST.get(against, against)}, clips are {plain}"
         text += f"; from a cache, {faster(cached)}" if cached else ""
         said.append(text + (f"; by torchcodec, {faster(other)}" if other else ""))
@@ -181,7 +186,7 @@ def describe_limit(rows: Iterable[BenchRow]) -> list[str]:
     """How near clips from their own files are to what decoding alone takes."""
     ways: dict[str, dict[str, float]] = {}
     for r in compared(rows, "clip"):
-        if r["limit_ms"] and r["way"] != TORCHCODEC and "cache" not in r["way"]:
+        if r["limit_ms"] and is_from_source(r):
             times = ways.setdefault(r["way"].removeprefix("ours, "), {})
             times[r["what"]] = r["ms"] / r["limit_ms"]
     near = [f"{span(times.values())} times as long with {way}" for way, times in ways.items()]

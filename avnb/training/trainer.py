@@ -16,7 +16,7 @@ from avnb import distributed, progress
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.clips import VideoClips
-from avnb.data.loader import AUTO, ClipLoader, memory_note, on_device, training_epochs, video_blocks
+from avnb.data.loader import AUTO, ClipLoader, on_device, training_epochs, video_blocks
 from avnb.data.replacements import LEDGER
 from avnb.models import collapse
 from avnb.models.methods.base import Method, TrainableModule
@@ -116,8 +116,6 @@ def fit(
     bar = ProgressReporter(steps * config.optim.batch, title, silent=silent, folder=out)
     network, speed = data_parallel(model), SpeedLog(out / "speed.jsonl", model, transform)
     rank, processes = distributed.rank(), distributed.world_size()
-    if rank == 0 and (note := memory_note(clips, config, processes)):
-        progress.announce(note)
     epochs = training_epochs(
         clips,
         config,
@@ -126,6 +124,7 @@ def fit(
         processes=processes,
         workers=workers,
         ledger=out / LEDGER,
+        announce=None if silent else progress.announce,
     )
     for epoch, batches in first_steps(epochs, max_steps) if max_steps else epochs:
         if model.is_finished(config, state.log):

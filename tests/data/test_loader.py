@@ -13,7 +13,7 @@ from avnb.data import batch_plan, loader, readers
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import epoch_plan, steps_per_epoch
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, memory_note, training_epochs, video_blocks
+from avnb.data.loader import ClipLoader, training_epochs, video_blocks
 from avnb.data.replacements import Replacements, read_ledger
 from avnb.data.video_frames import DecodeError
 
@@ -50,12 +50,16 @@ def test_a_bounded_shuffle_keeps_a_videos_clips_near_and_apart():
 def test_too_little_memory_for_a_bounded_shuffle_is_told(vggsound):
     run = Pretrain.from_flat(shuffle_steps=20)
     clips = VideoClips(vggsound, Sampling(clip=run.clip, count=5, place="random"), seed=0)
-    assert "takes `read_ahead_gb` 7.5 in each process: with 2 its file" in memory_note(
-        clips, run, 1
-    )
-    assert memory_note(clips, run, 4) == ""  # each of which has a quarter of a batch
-    for enough in run.changed(read_ahead_gb=7.6), run.changed(shuffle_steps=0):
-        assert memory_note(clips, enough, 1) == ""
+
+    def note(size=128, gb=2.0, steps=20, workers=0):
+        loader = ClipLoader(clips, [], size=size, workers=workers, read_ahead_gb=gb)
+        return loader.memory_note(steps)
+
+    assert "takes `read_ahead_gb` 7.5 in each process: with 2 its file" in note()
+    assert "takes `read_ahead_gb` 1.3 in" in note(size=16, gb=1.0, workers=15)  # that have more
+    assert note(size=32) == ""  # of each of four processes
+    assert note(gb=7.6) == note(steps=0) == ""
+    assert note(gb=50.0, steps=200) == ""  # more than MOST_BATCHES serve nothing
 
 
 @pytest.mark.parametrize("window", [0, 7, 10_000])

@@ -46,6 +46,10 @@ def test_a_ratio_is_claimed_only_where_its_quartiles_are_apart_from_one():
         report.describe_speed([ROWS[0], *others])
     )
     said = report.measured_on(ROWS)
+    assert said == "measured on a processor, 2 cores, without torchcodec (not installed)"
+
+
+def test_the_limit_the_loader_and_the_soak_are_read_aloud():
     floors = [
         row("clip", what, f"ours, {way}", (2, 3, 4), ms=ms, limit_ms=10.0)
         for what, way, ms in (
@@ -72,7 +76,6 @@ def test_a_ratio_is_claimed_only_where_its_quartiles_are_apart_from_one():
         "memory of the training process changed by +3 MB (-2 in its second half), that of the "
         "largest worker by -1 MB (+0 in its second half)."
     )
-    assert said == "measured on a processor, 2 cores, without torchcodec (not installed)"
 
 
 def test_tables_and_figures_hold_every_comparison():
