@@ -56,5 +56,7 @@ def test_made_again_nothing_is_run_again(made, build):
     again = subprocess.run(BOOK, cwd=ROOT, env=environment(build), text=True, capture_output=True)
     said = again.stdout + again.stderr
     assert again.returncode == 0 and "running" not in said and "building" not in said
-    assert again.stdout == f"the book is ready: {build}/smoke/book/_build/html/index.html\n"
+    # The browser's tests may be asking for the book too: then this process says that it waits.
+    ready = f"the book is ready: {build}/smoke/book/_build/html/index.html"
+    assert again.stdout.splitlines()[-1] == ready
     assert time.monotonic() - start < 60
