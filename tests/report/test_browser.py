@@ -3,40 +3,11 @@
 import itertools
 import os
 import re
-from importlib import resources
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 pytestmark = pytest.mark.slow
-AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text()
-
-
-class Shown:
-    """A page of the book in the browser, with all that it complained about or asked for."""
-
-    def __init__(self, context, path):
-        self.stem, self.folder, self.trouble = path.stem, path.parent.name, []
-        self.page = context.new_page()
-        self.page.on("console", lambda m: m.type == "error" and self.trouble.append(m.text))
-        self.page.on("pageerror", lambda e: self.trouble.append(str(e)))
-        self.page.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
-        self.page.on("request", self.watch)
-        self.page.goto(path.as_uri())
-        self.page.wait_for_load_state("load")
-        self.article = self.page.locator("article")
-
-    def watch(self, request):
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.trouble.append(f"asks for {request.url}")
-
-
-@pytest.fixture(scope="module")
-def shown(browser, pages):
-    """All pages, opened once."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1200})
-    yield [Shown(context, path) for path in pages]
-    context.close()
 
 
 @pytest.mark.timeout(1200)
@@ -157,42 +128,6 @@ def test_a_table_is_sorted_by_the_column_that_is_pressed(shown):
             assert sorted_by.get_attribute("aria-sort") == way
             ends = ends[::-1]
     assert not introduction.trouble
-
-
-RULES = [  # of axe-core: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md
-    "button-name", "color-contrast", "frame-title", "heading-order", "image-alt", "label",
-    "link-name", "list", "listitem", "scrollable-region-focusable", "svg-img-alt",
-]  # fmt: skip
-SAME = [  # as the first
-    "tbody tr:nth-child(n+4)",
-    "mjx-container",
-    ".members:nth-of-type(n+4)",
-    "dd pre",
-]
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_can_be_read_by_everybody(shown, scheme):
-    """Contrast, names and order of what is on a page, by axe-core."""
-    for one in shown:
-        if one.folder == "reference" and one.stem != "models":
-            continue  # one of pages that are made alike, and large
-        one.page.bring_to_front()
-        one.page.emulate_media(color_scheme=scheme)
-        one.page.wait_for_function(
-            "s => document.documentElement.dataset.theme === s", arg=scheme, timeout=10_000
-        )
-        if scheme == "light":
-            one.page.add_style_tag(content="* { transition: none !important; }")
-            one.page.evaluate(AXE)
-        found = one.page.evaluate(
-            "([where, rules]) => axe.run(where, {runOnly: rules, resultTypes: ['violations']})",
-            [{"include": ["body" if one.stem == "index" else "article"], "exclude": SAME}, RULES],
-        )
-        wrong = [(v["id"], n["html"][:200]) for v in found["violations"] for n in v["nodes"]]
-        assert not wrong, f"{one.stem}, {scheme}: {wrong}"
-        assert found["passes"], one.stem
 
 
 def test_images_are_described_headings_in_order_and_links_lead_somewhere(shown, pages):
