@@ -96,9 +96,10 @@ class ClipLoader:
 
     def memory_note(self, steps: int) -> str:
         """What memory would read clips within so many steps together; '' if there is enough."""
-        if self.window >= min(steps, MOST_BATCHES - self.lead):
+        batches = min(steps + self.lead, MOST_BATCHES)
+        if self.batches >= batches:
             return ""
-        needed = (steps + self.lead) * batch_gb(self.clips, self.size)
+        needed = batches * batch_gb(self.clips, self.size)
         return (
             f"a video's clips come within {steps} steps, but memory for so many batches takes "
             f"`read_ahead_gb` {needed:.2g} in each process: with {self.memory_gb:g} its file is "
