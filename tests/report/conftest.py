@@ -48,30 +48,3 @@ def browser():
             executable_path=path,
             args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"],
         )
-
-
-class Shown:
-    """A page of the book in the browser, with all that it complained about or asked for."""
-
-    def __init__(self, context, path):
-        self.stem, self.folder, self.trouble = path.stem, path.parent.name, []
-        self.page = context.new_page()
-        self.page.on("console", lambda m: m.type == "error" and self.trouble.append(m.text))
-        self.page.on("pageerror", lambda e: self.trouble.append(str(e)))
-        self.page.on("requestfailed", lambda r: self.trouble.append(f"failed: {r.url}"))
-        self.page.on("request", self.watch)
-        self.page.goto(path.as_uri())
-        self.page.wait_for_load_state("load")
-        self.article = self.page.locator("article")
-
-    def watch(self, request):
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.trouble.append(f"asks for {request.url}")
-
-
-@pytest.fixture(scope="module")
-def shown(browser, pages):
-    """All pages, opened once."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1200})
-    yield [Shown(context, path) for path in pages]
-    context.close()
