@@ -15,6 +15,8 @@ from avnb.data.limits import CONTAINERS, limits
 from avnb.data.video_frames import NO_FRAME, DecodeError, FrameConverter
 
 NO_MEDIA = f"is no media file of a kind that is read ({CONTAINERS.replace(',', ', ')})"
+# Titles may be in any encoding. PyAV 18 has to be told so; 19 always takes them as they are.
+ANY_TEXT = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
 
 
@@ -58,7 +60,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             raise DecodeError(path, f"is {kind_of(path)}, not a file")
         options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
         options["max_pixels"] = str(most)
-        with av.open(str(path), options=options, metadata_errors="replace") as container:
+        with av.open(str(path), options=options, **ANY_TEXT) as container:
             stream = video_stream(path, container)
             codec = stream.codec_context
             if codec.width * codec.height > most:

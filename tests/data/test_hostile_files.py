@@ -363,6 +363,16 @@ def test_damage_in_the_middle_is_an_error_and_no_crash(tmp_path):
             assert error.reason
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_title_in_no_known_encoding_hides_no_video(tmp_path, name):
+    path = film(tmp_path / name)
+    plain = path.read_bytes()
+    assert b"Lavf" in plain  # FFmpeg's own tag
+    path.write_bytes(plain.replace(b"Lavf", b"\xe0\xff\xc3("))
+    found, frames = look(path, TEN + 0.05)
+    assert [count(frame) for frame in frames] == list(range(10)) and found.fps == 10
+
+
 def test_limits_are_values_of_the_environment(tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     film(path)
