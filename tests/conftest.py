@@ -24,13 +24,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The book first, which takes longest; its pages in a browser once it can be there.
 
-    Each process of `pytest -n 3` has two files from the start, and the fourth follows the first.
     Other long files come early, and short ones fill the gaps at the end.
     """
     places = {"test_book.py": 0, "test_pretraining.py": 1, "test_trainer.py": 1}
-    places |= {"test_accessibility.py": 2, "training": 3, "evaluation": 4, "bench": 4, "faults": 4}
-    places |= {"test_browser.py": 5, "test_print_and_lab.py": 6}
-    items.sort(key=lambda i: places.get(i.path.name, places.get(i.path.parent.name, 6)))
+    places |= {"training": 2, "evaluation": 3, "bench": 3, "faults": 3}
+    places |= {"test_accessibility.py": 4, "test_browser.py": 4}
+    items.sort(key=lambda i: places.get(i.path.name, places.get(i.path.parent.name, 5)))
 
 
 @pytest.fixture(scope="session")

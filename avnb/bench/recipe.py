@@ -64,7 +64,7 @@ def read_images(path: Path, start: float, clip: Clip) -> list[Image.Image]:
 
 
 def read_wave(path: Path, start: float, clip: Clip) -> np.ndarray:
-    """The audio of a clip, mono [samples] float32; past the end of the file it is silent."""
+    """The audio of a clip, mono [samples] float32; silent where no frame reached by seeking is."""
     wave, frames = np.zeros(clip.samples, np.float32), []
     with av.open(str(path)) as container:
         for frame in frames_from(container, container.streams.audio[0], start):
@@ -74,9 +74,9 @@ def read_wave(path: Path, start: float, clip: Clip) -> np.ndarray:
     resampler = av.AudioResampler(format="flt", layout="mono", rate=clip.audio_hz)
     chunks = [chunk for frame in (*frames, None) for chunk in resampler.resample(frame)]
     heard = np.concatenate([chunk.to_ndarray()[0] for chunk in chunks])
-    skip = max(round((start - frames[0].time) * clip.audio_hz), 0)
-    heard = heard[skip : skip + clip.samples]
-    wave[: len(heard)] = heard
+    late = round((frames[0].time - start) * clip.audio_hz)  # FFmpeg 9 may seek a frame too far
+    heard = heard[max(-late, 0) :][: clip.samples - max(late, 0)]
+    wave[max(late, 0) :][: len(heard)] = heard
     return wave
 
 

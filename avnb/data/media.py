@@ -16,7 +16,9 @@ from avnb.data.video_frames import NO_FRAME, DecodeError, FrameConverter
 
 NO_MEDIA = f"is no media file of a kind that is read ({CONTAINERS.replace(',', ', ')})"
 # Titles may be in any encoding. PyAV 18 has to be told so; 19 always takes them as they are.
-ANY_TEXT = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+ANY_TEXT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+)
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
 
 
