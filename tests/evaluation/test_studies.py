@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import fields
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 from avnb.__main__ import main
 from avnb.data.catalogue import open_manifest
 from avnb.data.synthetic.scenes import MOTIONS, THINGS
-from avnb.data.synthetic.world import UCF101
+from avnb.data.synthetic.world import UCF101, world_id
 from avnb.evaluation import results, studies
 from avnb.evaluation.studies import STUDIES, Variant
 from avnb.profiles import PROFILES
@@ -17,8 +18,12 @@ from avnb.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return Workspace("smoke", tmp_path_factory.mktemp("work"), PROFILES["smoke"])
+def work(world, tmp_path_factory):
+    """A workspace whose world is made already."""
+    folder = tmp_path_factory.mktemp("work")
+    values = World.from_flat(**PROFILES["smoke"]["world"])
+    shutil.copytree(world, folder / f"world-{world_id(values)}")
+    return Workspace("smoke", folder, PROFILES["smoke"])
 
 
 def test_every_variant_of_every_study_is_stored_once():

@@ -80,11 +80,11 @@ def test_what_does_not_exist_is_told(work, options, told):
         figures.draw(work, **options)
 
 
-def test_nothing_is_trained_and_nothing_stored(work):
+def test_nothing_is_trained_and_nothing_stored(work, world):
     token = STORED_ONLY.set(True)
     try:
         with pytest.raises(ValueError, match="has not been trained to its end"):
-            encoder_sources(work, "xid")
+            encoder_sources(work, "xid", data=str(world / "vggsound"))
         row = results.Row(task="probe", metric="top1", value=1, method="xid", dataset="ucf101")
         assert len(results.record(work.results, [row])) == 1 and not work.results.exists()
     finally:
