@@ -173,9 +173,7 @@ def study_command(args: argparse.Namespace) -> None:
     if both.empty:
         print(f"none of the stored rows is of the profile {args.profile!r}: nothing is compared")
         return
-    print(f"{both['agrees'].sum()} of {len(both)} agree with the stored rows: intervals overlap")
-    for _, row in both[~both["agrees"]].iterrows():
-        print("  " + ", ".join(f"{name} {value}" for name, value in row.items()))
+    print(studies.agreement(both))
 
 
 def part(text: str) -> tuple[int, int]:

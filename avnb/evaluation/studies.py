@@ -144,13 +144,27 @@ def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows beside the stored ones of the same measurement, and whether intervals overlap."""
+    """The rows beside the stored ones of the same measurement: equal, or overlapping at least?"""
     same = ["task", "metric", "method", "level", "space", "seed", "profile"]
     ends = ["value", "low", "high"]
     both = rows[same + ends].merge(stored()[same + ends], on=same, suffixes=("", " stored"))
     both = both.dropna(ignore_index=True)  # ranks have no interval
     overlap = (both["low"] <= both["high stored"]) & (both["low stored"] <= both["high"])
-    return both.assign(agrees=overlap)
+    return both.assign(equal=both["value"] == both["value stored"], agrees=overlap)
+
+
+def agreement(both: pd.DataFrame) -> str:
+    """How many of the compared rows come out again, and a table of those that do not."""
+    text = f"{both['equal'].sum()} of {len(both)} rows equal the stored ones"
+    if both["equal"].all():
+        return text
+    apart = both[~both["agrees"]].drop(columns=["equal", "agrees", "profile"])
+    return (
+        f"{text}, the intervals of {both['agrees'].sum()} overlap. Only the same kind of processor "
+        "rounds alike; on another, training ends elsewhere, as from another seed, "
+        "which intervals over test videos do not contain."
+        + (f" Apart are:\n{apart.round(1).to_string(index=False)}" if len(apart) else "")
+    )
 
 
 def check_names(names: Iterable[str]) -> None:

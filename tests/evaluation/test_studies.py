@@ -116,9 +116,16 @@ def test_a_count_that_would_measure_nothing_is_refused(options, capsys):
 
 def test_rows_that_come_out_otherwise_are_found():
     rows = studies.stored()
-    assert studies.compared(rows)["agrees"].all()
-    moved = rows.assign(low=rows["high"] + 1, high=rows["high"] + 2)
-    assert not studies.compared(moved)["agrees"].any()
+    same = studies.compared(rows)
+    assert same["agrees"].all() and same["equal"].all()
+    assert studies.agreement(same) == f"{len(same)} of {len(same)} rows equal the stored ones"
+    moved = rows.assign(value=rows["value"] + (rows["method"] == "xid"))
+    near = studies.compared(moved)
+    assert near["agrees"].all() and near["equal"].equals(near["method"] != "xid")
+    assert f"the intervals of {len(near)} overlap" in studies.agreement(near)
+    away = {name: rows["high"] + i for i, name in enumerate(("low", "value", "high"), start=1)}
+    far = studies.compared(rows.assign(**away))
+    assert not far["agrees"].any() and studies.agreement(far).count("\n") == len(far) + 1
 
 
 def test_the_worlds_page_shows_every_nuisance(tmp_path):
