@@ -75,8 +75,9 @@ def read_wave(path: Path, start: float, clip: Clip) -> np.ndarray:
     chunks = [chunk for frame in (*frames, None) for chunk in resampler.resample(frame)]
     heard = np.concatenate([chunk.to_ndarray()[0] for chunk in chunks])
     late = round((frames[0].time - start) * clip.audio_hz)  # FFmpeg 9 may seek a frame too far
-    heard = heard[max(-late, 0) :][: clip.samples - max(late, 0)]
-    wave[max(late, 0) :][: len(heard)] = heard
+    skip, at = max(-late, 0), max(late, 0)
+    heard = heard[skip : skip + clip.samples - at]
+    wave[at : at + len(heard)] = heard
     return wave
 
 

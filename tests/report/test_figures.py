@@ -31,18 +31,18 @@ def drawn(work, only, out):
 
 def test_the_same_bytes_from_run_to_run_with_text_as_text(work, tmp_path, monkeypatch):
     monkeypatch.setenv("AVNB_STYLE", "")
-    only, first = ["figure-0.2", "table-0.1"], tmp_path / "first"
+    only, first = ["4", "table-0.1"], tmp_path / "first"
     options = ["--only", ",".join(only), "--profile", "smoke", "--out", str(first)]
     assert main(["figures", *options]) == 0
     drawn(work, only, tmp_path / "second")
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()}
                 for f in ("first", "second"))  # fmt: skip
     assert one == two
-    names = {f"figure-0.2-literature.{end}" for end in ("pdf", "png", "svg")}
-    names |= {f"table-0.1-literature.{end}" for end in ("csv", "tex")}
-    assert one.keys() == names
-    assert b"VideoMAE" in one["figure-0.2-literature.svg"]
-    assert b"/FontFile2" in one["figure-0.2-literature.pdf"]
+    names = {f"figure-4.{i}-{name}.{end}" for i, name in ((1, "landscape"), (2, "pull"))
+             for end in ("pdf", "png", "svg")}  # fmt: skip
+    assert one.keys() == names | {f"table-0.1-literature.{end}" for end in ("csv", "tex")}
+    assert b"cosine of the pair" in one["figure-4.2-pull.svg"]
+    assert b"/FontFile2" in one["figure-4.2-pull.pdf"]
     assert b"VideoMAE" in one["table-0.1-literature.csv"]
     assert rb"\begin{tabular}" in one["table-0.1-literature.tex"]
 
