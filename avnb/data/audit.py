@@ -17,7 +17,7 @@ from avnb.files import appending, in_parallel, json_lines, locked, write_text
 from avnb.values import digest
 
 MAX_DAMAGED = Subset().max_damaged  # of a file's packets
-INSPECTION = 3  # raised whenever `inspect` describes the same file differently
+INSPECTION = 4  # raised whenever `inspect` describes the same file differently
 
 
 @dataclass(frozen=True, kw_only=True)

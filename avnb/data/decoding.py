@@ -25,7 +25,7 @@ from avnb.data.audio_stretch import (
     intact_frames,
     stretch,
 )
-from avnb.data.media import check_reading, converter, opened
+from avnb.data.media import check_reading, converter, frame_seconds, opened
 from avnb.data.video_frames import (
     EARLY_SECONDS,
     NO_FRAME,
@@ -204,8 +204,8 @@ def show_in_order(path: Path, times: np.ndarray, on_frame: OnFrame, start: float
     with opened(path) as (container, video):
         selector = FrameSelector(times, on_frame, converter(video))
         for frame in intact_frames(video, container.demux(video)):
-            if frame.time is not None:
-                selector.add(frame, frame.time - start)
+            if frame.pts is not None:
+                selector.add(frame, frame_seconds(frame, video) - start)
             if not selector.incomplete:
                 return
         if selector.last is None:
@@ -256,8 +256,8 @@ def read_all_frames(path: str | Path, start: float) -> tuple[np.ndarray, list[np
     with opened(Path(path)) as (container, video):
         convert = converter(video)
         for frame in intact_frames(video, container.demux(video)):
-            if frame.time is not None:
-                frames[frame.time - start] = convert(frame)
+            if frame.pts is not None:
+                frames[frame_seconds(frame, video) - start] = convert(frame)
     if not frames:
         raise DecodeError(Path(path), NO_FRAME)
     seconds = sorted(frames)

@@ -100,6 +100,11 @@ def check_length(path: Path, seconds: float, present: float = math.inf) -> None:
         raise DecodeError(path, f"{said}, and its frames last {present:.1f} s")
 
 
+def frame_seconds(frame: Any, video: Any) -> float:
+    """When a frame with a time stamp is shown; of those that a flush gives, `frame.time` is NaN."""
+    return float(frame.pts * video.time_base)
+
+
 def decoded_packets(container: Any, streams: Sequence[Any]) -> Iterator[list[Any] | None]:
     """The frames of each packet of some streams; None for one that cannot be decoded."""
     for packet in container.demux(streams):
@@ -131,11 +136,11 @@ def inspect(path: str | Path) -> StreamInfo:
                         continue
                     if size == (0, 0):
                         size = convert(frame).shape[:2]
-                    if frame.time is None:  # `read` cannot place it either
+                    if frame.pts is None:  # `read` cannot place it either
                         untimed += 1
                     else:
-                        duration = float((frame.duration or 0) * frame.time_base)
-                        shown.append((frame.time, duration))
+                        duration = float((frame.duration or 0) * video.time_base)
+                        shown.append((frame_seconds(frame, video), duration))
         except av.error.FFmpegError as error:
             raise DecodeError(path, f"{error.strerror} after {len(shown)} frames") from error
         if not shown:
