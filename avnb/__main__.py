@@ -12,14 +12,14 @@ from avnb.processes import die_with_parent
 if "TORCHELASTIC_RUN_ID" in os.environ:
     die_with_parent()  # first of all: a worker must not outlive a torchrun that was killed
 
+from avnb.config import unknown_name
 from avnb.profiles import PROFILES
-from avnb.values import unknown_name
 
 
 def book_command(args: argparse.Namespace) -> None:
     """Run all notebooks and build the book; print it, where that is asked for."""
-    from avnb.report import book, pdf
-    from avnb.workspace import Workspace
+    from avnb.book import book, pdf
+    from avnb.profiles import Workspace
 
     if args.pdf:
         pdf.chromium()  # rather missed now than after all notebooks
@@ -32,7 +32,7 @@ def book_command(args: argparse.Namespace) -> None:
 
 def run_command(args: argparse.Namespace) -> None:
     """Run one notebook strictly."""
-    from avnb.report import execution, notebook_parameters
+    from avnb.book import execution, notebook_parameters
 
     known = notebook_parameters.notebook_parameters(args.notebook)
     given = {name: convert(name, text, known) for name, text in args.parameter}
@@ -59,7 +59,7 @@ def convert(name: str, text: str, known: dict[str, tuple[str, Any]]) -> Any:
 def audit_command(args: argparse.Namespace) -> None:
     """Decode every file of a data set and say what is there."""
     from avnb.data import catalogue
-    from avnb.workspace import Workspace
+    from avnb.profiles import Workspace
 
     work = Workspace.open(args.profile)
     listing, manifest, bad = catalogue.audited(
@@ -89,7 +89,7 @@ def audit_command(args: argparse.Namespace) -> None:
 def cache_command(args: argparse.Namespace) -> None:
     """Write a data set in a form that costs little to read, and have the chapters use it."""
     from avnb.data import catalogue
-    from avnb.workspace import Workspace
+    from avnb.profiles import Workspace
 
     work, folder = Workspace.open(args.profile), str(args.folder)
     subset = work.pretraining().subset if args.subset else None
@@ -131,8 +131,8 @@ def watch_command(args: argparse.Namespace) -> None:
 
 def figures_command(args: argparse.Namespace) -> None:
     """Draw figures and tables again, as files."""
-    from avnb.report import figures
-    from avnb.workspace import Workspace
+    from avnb.book import figures
+    from avnb.profiles import Workspace
 
     split = {name: getattr(args, name).split(",") for name in ("format", "only")}
     formats, only = ([item.strip() for item in v if item.strip()] for v in split.values())
@@ -144,7 +144,7 @@ def bench_command(args: argparse.Namespace) -> None:
     """Measure stages, and print them as a table."""
     from avnb.bench import rows, stages
     from avnb.bench.workload import Workload
-    from avnb.workspace import build_folder
+    from avnb.profiles import build_folder
 
     folder = build_folder() / "bench"
     videos = folder / ("videos-quick" if args.quick else "videos")
@@ -159,7 +159,7 @@ def study_command(args: argparse.Namespace) -> None:
     import torch
 
     from avnb.evaluation import studies
-    from avnb.workspace import Workspace
+    from avnb.profiles import Workspace
 
     # A second thread helps small networks little, and sums in another order.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -318,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.run is train_command:
         train_command(args)  # its traceback is for the launcher
         return 0
-    from avnb.report.parts import BookError
+    from avnb.book.parts import BookError
 
     try:
         args.run(args)

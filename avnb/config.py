@@ -1,9 +1,147 @@
-"""Values of pre-training, with units; their defaults are the thesis's."""
+"""Configuration: frozen dataclasses of values with units and ranges; the defaults are the thesis.
 
+A run's id is a hash of its values. Where the thesis and its released code evaluate differently,
+one value says how, and `protocol` sets them all.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from avnb.values import Config, Group, within
+VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr": 0.001}'"""
+
+# Values that fit a run to a machine. As with the number of processes, a run that has started
+# continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
+# 8 x 16.
+# `subset_ids` is a file; which videos it names is part of the data.
+NON_IDENTITY_FIELDS = frozenset(
+    {"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids", "tensorboard"}
+)
+
+
+def within(low: float, high: float, default: Any) -> Any:
+    """A field with a default, whose value must lie in [low, high]."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """The message for a misspelt name: what was found, the nearest allowed one, all of them."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{kind} {name!r} is unknown{hint}\n  known: {', '.join(names)}"
+
+
+def parse_values(text: str) -> dict[str, Any]:
+    """`'{"precision": "bf16"}'` -> {"precision": "bf16"}; ValueError when it is not such JSON."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"values = {text!r} is not JSON ({error}); {VALUES_EXAMPLE}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"values = {text!r} gives no names; {VALUES_EXAMPLE}")
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Values of one subject, each checked against the range that its field declares."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            low, high = f.metadata.get("range", (None, None))
+            value = getattr(self, f.name)
+            if low is not None and not low <= value <= high:
+                kind = type(self).__name__
+                raise ValueError(f"{kind}.{f.name} must lie in [{low}, {high}], got {value!r}")
+
+
+class Config(Group):
+    """Groups of values, each of which can be set by its own name, whichever group it belongs to."""
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        """Each settable name and the group it belongs to ('' for the configuration itself)."""
+        groups: dict[str, str] = {}
+        for f in dataclasses.fields(cls):
+            inner = dataclasses.fields(f.type) if dataclasses.is_dataclass(f.type) else ()
+            for name, group in [(g.name, f.name) for g in inner] or [(f.name, "")]:
+                if name in groups:
+                    raise TypeError(f"{cls.__name__} has two values named {name!r}")
+                groups[name] = group
+        return groups
+
+    @classmethod
+    def from_flat(cls, **values: Any) -> Self:
+        """Build from flat names: `Pretrain.from_flat(method="xid", lr=1e-3)`.
+
+        Raises:
+            TypeError: for a name that does not exist (with the nearest one) or a wrong type.
+            ValueError: for a value out of its range.
+        """
+        groups = cls.names()
+        own: dict[str, Any] = {}
+        nested: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in groups:
+                raise TypeError(unknown_name(f"{cls.__name__} parameter", name, groups))
+            target = nested.setdefault(groups[name], {}) if groups[name] else own
+            target[name] = value
+        types = typing.get_type_hints(cls)
+        # A group's defaults here may differ from those that it has by itself.
+        defaults: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+        for group, inner in nested.items():
+            own[group] = dataclasses.replace(defaults[group](), **typed(types[group], inner))
+        return cls(**typed(cls, own))
+
+    def flat(self) -> dict[str, Any]:
+        """All values under their flat names."""
+        nested = dataclasses.asdict(self)
+        return {n: nested[g][n] if g else nested[n] for n, g in self.names().items()}
+
+    def changed(self, **values: Any) -> Self:
+        """The same configuration with some values changed, by flat name."""
+        return self.from_flat(**{**self.flat(), **values})
+
+
+def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with int converted to float where due; TypeError for any other mismatch."""
+    types, checked = typing.get_type_hints(kind), {}
+    for name, value in values.items():
+        want = types[name]
+        if want is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if typing.get_origin(want) is Literal:
+            if value not in typing.get_args(want):
+                raise ValueError(unknown_name(name, str(value), map(str, typing.get_args(want))))
+        elif not dataclasses.is_dataclass(want) and type(value) is not want:
+            given = f"{value!r} ({type(value).__name__})"
+            raise TypeError(f"{kind.__name__}.{name} must be {want.__name__}, got {given}")
+        checked[name] = value
+    return checked
+
+
+def identity(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a run by which it is known, in whichever group they are."""
+    return {
+        name: identity(value) if isinstance(value, Mapping) else value
+        for name, value in metadata.items()
+        if name not in NON_IDENTITY_FIELDS
+    }
+
+
+def digest(values: Any) -> str:
+    """Eight hexadecimal digits of a hash of any JSON-like value."""
+    text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+# ---- pre-training ----
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,3 +347,159 @@ class Pretrain(Config):
     vicreg: VICReg = field(default_factory=VICReg)
     subset: Subset = field(default_factory=Subset)
     compute: Compute = field(default_factory=Compute)
+
+
+# ---- evaluation and fine-tuning ----
+
+# What each protocol changes; `author` is how the released code made Tables 4.3 and A.1.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "thesis": {},
+    "author": dict(
+        probe_clips="fresh",
+        probe_batch_norm="train",
+        flip_prob=0.5,
+        interpolation="nearest",
+        whole_video_sound=True,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Config):
+    """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1).
+
+    Raises:
+        ValueError: when batch statistics are to be updated by clips that are encoded only once, or
+            places would lie unevenly.
+    """
+
+    protocol: Literal["thesis", "author"] = "thesis"  # of all values that are not given themselves
+    seed: int = 0
+    video_seconds: float = 0.5
+    video_fps: float = 16.0
+    resize_px: int = within(1, 10**6, 256)  # frames become squares of this side, then are cropped
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"  # bilinear: with antialiasing
+    probe_clips: Literal["cached", "fresh"] = "cached"  # fresh: new ones are encoded every epoch
+    probe_batch_norm: Literal["eval", "train"] = "eval"  # train: statistics move with the probe
+    flip_prob: float = within(0, 1, 0.0)  # of the probe's training clips
+    retrieval_audio_seconds: float = 1.0
+    whole_video_sound: bool = False  # in retrieval; audio of clips otherwise
+    localisation_px: int = within(33, 2049, 225)  # 32 k + 1: k + 1 places on each side of a frame
+    mel_statistics: str = ""  # file band,mean,std for released checkpoints; empty: the published
+    train_clips: int = within(1, 10**6, 50)  # random clips cached per training video
+    clip_level_clips: int = within(1, 10**6, 25)  # random clips per test video
+    video_level_clips: int = within(1, 10**6, 10)  # uniformly spaced clips per video
+    probe_epochs: int = within(1, 10**6, 50)
+    probe_lr: float = within(0, 10, 1e-4)
+    probe_batch: int = within(1, 10**6, 32)
+    bootstrap_resamples: int = within(1, 10**6, 2000)
+    few_shot_percents: str = "5,10,20,50,100"  # of the training videos of each class
+    clips_per_forward: int = within(1, 10**6, 64)  # fewer need less memory
+    draw_rounding: Literal["down", "nearest"] = "down"  # of the videos of a few-shot draw
+    class_split: Literal["auto", "published", "thesis", "synthetic"] = "auto"  # see class_splits
+    pretraining_classes: str = ""  # file of class names, or vggsound; empty: the encoders say
+    unseen_classes: str = ""  # file of test classes, instead of a rule
+    outliers: str = ""  # file of test classes that never match; empty: the thesis's
+    text_encoders: str = "all-MiniLM-L6-v2,whaleloops/phrase-bert"  # which match class names
+    name_threshold: float = within(0, 1, 0.0)  # cosine above which names match; 0: the rule's
+    name_top: int = within(0, 10**6, 0)  # targets that each encoder may name; 0: the rule's
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.localisation_px % 32 != 1:
+            near = round((self.localisation_px - 1) / 32) * 32 + 1
+            raise ValueError(
+                "localisation_px must be a multiple of 32 and one more, so that the places of the "
+                f"last feature map lie evenly; got {self.localisation_px}, try {near}"
+            )
+        if self.probe_batch_norm == "train" and self.probe_clips == "cached":
+            raise ValueError(
+                "probe_batch_norm = 'train' moves the encoder's statistics while the probe learns, "
+                "so its clips must be encoded in every epoch: set probe_clips to 'fresh'"
+            )
+
+    @classmethod
+    def from_flat(cls, **values: Any) -> Self:
+        """As of any configuration; the protocol decides what is not given."""
+        preset = PROTOCOLS.get(values.get("protocol", "thesis"), {})
+        return super().from_flat(**{**preset, **values})
+
+    @property
+    def protocol_title(self) -> str:
+        """The protocol, and where single values differ from it, for result rows."""
+        usual = type(self).from_flat(protocol=self.protocol)
+        changed = [
+            f"{name} {value}"
+            for name in PROTOCOLS["author"]
+            if (value := getattr(self, name)) != getattr(usual, name)
+        ]
+        return ", ".join([self.protocol, *changed])
+
+    def resized_px(self, clip: Clip) -> int:
+        """Side of the resized frame; the clip's own where it would be smaller than the crop.
+
+        A checkpoint may have been trained on larger frames than those of the profile.
+        """
+        return self.resize_px if self.resize_px >= clip.frame_px else clip.resized_px
+
+    def probe_lr_at(self, epoch: int) -> float:
+        """Times 0.3 after 20, 30 and 40 of 50 epochs; at the same fractions of any other number."""
+        passed = sum(epoch >= fraction * self.probe_epochs for fraction in (0.4, 0.6, 0.8))
+        return self.probe_lr * 0.3**passed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Group):
+    """Adam without weight decay: first the head alone, then all weights, with decay (4.2.2)."""
+
+    warmup_epochs: int = within(0, 10**6, 5)
+    tuned_epochs: int = within(1, 10**6, 16)  # after the warm-up
+    lr: float = within(0, 10, 1e-4)
+    lr_decay_factor: float = within(0, 10, 0.3)
+    first_decay: float = within(0, 1, 0.375)  # as fractions of the tuned epochs: 6, 10, 14 of 16
+    second_decay: float = within(0, 1, 0.625)
+    third_decay: float = within(0, 1, 0.875)
+    batch: int = within(1, 10**6, 32)  # clips per step over all processes
+    shards: int = within(1, 10**6, 8)  # parts of a batch; the number of processes divides it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shards(self)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of warm-up and tuning together."""
+        return self.warmup_epochs + self.tuned_epochs
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay; fine-tuning uses none."""
+        return 0.0
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0, the warm-up included."""
+        tuned = (epoch - self.warmup_epochs) / self.tuned_epochs
+        decays = (self.first_decay, self.second_decay, self.third_decay)
+        return self.lr * self.lr_decay_factor ** sum(tuned >= at for at in decays)
+
+    def progress_at(self, epoch: int) -> float:
+        """0 during the warm-up; then above it, up to 1 in the last epoch."""
+        return max(0, epoch + 1 - self.warmup_epochs) / self.tuned_epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Config):
+    """Fine-tuning of a video encoder on labels (thesis 4.2.2); the defaults are UCF-101's.
+
+    Testing follows the values of `Evaluation`, as for the probe. The audio values of clip and
+    augmentation are not used.
+    """
+
+    seed: int = 0
+    clips_per_video: int = within(1, 4096, 10)  # per epoch
+    shuffle_steps: int = within(0, 10**6, 0)  # within which a video's clips come; 0: the epoch
+    dropout: float = within(0, 0.99, 0.5)  # of the features
+    clip: Clip = field(default_factory=lambda: Clip(video_seconds=0.5))
+    augment: Augment = field(default_factory=Augment)
+    optim: Tuning = field(default_factory=Tuning)
+    compute: Compute = field(default_factory=lambda: Compute(sync_batch_norm="all"))

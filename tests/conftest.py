@@ -12,9 +12,9 @@ from avnb.config import Pretrain
 from avnb.data import audit, datasets
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic import world as synthetic
+from avnb.data.synthetic.world import World
 from avnb.files import locked
 from avnb.profiles import PROFILES
-from avnb.protocols import World
 
 ROOT = Path(__file__).parents[1]
 # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 
-from avnb.config import Clip
+from avnb.config import Clip, Evaluation
 from avnb.data.clips import Sampling
 from avnb.data.manifest import Manifest
 from avnb.evaluation import feature_store, features, probe
 from avnb.evaluation.encoder_source import EncoderSource, source_of_file
-from avnb.protocols import Evaluation
 
 SAMPLING = Sampling(
     clip=Clip(video_seconds=0.25, video_fps=8, frame_px=16, audio_seconds=0.5),

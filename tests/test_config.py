@@ -4,11 +4,10 @@ import dataclasses
 
 import pytest
 
-from avnb.config import Clip, Optim, Pretrain
+from avnb.config import Clip, Config, Evaluation, Finetune, Optim, Pretrain, parse_values
+from avnb.data.synthetic.world import World
 from avnb.models.methods import find_method
 from avnb.profiles import PROFILES, profile
-from avnb.protocols import Evaluation, Finetune, World
-from avnb.values import Config, parse_values
 
 
 @pytest.mark.parametrize("text", ["{lr: 1}", "[1]", ""])

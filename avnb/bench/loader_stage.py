@@ -11,7 +11,7 @@ from avnb.bench.workload import Workload
 from avnb.config import Pretrain
 from avnb.data.clips import VideoClips
 from avnb.data.loader import training_epochs
-from avnb.workspace import cores
+from avnb.profiles import cores
 
 WARM_UP_STEPS, ROUNDS = 2, 3
 REPEATS = 64  # of each video in the epoch: few files stand for many

@@ -10,11 +10,11 @@ from avnb.bench.clip_stages import FRAME_TOLERANCE, RECIPE, check_equal
 from avnb.bench.rows import Row
 from avnb.bench.timing import Timings, compare
 from avnb.bench.workload import Workload
+from avnb.config import Evaluation
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import VideoClips
 from avnb.evaluation.probe_features import samplings
 from avnb.models.backbones import build_video_encoder
-from avnb.protocols import Evaluation
 
 ENCODING, OURS = "encoder", "ours"
 FEW = 5  # clips that are encoded at a time

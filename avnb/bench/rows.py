@@ -14,7 +14,7 @@ import av
 import torch
 
 from avnb.files import appending, json_lines
-from avnb.workspace import cores
+from avnb.profiles import cores
 
 COLUMNS = ("stage", "what", "way", "ms", "against", "ms ", "ratio [quartiles]", "limit")
 GIT = ("git", "rev-parse", "--short", "HEAD")

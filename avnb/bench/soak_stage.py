@@ -10,7 +10,7 @@ from avnb.bench.loader_stage import repeated
 from avnb.bench.rows import Row
 from avnb.bench.workload import Workload
 from avnb.data.loader import ClipLoader, video_blocks
-from avnb.workspace import cores
+from avnb.profiles import cores
 
 CLIPS, POINTS = 20_000, 20
 

@@ -18,8 +18,8 @@ from avnb.bench import (
 )
 from avnb.bench.rows import Row, append, read
 from avnb.bench.workload import Workload
+from avnb.config import unknown_name
 from avnb.models.methods import METHODS
-from avnb.values import unknown_name
 
 STORED = Path(__file__).with_name("measured.jsonl")  # of the full bench, on one machine
 Stage = Callable[[Workload], Iterator[Row]]

@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from avnb.config import Subset
+from avnb.config import Subset, digest
 from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, printable, write_drawn
 from avnb.data.manifest import Manifest, Video, world_of, write_table
 from avnb.data.media import StreamInfo, inspect
 from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, json_lines, locked, write_text
-from avnb.values import digest
 
 MAX_DAMAGED = Subset().max_damaged  # of a file's packets
 INSPECTION = 4  # raised whenever `inspect` describes the same file differently

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from avnb.config import Pretrain
-from avnb.protocols import Finetune
+from avnb.config import Finetune, Pretrain
 
 BatchPlan = list[list[tuple[int, int]]]  # for each step and row: the video, and which of its clips
 Place = tuple[int, int, int]  # a clip of a video, its step, and its row in the batch

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from avnb.config import digest, unknown_name
 from avnb.data import decoding, frame_file, packet_file
 from avnb.data.audit import file_state
 from avnb.data.manifest import Manifest, Video
 from avnb.files import appending, in_parallel, json_lines, locked, read_json, replacing, write_text
-from avnb.values import digest, unknown_name
-from avnb.workspace import cores
+from avnb.profiles import cores
 
 FPS, PX, HZ = 16, 256, 16_000  # of the thesis's clips; frames are scaled to this height or width
 LIMIT_GB = 500.0

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from avnb.config import Subset
+from avnb.config import Subset, digest
 from avnb.data import audit, cache, datasets
 from avnb.data.listing import Listing, draw_values
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic import world
-from avnb.protocols import World
-from avnb.values import digest
-from avnb.workspace import Workspace, cores
+from avnb.data.synthetic.world import World
+from avnb.profiles import Workspace, cores
 
 FRAMES_GB = 2.0  # decoded frames of a synthetic data set that are kept
 
@@ -80,7 +79,7 @@ def drawn_videos(subset: Subset) -> int:
     return subset.subset_videos + subset.validation_videos
 
 
-def open_manifest(
+def load_dataset(
     work: Workspace,
     data_set: str,
     folder: str = "",
@@ -127,10 +126,10 @@ def make_cache(
     subset: Subset | None = None,
     limit_gb: float = cache.LIMIT_GB,
 ) -> Manifest:
-    """Write a cache of a real data set; from then on `open_manifest` gives its videos.
+    """Write a cache of a real data set; from then on `load_dataset` gives its videos.
 
     Raises:
-        ValueError, FileNotFoundError, DecodeError: as `open_manifest` and `cache.cached`.
+        ValueError, FileNotFoundError, DecodeError: as `load_dataset` and `cache.cached`.
     """
     options: dict[str, Any] = {"fold": fold, "allow_missing": allow_missing, "subset": subset}
     _, found, _ = audited(work, data_set, folder, **options)

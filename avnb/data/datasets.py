@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from avnb.config import unknown_name
 from avnb.data.folder import LAYOUT, SPLIT_FILE, list_folder
 from avnb.data.hmdb51 import list_hmdb51
 from avnb.data.listing import (
@@ -20,7 +21,6 @@ from avnb.data.listing import (
 from avnb.data.manifest import Entry
 from avnb.data.ucf101 import list_ucf101
 from avnb.data.vggsound import list_vggsound
-from avnb.values import unknown_name
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path, PurePosixPath
 
+from avnb.config import digest
 from avnb.data.listing import VIDEO_SUFFIXES, Lists, csv_rows, first_lines, is_video, numbered_lines
 from avnb.data.manifest import Entry, Split
-from avnb.values import digest
 
 SPLIT_FILE, GROUP_FILE, HEADER = "split.csv", "groups.txt", ["path", "label", "split"]
 LAYOUT = f"<class>/<any name>.<{'|'.join(s[1:] for s in VIDEO_SUFFIXES)}>"

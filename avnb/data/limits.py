@@ -8,7 +8,7 @@ import functools
 import os
 from dataclasses import dataclass
 
-from avnb.values import Config, parse_values, within
+from avnb.config import Config, parse_values, within
 
 VARIABLE = "AVNB_LIMITS"
 # Containers that hold media. Others, such as play lists, make FFmpeg open further files.

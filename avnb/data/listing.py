@@ -11,10 +11,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from avnb.config import Subset
+from avnb.config import Subset, digest
 from avnb.data.manifest import Entry, file_digest
 from avnb.files import write_text
-from avnb.values import digest
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov")
 SHOWN_FILES = 8  # an error names so many of many files

@@ -21,7 +21,7 @@ from avnb.data.batch_plan import BatchPlan, Training, epoch_plan, readings_by_st
 from avnb.data.clips import VideoClips
 from avnb.data.readers import Readers, Reading, tensors
 from avnb.data.replacements import Replacements
-from avnb.workspace import cores, sharing
+from avnb.profiles import cores, sharing
 
 LEAST_BATCHES = 3  # one in use, one complete, one being read
 READINGS_A_WORKER = 2  # that are asked for ahead, so that none waits for the next

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from avnb.config import digest
 from avnb.data.media import StreamInfo
 from avnb.files import read_json, write_text
-from avnb.values import digest
 
 Split = Literal["train", "test"]
 

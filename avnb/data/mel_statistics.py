@@ -5,14 +5,13 @@ import json
 import torch
 
 from avnb.bars import tqdm
-from avnb.config import Pretrain
+from avnb.config import Pretrain, digest
 from avnb.data.batch_transform import MelStatistics
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
 from avnb.data.spectrograms import AudioTransform
 from avnb.files import read_json, write_text
-from avnb.values import digest
 
 
 def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) -> MelStatistics:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 import torchaudio
 from PIL import Image
 
+from avnb.config import digest
 from avnb.data.decoding import read_frames, read_soundtrack
 from avnb.data.encoding import Form, encode
 from avnb.data.manifest import Manifest, Video
 from avnb.files import replacing
-from avnb.values import digest
 
 SECONDS, FPS, HEIGHT, HZ = 3.0, 15, 120, 24_000  # of a small file, at most
 WINDOW, BANDS, FLOOR = 0.032, 128, 1e-5  # seconds; mel bands; of magnitudes

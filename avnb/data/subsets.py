@@ -5,12 +5,11 @@ Thesis 4.1.1.
 
 from pathlib import Path
 
-from avnb.config import Pretrain, Subset
+from avnb.config import Pretrain, Subset, digest
 from avnb.data.audit import audited_subset
 from avnb.data.listing import draw_subset, draw_values, drawn_files, write_drawn
 from avnb.data.manifest import Manifest, file_digest
 from avnb.files import locked, read_json
-from avnb.values import digest
 
 
 def subset_files(manifest: Manifest, config: Subset) -> tuple[Path, Path]:
@@ -30,7 +29,7 @@ def subset_files(manifest: Manifest, config: Subset) -> tuple[Path, Path]:
             names = "subset_videos, validation_videos, subset_seed"
             raise ValueError(
                 f"{where / 'manifest.csv'} holds the videos of the subset {audited} ({names}) "
-                f"alone, and cannot give {key}: open_manifest(..., subset=...) gives those"
+                f"alone, and cannot give {key}: load_dataset(..., subset=...) gives those"
             )
         return drawn_files(where)
     if not any(video.split == "train" for video in manifest.videos):

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
 from avnb.evaluation.features import Features
 from avnb.evaluation.probe_features import Sources, row_metadata
@@ -17,8 +18,7 @@ from avnb.evaluation.results import Row, percent_row, record
 from avnb.evaluation.retrieval import COSINE, PROJECTED, QueryAndGallery, embedded, projected
 from avnb.evaluation.search import rank, unit
 from avnb.models.collapse import effective_rank
-from avnb.protocols import Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 
 def alignment(v: Tensor, a: Tensor) -> float:

@@ -7,7 +7,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from avnb.values import unknown_name
+from avnb.config import unknown_name
 
 TITLES = {
     "vggsound": "VGGSound",

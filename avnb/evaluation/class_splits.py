@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic import world
 from avnb.evaluation import concepts, splits
@@ -21,7 +22,6 @@ from avnb.evaluation.class_names import TITLES, ClassList, class_list, from_file
 from avnb.evaluation.concepts import Matched, Pair
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.text_encoders import load_pair
-from avnb.protocols import Evaluation
 
 PARTS = ("unseen", "seen")
 MEANINGS = {**world.VGGSOUND, **world.UCF101, **world.HMDB51}  # of synthetic names

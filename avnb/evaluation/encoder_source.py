@@ -6,21 +6,20 @@ from pathlib import Path
 
 from torch import nn
 
-from avnb.config import Pretrain
-from avnb.data.catalogue import open_manifest
+from avnb.config import Pretrain, digest, parse_values
+from avnb.data.catalogue import load_dataset
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
 from avnb.files import locked
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label, parse_methods
 from avnb.models.specs import is_spec, resolved_spec, source_digest
+from avnb.profiles import Workspace
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import Metadata
 from avnb.training.finetuning import StartingPoint
 from avnb.training.pretraining import code_digest, pretraining_runs, run_name, with_absolute_files
 from avnb.training.resources import Resources
 from avnb.training.runs import TrainingRun
-from avnb.values import digest, parse_values
-from avnb.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +192,7 @@ def encoder_sources(
     ]
     sources: dict[str, EncoderSource] = {}
     if any(find_method(name).is_trained for name in names):
-        manifest = open_manifest(work, "", data, subset=config.subset)
+        manifest = load_dataset(work, "", data, subset=config.subset)
         trained = pretraining_runs(work, manifest, names, seed=seed, values=changes)
         runs.train(list(trained.values()), resources, f"pre-training {', '.join(trained)}")
         sources = {method: source_of_run(run) for method, run in trained.items()}

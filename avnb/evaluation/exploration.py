@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from avnb.config import Evaluation
 from avnb.data.listing import VIDEO_SUFFIXES, is_video
 from avnb.data.manifest import Manifest, Video
 from avnb.data.media import inspect
@@ -23,8 +24,7 @@ from avnb.evaluation.retrieval import (
     samplings,
 )
 from avnb.files import appending, json_lines, replacing
-from avnb.protocols import Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 DROPPED_BYTES = 200e6  # of a video that is dropped in, at most
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avnb.bars import tqdm
+from avnb.config import Evaluation, digest
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, on_device, video_loader
 from avnb.data.manifest import Manifest
@@ -24,13 +25,11 @@ from avnb.evaluation.probe_features import testing
 from avnb.evaluation.results import Row
 from avnb.files import locked, replacing
 from avnb.models.methods import METHODS
-from avnb.protocols import Evaluation
+from avnb.profiles import Workspace
 from avnb.training import runs
 from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.finetuning import FinetuningRun, finetuning_run
 from avnb.training.resources import Resources
-from avnb.values import digest
-from avnb.workspace import Workspace
 
 
 def finetuning_runs(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avnb.bars import tqdm
-from avnb.config import Pretrain
+from avnb.config import Evaluation, Pretrain
 from avnb.data.batch import Batch
 from avnb.data.clip_times import frame_times
 from avnb.data.clips import Sampling, VideoClips
@@ -31,8 +31,7 @@ from avnb.evaluation.features import FrozenEncoders, device, training_part
 from avnb.evaluation.probe_features import downstream_clip, row_metadata
 from avnb.evaluation.results import Row, percent_row, record, stored
 from avnb.models.encoders import VideoEncoder
-from avnb.protocols import Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 CLIPS = 5  # of each video, one after the other
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avnb.bars import tqdm
+from avnb.config import Evaluation
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
 from avnb.data.manifest import Manifest
@@ -30,8 +31,7 @@ from avnb.evaluation.probe_features import (
     testing,
 )
 from avnb.evaluation.results import Row, percent_row, record
-from avnb.protocols import Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
 Examples = tuple[Tensor, Tensor]  # features [B, F] of a batch, labels [B]
@@ -322,3 +322,17 @@ def probe_rows(
         rows += scored(trained[0], tested, seeded, split=split, **metadata)
         first[method] = tested if i == 0 else first[method]
     return record(work.results, rows), fitted, first
+
+
+# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
+_SHIM = ["avnb.evaluation.batched_probes", "avnb.evaluation.probe_choices"]
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    for module in _SHIM:
+        found = importlib.import_module(module)
+        if hasattr(found, name):
+            return getattr(found, name)
+    raise AttributeError(name)

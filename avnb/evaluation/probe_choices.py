@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from avnb.config import PROTOCOLS, Evaluation
 from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
@@ -21,8 +22,7 @@ from avnb.evaluation.probe_features import (
     samplings,
 )
 from avnb.evaluation.results import Row, record, stored
-from avnb.protocols import PROTOCOLS, Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 # Each choice that the released code makes otherwise than the thesis, alone and all together.
 CHOICES: dict[str, dict[str, Any]] = {

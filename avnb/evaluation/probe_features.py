@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from avnb.config import Clip, Pretrain
+from avnb.config import Clip, Evaluation, Pretrain
 from avnb.data.clips import Sampling
 from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features, extract
-from avnb.protocols import Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 Sources = Mapping[str, EncoderSource]  # encoders to evaluate, by method
 

@@ -18,9 +18,9 @@ import pandas as pd
 from scipy import special
 
 import avnb
+from avnb.config import Evaluation
 from avnb.files import appending, json_lines
-from avnb.protocols import Evaluation
-from avnb.workspace import STORED_ONLY
+from avnb.profiles import STORED_ONLY
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avnb.config import digest
 from avnb.data.decoding import read_soundtrack
 from avnb.data.loader import spare_workers
 from avnb.data.manifest import Manifest, Video
@@ -20,7 +21,6 @@ from avnb.evaluation.feature_store import FeatureWriter, mapped, whole
 from avnb.evaluation.features import FrozenEncoders, device, encoders_key, training_part
 from avnb.files import in_order, in_parallel, locked
 from avnb.training import checkpoint
-from avnb.values import digest
 
 BLOCK = 16  # videos that an interrupted extraction repeats at most
 CORE_SECONDS = 7e-3  # that a second of sound takes to read, about

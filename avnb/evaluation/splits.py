@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from avnb.config import digest
 from avnb.evaluation.concepts import Matched
 from avnb.files import locked, write_text
-from avnb.values import digest
 
 PERCENTS = (5.0, 10.0, 20.0, 50.0, 100.0)
 

@@ -19,19 +19,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from avnb.data.catalogue import open_manifest
+from avnb.config import Evaluation, unknown_name
+from avnb.data.catalogue import load_dataset
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.world import causes, read_scenes, scenes_of
 from avnb.evaluation import probe, probe_features, results, retrieval
 from avnb.evaluation.encoder_source import EncoderSource, source_of_run
 from avnb.evaluation.features import Features
 from avnb.evaluation.results import Row, percent_row
-from avnb.protocols import Evaluation
+from avnb.profiles import Workspace
 from avnb.training import runs
 from avnb.training.pretraining import PretrainingRun, pretraining_runs
 from avnb.training.resources import Resources
-from avnb.values import unknown_name
-from avnb.workspace import Workspace
 
 METHODS = ("random", "supervised", "vicreg_av", "vicreg_v", "xid")
 HUBER = {"huber_delta": 0.5}
@@ -224,13 +223,13 @@ def tested_on(work: Workspace, variant: Variant) -> Manifest:
 
     Other changes of a world are of the pre-training videos, and all their encoders share one test.
     """
-    return open_manifest(in_world(work, seed=variant.world_seed), "ucf101")
+    return load_dataset(in_world(work, seed=variant.world_seed), "ucf101")
 
 
 def run_of(work: Workspace, variant: Variant) -> PretrainingRun:
     """The variant's run, which may not have been trained yet."""
     of_world = in_world(work, seed=variant.world_seed, **variant.world)
-    manifest = open_manifest(of_world, "", form=variant.cache)
+    manifest = load_dataset(of_world, "", form=variant.cache)
     found = pretraining_runs(
         of_world, manifest, (variant.method,), seed=variant.seed, values=dict(variant.values)
     )

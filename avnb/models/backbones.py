@@ -6,9 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from avnb.config import unknown_name
 from avnb.models.encoders import VideoEncoder
 from avnb.models.specs import is_spec, load_spec
-from avnb.values import unknown_name
 
 # Each takes the width and gives a module [B, 3, T, S, S] -> [B, features].
 VIDEO_BACKBONES: dict[str, Callable[[int], nn.Module]] = {"r2plus1d_18": VideoEncoder}

@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from avnb.config import Pretrain
+from avnb.config import Pretrain, identity
 from avnb.models.backbones import VIDEO_BACKBONES, build_video_encoder
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import METHODS, build_method
 from avnb.models.specs import resolved_spec
 from avnb.training import released, torch_file
 from avnb.training.torch_file import CheckpointError, check_tensors, shortened
-from avnb.values import identity
 
 FORMAT = 3
 Network = TypeVar("Network", bound=nn.Module)

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avnb.config import Pretrain
+from avnb.config import Finetune, Pretrain
 from avnb.data.batch import Batch
 from avnb.models.backbones import build_video_encoder
 from avnb.models.encoders import VideoEncoder
 from avnb.models.losses import at_least_float
 from avnb.models.methods.base import Terms, TrainableModule, derive_seed
-from avnb.protocols import Finetune
 from avnb.training import checkpoint
 from avnb.training.torch_file import CheckpointError
 

@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from avnb.distributed import process_group
 from avnb.files import read_json
-from avnb.workspace import SHARING, sharing
+from avnb.profiles import SHARING, sharing
 
 KINDS = ("pretraining", "finetuning")  # each a module with `train_process(folder, job, device)`
 

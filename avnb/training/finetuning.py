@@ -8,20 +8,19 @@ from typing import Any
 import torch
 
 from avnb import distributed
+from avnb.config import Finetune, digest, identity
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.batch_transform import BatchTransform
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods.base import Log
-from avnb.protocols import Finetune
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import Metadata
 from avnb.training.classifier import Classifier
 from avnb.training.resources import Resources
 from avnb.training.runs import TrainingRun
 from avnb.training.trainer import fit
-from avnb.values import digest, identity
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from avnb import distributed
-from avnb.config import Pretrain
+from avnb.config import Pretrain, digest, identity
 from avnb.data import subsets
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.batch_transform import BatchTransform
@@ -20,14 +20,13 @@ from avnb.files import write_text
 from avnb.models.methods import Method, build_method, find_method, method_label
 from avnb.models.methods.base import Log
 from avnb.models.specs import resolved_spec, source_digest
+from avnb.profiles import Workspace
 from avnb.progress import StepTimer
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import Metadata
 from avnb.training.resources import Resources
 from avnb.training.runs import TrainingRun
 from avnb.training.trainer import Validation, fit
-from avnb.values import digest, identity
-from avnb.workspace import Workspace
 
 
 def run_name(config: Pretrain, data: str, code: str = "") -> str:

@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 
 import torch
 
+from avnb.config import Group, unknown_name, within
 from avnb.data.loader import AUTO
-from avnb.values import Group, unknown_name, within
-from avnb.workspace import cores
+from avnb.profiles import cores
 
 Launcher = Literal["local", "slurm"]
 OURS = "is set by the launcher, which finds the job's output and its processes by it"

@@ -15,10 +15,10 @@ import torch
 from avnb.data.manifest import Manifest
 from avnb.files import locked, write_text
 from avnb.models.methods.base import Log
+from avnb.profiles import STORED_ONLY, cores
 from avnb.training import slurm, torchrun
 from avnb.training.checkpoint import Metadata
 from avnb.training.resources import Resources
-from avnb.workspace import STORED_ONLY, cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,3 +183,17 @@ def launch(
             title=title,
             stall_seconds=resources.stall_seconds,
         )
+
+
+# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
+_SHIM = ["avnb.training.pretraining", "avnb.training.finetuning", "avnb.training.entrypoint"]
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    for module in _SHIM:
+        found = importlib.import_module(module)
+        if hasattr(found, name):
+            return getattr(found, name)
+    raise AttributeError(name)

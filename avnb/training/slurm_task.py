@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from avnb.profiles import SHARING, cores
 from avnb.training import entrypoint
 from avnb.training.job_output import LaunchError
-from avnb.workspace import SHARING, cores
 
 
 @dataclass

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from avnb.files import json_lines, read_json
+from avnb.profiles import build_folder
 from avnb.progress import PROGRESS
-from avnb.workspace import build_folder
 
 QUIET_SECONDS = 120.0  # without news, after which a run counts as stopped
 

@@ -8,9 +8,9 @@ from time import perf_counter
 
 import torch
 
+from avnb.config import Evaluation
 from avnb.evaluation import batched_probes, probe
 from avnb.evaluation.batched_probes import Training
-from avnb.protocols import Evaluation
 
 
 def trainings(videos: int, classes: int, width: int, methods: int, seeds: int) -> list[Training]:

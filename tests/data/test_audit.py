@@ -19,8 +19,7 @@ from avnb.data.datasets import listing
 from avnb.data.listing import draw_subset
 from avnb.data.manifest import Manifest
 from avnb.data.media import inspect
-from avnb.profiles import PROFILES
-from avnb.workspace import Workspace
+from avnb.profiles import PROFILES, Workspace
 from tests.conftest import ROOT, with_values
 from tests.data.test_decoding import numbered, repeated, with_noise
 
@@ -242,8 +241,8 @@ def test_a_subset_looks_at_what_it_draws_and_at_replacements(intact, tmp_path, l
 def test_where_all_can_be_used_a_part_gives_the_draw_of_the_whole(intact, tmp_path, smoke):
     work = Workspace("smoke", tmp_path / "work", PROFILES["smoke"])
     few = with_values(smoke, subset_videos=14, validation_videos=4)
-    part = catalogue.open_manifest(work, "", str(intact), subset=few.subset)
-    whole = catalogue.open_manifest(work, "", str(intact))
+    part = catalogue.load_dataset(work, "", str(intact), subset=few.subset)
+    whole = catalogue.load_dataset(work, "", str(intact))
     assert (len(part), part.listed) == (18, len(whole)) and part.where != whole.where
     both = [subsets.training_and_validation(manifest, few) for manifest in (part, whole)]
     for one, other in zip(*both, strict=True):
@@ -256,10 +255,10 @@ def test_where_all_can_be_used_a_part_gives_the_draw_of_the_whole(intact, tmp_pa
 def test_what_is_used_whole_is_looked_at_whole(intact, world, tmp_path, monkeypatch, smoke):
     work = Workspace("smoke", tmp_path / "work", PROFILES["smoke"])
     most = Subset(subset_videos=len(listing("vggsound", intact).entries), validation_videos=0)
-    whole = catalogue.open_manifest(work, "", str(intact))
-    assert catalogue.open_manifest(work, "", str(intact), subset=most) == whole
+    whole = catalogue.load_dataset(work, "", str(intact))
+    assert catalogue.load_dataset(work, "", str(intact), subset=most) == whole
     monkeypatch.setattr(catalogue, "synthetic_world", lambda _: world)
-    synthetic = catalogue.open_manifest(work, "", subset=FEW)
+    synthetic = catalogue.load_dataset(work, "", subset=FEW)
     assert len(synthetic) > 18 and synthetic.where.name == "fold1-frames"
 
 

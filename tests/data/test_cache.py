@@ -166,27 +166,27 @@ def test_the_command_writes_a_cache_that_the_chapters_use_by_themselves(
     tmp_path, monkeypatch, capsys
 ):
     from avnb.data import catalogue
-    from avnb.workspace import Workspace
+    from avnb.profiles import Workspace
 
     monkeypatch.setenv("AVNB_BUILD", str(tmp_path / "build"))
     for i in range(4):
         (tmp_path / "own" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         numbered(tmp_path / "own" / "ab"[i % 2] / f"{i}.mp4", frames=20)
     own, work = str(tmp_path / "own"), Workspace.open("smoke")
-    assert catalogue.open_manifest(work, "folder", own).encoding == ""
+    assert catalogue.load_dataset(work, "folder", own).encoding == ""
     assert main(["cache", "folder", own, "--profile", "smoke", "--form", "h264"]) == 0
     assert "4 videos of own take 0.00 GB" in capsys.readouterr().out
-    found = catalogue.open_manifest(work, "folder", own)
+    found = catalogue.load_dataset(work, "folder", own)
     assert found.encoding.startswith("h264 ") and all(found.path(v).exists() for v in found.videos)
     assert found.origin.startswith("real:")
     for i in range(4, 7):  # more than were cached
         numbered(tmp_path / "own" / "ab"[i % 2] / f"{i}.mp4", frames=20)
-    assert catalogue.open_manifest(work, "folder", own).encoding == ""
+    assert catalogue.load_dataset(work, "folder", own).encoding == ""
     said = "3 of 7 videos of own are not in the cache (h264): all are read from their own files"
     assert said in capsys.readouterr().out
     assert main(["cache", "folder", own, "--profile", "smoke", "--form", "h264"]) == 0
-    assert catalogue.open_manifest(work, "folder", own).encoding == found.encoding
+    assert catalogue.load_dataset(work, "folder", own).encoding == found.encoding
     choice = next((tmp_path / "build").rglob(cache.CHOICE))
     choice.write_text('{"form": "h264"}')
     with pytest.raises(ValueError, match=r"cache\.json holds .* a form and limit_gb are expected"):
-        catalogue.open_manifest(work, "folder", own)
+        catalogue.load_dataset(work, "folder", own)

@@ -11,7 +11,7 @@ from avnb.data.audit import audit
 from avnb.data.datasets import DATA_SETS, detect, listing
 from avnb.data.folder import draw_split
 from avnb.data.manifest import Manifest
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 NAMES = ["#1 [a]&;.mp4", "two words@b.mp4", "deep/er/c(1)!.mp4", "$(d) 'e'.MP4", "-f.mp4"]
 
@@ -204,15 +204,15 @@ def test_a_plain_folder_never_bears_an_official_name(tmp_path):
 def test_a_workspace_opens_own_videos_and_the_synthetic_world(own, tmp_path, monkeypatch):
     monkeypatch.setenv("AVNB_BUILD", str(tmp_path / "build"))
     work = Workspace.open("smoke")
-    manifest = catalogue.open_manifest(work, "", str(own), fold=2)
+    manifest = catalogue.load_dataset(work, "", str(own), fold=2)
     assert (manifest.name, len(manifest)) == ("my-videos-2024", 10)
     assert manifest.where.name == "fold2" and manifest.origin.startswith("real:")
-    assert catalogue.open_manifest(work, "folder", str(own), fold=2) == manifest
+    assert catalogue.load_dataset(work, "folder", str(own), fold=2) == manifest
     with pytest.raises(ValueError, match="your own videos: give their folder"):
-        catalogue.open_manifest(work, "folder")
+        catalogue.load_dataset(work, "folder")
     monkeypatch.setattr(catalogue, "synthetic_world", lambda _: tmp_path / "world")
     with pytest.raises(FileNotFoundError, match="world/vggsound is missing"):
-        catalogue.open_manifest(work, "")
+        catalogue.load_dataset(work, "")
 
 
 def test_what_the_command_finds_is_kept_for_the_chapters(own, tmp_path, capsys, monkeypatch):
@@ -221,7 +221,7 @@ def test_what_the_command_finds_is_kept_for_the_chapters(own, tmp_path, capsys, 
     assert commands.main(command) == 0
     assert str(tmp_path / "build" / "smoke" / "manifests") in capsys.readouterr().out
     monkeypatch.setattr("avnb.data.audit.in_parallel", None)  # would fail if it were used
-    found = catalogue.open_manifest(Workspace.open("smoke"), "folder", str(own), fold=5)
+    found = catalogue.load_dataset(Workspace.open("smoke"), "folder", str(own), fold=5)
     assert len(found) == 10
 
 

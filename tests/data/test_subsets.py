@@ -4,11 +4,10 @@ import collections
 
 import pytest
 
-from avnb.config import Subset
+from avnb.config import Subset, digest
 from avnb.data import subsets
 from avnb.data.listing import draw_subset
 from avnb.data.manifest import Manifest, Video
-from avnb.values import digest
 
 
 def a_manifest(tmp_path, **counts) -> Manifest:

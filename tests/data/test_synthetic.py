@@ -12,9 +12,8 @@ from avnb.data.manifest import Manifest
 from avnb.data.media import inspect
 from avnb.data.synthetic import scenes as looks
 from avnb.data.synthetic import world
-from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Scene
-from avnb.data.synthetic.world import read_scenes
-from avnb.protocols import Nuisances, World
+from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Nuisances, Scene
+from avnb.data.synthetic.world import World, read_scenes
 
 NONE = Nuisances(
     colour_drift=0,

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from avnb import report
+from avnb import book as report
+from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
 from avnb.evaluation import class_splits, concepts
 from avnb.evaluation.class_names import ClassList, class_list
 from avnb.evaluation.encoder_source import EncoderSource
-from avnb.protocols import Evaluation
 
 NAMES = Evaluation()
 

@@ -19,10 +19,10 @@ import torch
 from matplotlib.text import Text
 from playwright.sync_api import sync_playwright
 
-from avnb import report
+from avnb import book as report
+from avnb.book import execution
 from avnb.evaluation import class_names, class_splits, concepts, rankings, results, text_encoders
-from avnb.report import execution
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 from tests.conftest import ROOT
 
 

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from avnb.config import Pretrain
+from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
 from avnb.evaluation import feature_store, features, finetuned, retrieval
 from avnb.evaluation.encoder_source import encoder_sources, source_of_file, untrained_source
 from avnb.evaluation.features import FrozenEncoders
 from avnb.models.methods import build_method
-from avnb.profiles import PROFILES
-from avnb.protocols import Evaluation
+from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
 from avnb.training.pretraining import describe
-from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
 from tests.job_features import SAMPLING, extracted, some
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from avnb import distributed, report
+from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
 from avnb.evaluation import batched_probes, class_splits, few_shot, probe, results, splits
 from avnb.evaluation.batched_probes import Training
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import Features
 from avnb.evaluation.probe_features import ProbeFeatures
-from avnb.protocols import Evaluation
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 HOW = Evaluation.from_flat(probe_epochs=7, probe_lr=1e-2, probe_batch=8, bootstrap_resamples=50)
 QUICK = Evaluation.from_flat(**{**HOW.flat(), "probe_lr": 0.3})

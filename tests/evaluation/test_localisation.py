@@ -5,6 +5,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from avnb.book.localisation import overlaid
+from avnb.config import Evaluation
 from avnb.data.decoding import read_frames
 from avnb.data.manifest import Manifest
 from avnb.data.media import inspect
@@ -19,9 +21,7 @@ from avnb.evaluation.localisation import (
     pointing,
 )
 from avnb.models.encoders import VideoEncoder
-from avnb.protocols import Evaluation
-from avnb.report.localisation import overlaid
-from avnb.workspace import Workspace
+from avnb.profiles import Workspace
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from avnb import report
+from avnb import book as report
+from avnb.book.wording import with_interval
+from avnb.config import PROTOCOLS, Evaluation
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
 from avnb.evaluation import features, probe, probe_choices, results
@@ -13,10 +15,7 @@ from avnb.evaluation.features import Features, FrozenEncoders
 from avnb.evaluation.probe import Probe, clip_level, top_k, video_level
 from avnb.evaluation.probe_features import ProbeFeatures
 from avnb.models.methods import parse_methods
-from avnb.profiles import PROFILES
-from avnb.protocols import PROTOCOLS, Evaluation
-from avnb.report.wording import with_interval
-from avnb.workspace import Workspace
+from avnb.profiles import PROFILES, Workspace
 from tests.conftest import with_values
 
 IDENTITY = Probe(weight=torch.eye(3), bias=torch.zeros(3))

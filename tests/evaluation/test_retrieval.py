@@ -2,6 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
+from avnb.config import Evaluation
 from avnb.evaluation import search
 from avnb.evaluation.alignment import alignment, alignment_rows, modality_gap, uniformity
 from avnb.evaluation.features import Features
@@ -18,7 +19,6 @@ from avnb.evaluation.retrieval import (
     recall,
 )
 from avnb.evaluation.search import distances, nearest, rank, unit
-from avnb.protocols import Evaluation
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
 QUERY = torch.tensor([[0.0], [10.0]])

@@ -6,15 +6,13 @@ import pandas as pd
 import pytest
 
 from avnb.__main__ import main
-from avnb.data.catalogue import open_manifest
-from avnb.data.synthetic.scenes import MOTIONS, THINGS
-from avnb.data.synthetic.world import UCF101, world_id
+from avnb.book import nuisances
+from avnb.data.catalogue import load_dataset
+from avnb.data.synthetic.scenes import MOTIONS, THINGS, Nuisances
+from avnb.data.synthetic.world import UCF101, World, world_id
 from avnb.evaluation import results, studies
 from avnb.evaluation.studies import STUDIES, Variant
-from avnb.profiles import PROFILES
-from avnb.protocols import Nuisances, World
-from avnb.report import nuisances
-from avnb.workspace import Workspace
+from avnb.profiles import PROFILES, Workspace
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +86,7 @@ def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, caps
 
 
 def test_causes_are_those_that_made_the_videos(work):
-    target = open_manifest(work, "ucf101")
+    target = load_dataset(work, "ucf101")
     for videos in (target, target.with_audio()):
         known = studies.known_causes(videos)
         assert set(known) == {"shape", "motion", "size", "place", "colour", "pitch", "noise"}

@@ -5,11 +5,11 @@ import shutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-from avnb.report import book
-from avnb.report.wording import bullets, literal
-from avnb.workspace import Workspace
+from avnb.book import book
+from avnb.book.wording import bullets, literal
+from avnb.profiles import Workspace
+from tests.book.test_tables import HOSTILE
 from tests.conftest import ROOT
-from tests.report.test_tables import HOSTILE
 
 TOC = "format: jb-book\nroot: index\n"
 

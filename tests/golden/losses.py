@@ -31,10 +31,10 @@ from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest, Video
 from avnb.data.synthetic import world
 from avnb.data.synthetic.scenes import AUDIO_HZ, Scene, frames, move, soundtrack
+from avnb.data.synthetic.world import World
 from avnb.files import write_text
 from avnb.models.methods import METHODS, Method, build_method
 from avnb.profiles import PROFILES
-from avnb.protocols import World
 from avnb.training.pretraining import describe, training_sampling
 from avnb.training.trainer import Validation, fit
 

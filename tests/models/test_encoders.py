@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from avnb.book.encoders import architecture_table, clip_cost_table
 from avnb.config import Pretrain
 from avnb.models.architecture import layers, pair_weights
 from avnb.models.encoders import AudioEncoder, VideoEncoder, scale_residuals
 from avnb.models.heads import Projector
-from avnb.report.encoders import architecture_table, clip_cost_table
 
 BLOCKS = [f"block{stage}.{number}" for stage in (2, 3, 4, 5) for number in (1, 2)]
 # Thesis Table 4.1 for 8 x 224 x 224: side, frames, channels; kernel and stride in space, in time.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from avnb.config import Clip, Pretrain
-from avnb.data.catalogue import open_manifest
+from avnb.data.catalogue import load_dataset
 from avnb.data.clips import Sampling
 from avnb.data.manifest import Manifest
 from avnb.evaluation.encoder_source import (
@@ -21,14 +21,13 @@ from avnb.evaluation.features import FrozenEncoders, extract
 from avnb.models.backbones import OwnEncoder, build_video_encoder
 from avnb.models.methods import Method, build_method, find_method, method_label, parse_methods
 from avnb.models.specs import is_spec, load_spec, resolved_spec, source_digest
-from avnb.profiles import PROFILES
+from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import CheckpointError, read_metadata
 from avnb.training.classifier import load_classifier
 from avnb.training.finetuning import finetuning_run
 from avnb.training.pretraining import pretraining_run, pretraining_runs
 from avnb.training.resources import Resources
-from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
 
 METHOD_FILE = ROOT / "book" / "own_method.py"
@@ -284,7 +283,7 @@ def trained(world, tmp_path_factory):
     file = Path(shutil.copy(METHOD_FILE, folder / "mine.py"))
     work = Workspace("smoke", folder / "work", PROFILES["smoke"])
     data = str(world / "vggsound")
-    manifest = open_manifest(work, "vggsound", data, subset=work.pretraining().subset)
+    manifest = load_dataset(work, "vggsound", data, subset=work.pretraining().subset)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         methods = parse_methods("mine.py:InBatchContrast")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from avnb import report
+from avnb import book as report
 from avnb.config import VICReg
 from avnb.models import toys
 from avnb.models.losses import info_nce, rince

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import nn
 
-from avnb.config import Clip, Pretrain, Spectrogram
+from avnb.config import LATER_FIELDS, Clip, Evaluation, Finetune, Pretrain, Spectrogram
 from avnb.data.batch import Batch
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.decoding import read_soundtrack
@@ -30,8 +30,7 @@ from avnb.evaluation.soundtracks import soundtrack_features
 from avnb.models import backbones
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
-from avnb.profiles import PROFILES
-from avnb.protocols import Evaluation, Finetune
+from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint, released
 from avnb.training.checkpoint import (
     CheckpointError,
@@ -43,8 +42,6 @@ from avnb.training.checkpoint import (
 from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.pretraining import describe
 from avnb.training.released import released_encoders, released_key
-from avnb.values import LATER_FIELDS
-from avnb.workspace import Workspace
 from tests.conftest import ROOT, with_values
 
 CHANNELS = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from avnb.config import Pretrain
+from avnb.config import Evaluation, Finetune, Pretrain
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch
 from avnb.data.batch_transform import BatchTransform
@@ -16,16 +16,14 @@ from avnb.evaluation import finetuned, results
 from avnb.evaluation.encoder_source import source_of_code, source_of_file, untrained_source
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method
-from avnb.profiles import PROFILES, thesis_finetuning
+from avnb.profiles import PROFILES, Workspace, thesis_finetuning
 from avnb.progress import ProgressReporter
-from avnb.protocols import Evaluation, Finetune
 from avnb.training import checkpoint, finetuning, runs
 from avnb.training.checkpoint import CheckpointError, Metadata
 from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.finetuning import StartingPoint, finetuning_run, training_sampling
 from avnb.training.resources import Resources
 from avnb.training.trainer import fit
-from avnb.workspace import Workspace
 from tests.models.test_own_code import ENCODER
 from tests.training.test_trainer import same_tensors
 

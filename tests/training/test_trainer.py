@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from avnb import report
+from avnb import book as report
 from avnb.config import Pretrain
 from avnb.data.batch import Batch
 from avnb.data.batch_plan import steps_per_epoch

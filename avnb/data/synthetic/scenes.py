@@ -9,16 +9,52 @@ Arrays: a frame is [H, W, 3] uint8; audio is [samples] float32 at `AUDIO_HZ`, mo
 
 import colorsys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from avnb.protocols import Nuisances
+from avnb.config import Group, within
 
 AUDIO_HZ = 22_050  # unlike the 16 kHz of the models, so that resampling is always exercised
 Flaw = Literal["", "silent", "dubbed", "off_screen", "broken"]
 MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nuisances(Group):
+    """What varies in a synthetic video without saying anything of its class, each by its strength.
+
+    An untrained encoder notices little else. Levels are relative to the object's own sound, and
+    drawn for every video between the two that are given; those of `test` are for the videos with
+    which encoders are evaluated.
+    """
+
+    colour_drift: float = within(0, 1, 1.0)  # how far all colours turn into others in a video
+    light_drift: float = within(0, 0.9, 0.25)  # how much brighter and darker a video gets
+    texture: float = within(0, 100, 0.0)  # of the background, at most, in grey levels
+    camera_shake: float = within(0, 5, 0.5)  # pixels a frame
+    pitch_octaves: float = within(0, 3, 0.4)  # up or down
+    room: float = within(0, 2, 0.3)  # level of the reverberation, at most
+    other_sounds: float = within(0, 1, 0.15)  # probability of another object's sounds
+    noise_db_min: float = within(-100, 60, -28.0)
+    noise_db_max: float = within(-100, 60, 6.0)
+    test_noise_db_min: float = within(-100, 60, -1.0)
+    test_noise_db_max: float = within(-100, 60, 11.0)
+    loudness_db: float = within(0, 60, 16.0)  # between the softest and the loudest video
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for which in ("noise_db", "test_noise_db"):
+            low, high = getattr(self, f"{which}_min"), getattr(self, f"{which}_max")
+            if low > high:
+                raise ValueError(f"Nuisances.{which}_min is {low}, above {which}_max ({high})")
+
+    @property
+    def of_test_videos(self) -> "Nuisances":
+        """The same with the noise of the videos that encoders are evaluated with."""
+        low, high = self.test_noise_db_min, self.test_noise_db_max
+        return replace(self, noise_db_min=low, noise_db_max=high)
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,21 @@ import json
 import re
 import typing
 import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avnb.config import Config, digest, within
 from avnb.data.encoding import Form, encode
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.scenes import (
     AUDIO_HZ,
     Flaw,
     Look,
+    Nuisances,
     Path2d,
     Scene,
     frames,
@@ -34,14 +36,37 @@ from avnb.data.synthetic.scenes import (
     soundtrack,
 )
 from avnb.files import in_parallel, locked, read_json, write_text
-from avnb.protocols import Nuisances, World
-from avnb.values import digest
 
 AVI = Form("avi", "mpeg4", {"qscale": "3"}, "libmp3lame")
 # No mb-tree, whose look-ahead races: the same bytes every time.
 X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
 MP4 = Form("mp4", "libx264", X264, "aac")
 FORMAT = 3  # raised whenever the same World gives other videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class World(Config):
+    """The synthetic world: videos per class, and how noisy they are."""
+
+    seed: int = 0
+    vggsound_per_class: int = within(2, 10_000, 52)
+    ucf101_train_per_class: int = within(2, 10_000, 16)
+    ucf101_test_per_class: int = within(2, 10_000, 20)
+    hmdb51_train_per_class: int = within(2, 10_000, 10)
+    hmdb51_test_per_class: int = within(2, 10_000, 6)
+    silent_fraction: float = within(0, 1, 0.04)  # of the VGGSound-like videos: no audio stream
+    dubbed_fraction: float = within(0, 1, 0.08)  # audio of another object, or music
+    off_screen_fraction: float = within(0, 1, 0.02)  # the object is heard and not seen
+    broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
+    nuisances: Nuisances = field(default_factory=Nuisances)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flaws = ("silent", "dubbed", "off_screen", "broken")
+        total = sum(getattr(self, f"{flaw}_fraction") for flaw in flaws)
+        if total > 1:
+            names = ", ".join(f"{flaw}_fraction" for flaw in flaws)
+            raise ValueError(f"a video has one flaw at most: {names} sum up to {total:.3g}")
 
 
 def classes(text: str) -> dict[str, tuple[str, str]]:

@@ -9,14 +9,13 @@ xid          xid: instance discrimination against memory banks
 
 import torch
 
-from avnb.config import Pretrain
+from avnb.config import Pretrain, unknown_name
 from avnb.models.methods.base import Method, TrainableModule, derive_seed
-from avnb.models.methods.late_fusion import LateFusion
-from avnb.models.methods.untrained import Untrained
+from avnb.models.methods.random import Random
+from avnb.models.methods.supervised import Supervised
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
 from avnb.models.methods.xid import CrossModalDiscrimination
 from avnb.models.specs import is_spec, load_spec, resolved_spec
-from avnb.values import unknown_name
 
 __all__ = [
     "METHODS",
@@ -31,8 +30,8 @@ __all__ = [
 
 # In the order of tables and figures.
 METHODS: dict[str, type[Method]] = {
-    "random": Untrained,
-    "supervised": LateFusion,
+    "random": Random,
+    "supervised": Supervised,
     "vicreg_av": AudioVisualVICReg,
     "vicreg_v": VisualVICReg,
     "xid": CrossModalDiscrimination,

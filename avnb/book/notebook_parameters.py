@@ -1,0 +1,91 @@
+"""Parameters of a notebook: typed literals in one tagged cell; a misspelt one is an error.
+
+papermill itself only warns about an unknown name and runs with the defaults. `avnb run` checks
+before it starts; `check`, called in a notebook's first cell, catches the same mistake under plain
+papermill. This module imports little, so that the mistake is reported at once.
+"""
+
+import ast
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avnb.config import unknown_name
+
+TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def declared_parameters(source: str) -> dict[str, tuple[str, Any]]:
+    """Name -> (type name, default) from a parameters cell, `name: type = literal` per line.
+
+    Raises:
+        ValueError: for a line of another form.
+    """
+    parameters = {}
+    for node in ast.parse(source).body:
+        kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+        if not isinstance(node, ast.AnnAssign) or node.value is None or kind not in TYPES:
+            line = ast.unparse(node)
+            raise ValueError(f"{line!r}: write `name: type = literal`, type one of {list(TYPES)}")
+        parameters[ast.unparse(node.target)] = (kind, ast.literal_eval(node.value))
+    return parameters
+
+
+def notebook_parameters(path: Path | str) -> dict[str, tuple[str, Any]]:
+    """`declared_parameters` of the notebook at `path`; none when no cell carries the tag.
+
+    Raises:
+        FileNotFoundError: when there is no such file; it names the notebooks beside it.
+        ValueError: when the file is not a notebook.
+    """
+    path = Path(path)
+    if not path.is_file():
+        names = ", ".join(sorted(p.name for p in path.parent.glob("*.ipynb"))) or "no notebook"
+        raise FileNotFoundError(f"{path} does not exist; {path.parent} holds {names}")
+    try:
+        cells = json.loads(path.read_text())["cells"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a notebook of format 4: {error!r}") from error
+    sources = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    return declared_parameters(sources[0]) if sources else {}
+
+
+def injected_parameters(source: str) -> dict[str, Any]:
+    """Name -> value from the cell of plain assignments that papermill injects."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in nodes}
+
+
+def check_parameters(declared: Mapping[str, tuple[str, Any]], given: Mapping[str, Any]) -> None:
+    """Raise TypeError for a name that is not declared, or a value of another type."""
+    for name, value in given.items():
+        if name not in declared:
+            raise TypeError(unknown_name("notebook parameter", name, declared))
+        kind = TYPES[declared[name][0]]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            got = f"{value!r} ({type(value).__name__})"
+            raise TypeError(f"notebook parameter {name!r} must be {kind.__name__}, got {got}")
+
+
+def say_interrupted(*_: Any, tb_offset: int | None = None) -> None:
+    """One line for a reader who pressed the button, in place of a trace through the package."""
+    print("interrupted; run the cell again: what was finished is kept", file=sys.stderr)
+
+
+def check() -> None:
+    """In a notebook: check what papermill injected against what the notebook declares.
+
+    From then on, a cell that is interrupted says so in one line.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell:
+        shell.set_custom_exc((KeyboardInterrupt,), say_interrupted)
+    cells = [c for c in shell.user_ns.get("In", []) if c.strip()] if shell else []
+    for before, cell in itertools.pairwise(cells):
+        if cell.startswith(("# Parameters\n", "# Parameters\r")):
+            check_parameters(declared_parameters(before), injected_parameters(cell))
