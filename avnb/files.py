@@ -1,24 +1,32 @@
 """Files and processes that survive an interruption: written whole, made once, left by nobody."""
 
 import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from avnb.bars import tqdm
+from filelock import FileLock, Timeout
+
 from avnb.processes import die_with_parent
 
+# Progress bars: widgets in JupyterLab, text everywhere else, papermill included. Jupyter's server
+# names the session to the kernels that it starts; papermill starts its own.
+if "JPY_SESSION_NAME" in os.environ and "ipykernel" in sys.modules:
+    from tqdm.notebook import tqdm
+else:
+    from tqdm import tqdm  # type: ignore[assignment]
+
+__all__ = ["appending", "in_parallel", "json_lines", "locked", "read_json", "replacing", "tqdm"]
+__all__ += ["write_text"]
 In = TypeVar("In")
 Out = TypeVar("Out")
-ITEMS_AHEAD = 8  # handed to each worker beforehand; the rest costs no memory yet
 
 
 @contextlib.contextmanager
@@ -28,34 +36,37 @@ def replacing(path: Path) -> Iterator[Path]:
     `path` is thus the old file or the whole new one, whatever interrupts the writing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial_file = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
-        with partial.open("rb") as file:
+        yield partial_file
+        with partial_file.open("rb") as file:
             os.fsync(file.fileno())
-        partial.replace(path)
+        partial_file.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
-    with replacing(path) as partial:
-        partial.write_text(text)
+    with replacing(path) as partial_file:
+        partial_file.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, lock: str = ".lock", waiting: str = "") -> Iterator[None]:
     """One process at a time fills `folder`; others wait, say so, and find it complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / lock).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting:
-                print(waiting, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when it is closed or the process ends
+    file = FileLock(folder / lock, thread_local=False)
+    try:
+        file.acquire(blocking=False)
+    except Timeout:
+        if waiting:
+            print(waiting, flush=True)
+        file.acquire()
+    try:
         yield
+    finally:
+        file.release()
 
 
 @contextlib.contextmanager
@@ -67,8 +78,9 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
-        if (whole := whole_lines(file, size)) < size:
-            file.truncate(whole)
+        file.seek(max(0, size - 2**16))
+        tail = file.read()
+        file.truncate(size - (len(tail) - tail.rfind(b"\n") - 1))
 
         def add(line: str) -> None:
             file.write(f"{line}\n".encode())
@@ -76,16 +88,14 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
         yield add
 
 
-def whole_lines(file: IO[bytes], size: int, step: int = 2**16) -> int:
-    """How many of `size` bytes belong to whole lines."""
-    while size:
-        begin = max(0, size - step)
-        file.seek(begin)
-        found = file.read(size - begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
-        size = begin
-    return 0
+def json_lines(path: Path) -> Iterator[Any]:
+    """The values of a file that `appending` wrote, one a line; a torn line is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
 
 
 def read_json(path: Path, what: str) -> Any:
@@ -102,18 +112,8 @@ def read_json(path: Path, what: str) -> Any:
         ) from error
 
 
-def json_lines(path: Path) -> Iterator[Any]:
-    """The values of a file that `appending` wrote, one a line; a torn line is left out."""
-    if not path.exists():
-        return
-    with path.open(errors="replace") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                yield json.loads(line)
-
-
 def serve_parent() -> None:
-    """In a worker of multiprocessing: only its parent handles Ctrl-C, and it dies with it."""
+    """Pool initialiser: ignore Ctrl-C, which the parent handles, and exit with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     die_with_parent(parent.pid if parent and parent.pid else 0)
@@ -130,47 +130,28 @@ def in_parallel(
 ) -> Generator[tuple[int, Out], None, None]:
     """`work` on every item in processes, with a bar: (index of the item, result) as they finish.
 
-    `done` counts what an earlier call has finished. An exception or an interrupt cancels what
-    has not started, and no worker outlives this process. Without workers, this process does it.
+    `done` counts what an earlier call has finished. An exception or an interrupt cancels what has
+    not started, and no worker outlives this process.
 
     Raises:
         ChildProcessError: when a worker dies.
     """
-    if not workers:
-        here = tqdm(items, title, done + len(items), initial=done, unit=unit)
-        yield from ((i, work(item)) for i, item in enumerate(here))
+    if not items:
         return
     # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=serve_parent)
+    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=serve_parent)
     bar = tqdm(total=done + len(items), initial=done, desc=title, unit=unit)
-    left, jobs = iter(enumerate(items)), dict[Future[Out], int]()
     try:
-        while True:
-            for i, item in islice(left, ITEMS_AHEAD * workers - len(jobs)):
-                jobs[pool.submit(work, item)] = i
-            if not jobs:
-                break
-            for job in wait(jobs, return_when=FIRST_COMPLETED).done:
-                result = job.result()
-                yield jobs.pop(job), result
-                bar.update()
+        jobs = {pool.submit(work, item): i for i, item in enumerate(items)}
+        for job in as_completed(jobs):
+            yield jobs[job], job.result()
+            bar.update()
     except BrokenProcessPool as error:
-        started = "\n  ".join(str(items[i])[:120] for i in sorted(jobs.values())[:ITEMS_AHEAD])
         raise ChildProcessError(
-            f"{title}: a worker died, killed for lack of memory or by a crash in what it read; "
-            f"it was at one of the first of\n  {started}"
+            f"{title}: a worker died, killed for lack of memory or from outside; the same call "
+            "resumes"
         ) from error
     finally:
         bar.close()
         pool.shutdown(cancel_futures=True)
-
-
-def in_order(results: Iterable[tuple[int, Out]]) -> Generator[Out, None, None]:
-    """Results of `in_parallel` by index, from 0 on; one that comes early waits."""
-    early, due = dict[int, Out](), 0
-    for i, result in results:
-        early[i] = result
-        while due in early:
-            yield early.pop(due)
-            due += 1

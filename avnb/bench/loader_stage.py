@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterator
 from statistics import median
 
-from avnb.bars import tqdm
 from avnb.bench.rows import Row
 from avnb.bench.videos import Kind
 from avnb.bench.workload import Workload
 from avnb.config import Pretrain
 from avnb.data.clips import VideoClips
 from avnb.data.loader import training_epochs
+from avnb.files import tqdm
 from avnb.profiles import cores
 
 WARM_UP_STEPS, ROUNDS = 2, 3

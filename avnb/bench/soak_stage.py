@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from avnb.bars import tqdm
 from avnb.bench.loader_stage import repeated
 from avnb.bench.rows import Row
 from avnb.bench.workload import Workload
 from avnb.data.loader import ClipLoader, video_blocks
+from avnb.files import tqdm
 from avnb.profiles import cores
 
 CLIPS, POINTS = 20_000, 20

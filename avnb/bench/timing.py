@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any, TypeVar
 
-from avnb.bars import tqdm
+from avnb.files import tqdm
 
 Item = TypeVar("Item")
 

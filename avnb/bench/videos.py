@@ -14,10 +14,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avnb.bars import tqdm
 from avnb.data import media
 from avnb.data.manifest import Manifest, Video
-from avnb.files import locked, replacing
+from avnb.files import locked, replacing, tqdm
 
 AUDIO_HZ = 44_100
 NOISE_FIELDS = 8  # drawn once a video, then shown at random shifts

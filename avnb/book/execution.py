@@ -15,11 +15,10 @@ from typing import Any
 from jupyter_client import AsyncKernelManager
 from traitlets import Unicode
 
-from avnb.bars import tqdm
 from avnb.book import notebook_parameters as parameters
 from avnb.book.parts import BookError
 from avnb.config import digest
-from avnb.files import write_text
+from avnb.files import tqdm, write_text
 from avnb.profiles import Workspace, project_root
 
 

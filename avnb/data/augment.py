@@ -1,20 +1,233 @@
-"""Shim of the redesign."""
+"""Augmentation: what is drawn for a clip, its crop, and the change of its colours.
 
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = [
-    "avnb.data.transforms",
-    "avnb.data.colours",
-    "avnb.data.spectrograms",
-    "avnb.data.mel_statistics",
-    "avnb.data.batch_transform",
-]
+The augmentation of a clip is drawn beforehand (`sample_params`), one row a clip, so the same
+parameters give the same result on the CPU and on a GPU, whatever the batch or the processes.
+
+Shapes: B or n clips, T or t frames of S x S pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from avnb.config import Augment
+
+# Masks of an axis, at most; those of the released code cover 3 of 128 bands or 5 of 125 columns.
+MASKS = {"one": 1, "released": 32}
+SHORT_MASKS = (3 / 128, 5 / 125)
+T = TypeVar("T")
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+def map_tensors(function: Callable[..., Tensor], *items: T) -> T:
+    """`function` of the tensors in each field of dataclasses; other values are the first one's."""
+    first: Any = items[0]
+    if isinstance(first, Tensor):
+        return function(*items)  # type: ignore[return-value]
+    if not hasattr(first, "__dataclass_fields__"):
+        return first
+    values = {f.name: [getattr(item, f.name) for item in items] for f in fields(first)}
+    return type(first)(**{name: map_tensors(function, *row) for name, row in values.items()})
 
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentParams:
+    """The augmentation drawn for each of B clips."""
+
+    flip: Tensor  # [B] bool
+    factors: Tensor  # [B, 4] brightness, contrast, saturation (factors), hue (turns)
+    order: Tensor  # [B, 4] which of the four comes first, second ...; stays on the CPU
+    gain: Tensor  # [B] peak of the waveform
+    masks: Tensor  # [B, 2, K, 2] frequency and time: begin and length of K masks, as fractions
+
+    def __getitem__(self, rows: slice | list[int]) -> "AugmentParams":
+        return map_tensors(lambda x: x[rows], self)
+
+    @classmethod
+    def empty(cls, augment: Augment, clips: int) -> "AugmentParams":
+        """Room for the augmentation of so many clips."""
+        return cls(
+            flip=torch.empty(clips, dtype=torch.bool),
+            factors=torch.empty(clips, 4),
+            order=torch.empty(clips, 4, dtype=torch.long),
+            gain=torch.empty(clips),
+            masks=torch.empty(clips, 2, MASKS[augment.masks], 2),
+        )
+
+
+def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParams:
+    """Draw the augmentation of `clips` clips; their crops are drawn apart."""
+
+    def around_one(reach: float) -> np.ndarray:
+        return rng.uniform(max(0.0, 1 - reach), 1 + reach, clips)
+
+    factors = [around_one(augment.brightness), around_one(augment.contrast)]
+    factors += [around_one(augment.saturation), rng.uniform(-augment.hue, augment.hue, clips)]
+    masks = draw_masks(augment, clips, rng)
+    return AugmentParams(
+        flip=torch.from_numpy(rng.random(clips) < augment.flip_prob),
+        factors=torch.from_numpy(np.stack(factors, axis=1)).float(),
+        order=torch.from_numpy(rng.permuted(np.tile(np.arange(4), (clips, 1)), axis=1)),
+        gain=torch.from_numpy(rng.uniform(augment.gain_min, 1, clips)).float(),
+        masks=torch.from_numpy(masks).float(),
+    )
+
+
+def draw_masks(augment: Augment, clips: int, rng: np.random.Generator) -> np.ndarray:
+    """[B, 2, K, 2] begin and length of the masks of each axis.
+
+    One of up to `mask_max_fraction`; or, as in the released code, short ones of random length that
+    together cover up to a random part of that.
+    """
+    most, count = augment.mask_max_fraction, MASKS[augment.masks]
+    if augment.masks == "one":
+        length = rng.uniform(0, most, (clips, 2, 1))
+    else:
+        covered = rng.uniform(0, most, (clips, 2, 1))
+        drawn = rng.uniform(0, SHORT_MASKS, (clips, count, 2)).transpose(0, 2, 1)
+        before = np.cumsum(drawn, axis=2) - drawn
+        length = np.clip(covered - before, 0, drawn)
+    return np.stack([rng.uniform(0, 1 - length), length], axis=-1)
+
+
+# ---- crops, clip by clip: videos differ in size -------------------------------------------------
+
+
+def resize(frames: Tensor, px: int, interpolation: str = "bilinear") -> Tensor:
+    """uint8 [N, 3, H, W] -> [N, 3, px, px].
+
+    Bilinear is with antialiasing, as torchvision's; nearest takes single pixels, as PIL's.
+    """
+    if frames.shape[-2:] == (px, px):
+        return frames
+    if interpolation == "nearest":
+        return F.interpolate(frames, (px, px), mode="nearest-exact")
+    return F.interpolate(frames, (px, px), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`."""
+
+    box: tuple[int, int, int, int]  # top, left, height, width
+    px: int
+    resize_px: int = 0  # 0: the frame keeps its size
+    mirrored: bool = False  # left and right are swapped at the end
+    interpolation: str = "bilinear"  # of `resize_px`
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
+        """T frames [H, W, 3] uint8 -> [3, T, px, px]."""
+        top, left, height, width = self.box
+        if not self.resize_px:
+            images = [image[top : top + height, left : left + width] for image in images]
+        part = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        if self.resize_px:
+            part = resize(part, self.resize_px, self.interpolation)
+            part = part[..., top : top + height, left : left + width]
+        part = resize(part, self.px)
+        return (part.flip(-1) if self.mirrored else part).transpose(0, 1)
+
+
+def random_resized_crop(
+    height: int, width: int, px: int, augment: Augment, rng: np.random.Generator
+) -> Crop:
+    """A crop of random area, aspect and place; the largest central one if ten draws do not fit.
+
+    The area is uniform in [crop_area_min, 1] of the frame and the aspect log-uniform, as in
+    Szegedy et al. 2015, arXiv:1409.4842.
+    """
+    reach = np.log(augment.crop_aspect_max)
+    for _ in range(10):
+        area = height * width * rng.uniform(augment.crop_area_min, 1)
+        aspect = np.exp(rng.uniform(-reach, reach))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            return Crop(box=(int(top), int(left), h, w), px=px)
+    w = round(min(width, height * augment.crop_aspect_max))
+    h = round(min(height, width * augment.crop_aspect_max))
+    return Crop(box=((height - h) // 2, (width - w) // 2, h, w), px=px)
+
+
+def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Crop:
+    """A px x px square of the resized frame, placed at random, or centred when `rng` is None."""
+    if resize_px < px:
+        raise ValueError(f"resize_px must be at least frame_px, got {resize_px} and {px}")
+    room = resize_px - px
+    top, left = (room // 2, room // 2) if rng is None else rng.integers(room + 1, size=2)
+    return Crop(box=(int(top), int(left), px, px), px=px, resize_px=resize_px)
+
+
+# ---- colours, values as torchvision's ------------------------------------------------------------
+
+LUMA = (0.2989, 0.587, 0.114)
+
+
+def greyscale(x: Tensor) -> Tensor:
+    """Luma [n, 1, t, S, S] of [n, 3, t, S, S]."""
+    r, g, b = x.split(1, dim=1)
+    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
+
+
+def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """Move `x` away from `other` (factor > 1) or towards it, inside [0, 1]."""
+    f = factor[:, None, None, None, None]
+    return x.mul_(f).add_(other * (1 - f)).clamp_(0, 1)
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """Move colours away from black."""
+    return x.mul_(factor[:, None, None, None, None]).clamp_(0, 1)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Move colours away from the mean luma of their frame."""
+    return blend(x, greyscale(x.mean(dim=(3, 4), keepdim=True)), factor)
+
+
+def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Move colours away from their own luma."""
+    return blend(x, greyscale(x), factor)
+
+
+def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate the hue by `turns` in [-1/2, 1/2] of the colour circle, through HSV.
+
+    V is the largest channel, C what it exceeds the smallest by, and h the hue in sixths of the
+    circle, from red at 0, turned but not brought back to [-3, 3]:
+
+        R = V - C clamp(2 - ||h| - 3|, 0, 1)
+        G = V - C clamp(||h + 1| - 3| - 1, 0, 1)
+        B = V - C clamp(||h - 1| - 3| - 1, 0, 1)
+
+    C h is computed instead of h, so that nothing is divided by the C = 0 of greys.
+    """
+    r, g, b = x.unbind(1)
+    difference, high, low = g - b, torch.maximum(g, b), torch.minimum(g, b)
+    value, least = torch.maximum(high, r), torch.minimum(low, r)
+    # Before it is turned, C |h| is |g - b|, and more where red is not the largest channel.
+    hue = high.sub_(low).add_(value).sub_(r).add_(low, alpha=2).sub_(least, alpha=2)
+    hue.copysign_(difference)
+    chroma = torch.sub(value, least, out=low)
+    hue.addcmul_(chroma, 6 * turns[:, None, None, None])
+    torch.abs(hue, out=r)
+    r.sub_(chroma, alpha=3).abs_().add_(value).sub_(chroma, alpha=2).clamp_(least, value)
+    most = torch.add(value, chroma, out=difference)
+    for channel, sign in ((g, 1), (b, -1)):
+        torch.add(hue, chroma, alpha=sign, out=channel).abs_().sub_(chroma, alpha=3).abs_()
+        torch.sub(most, channel, out=channel).clamp_(least, value)
+    return x
+
+
+ADJUSTMENTS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+
+
+def jitter(x: Tensor, factors: Tensor, order: Sequence[int]) -> Tensor:
+    """Adjust the colours of clips [n, 3, t, S, S] in place, by factors [n, 4] in one order."""
+    for kind in order:
+        ADJUSTMENTS[kind](x, factors[:, kind])
+    return x

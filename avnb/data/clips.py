@@ -1,20 +1,155 @@
-"""The clips of a video, read in one pass over its file."""
+"""Clips: when they start, and batches of them, read from the store.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+Shapes: B clips, T frames of S x S pixels, C clips of a video with V views each.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
 from avnb.config import Augment, Clip
-from avnb.data import clip_times, decoding, transforms
-from avnb.data.batch import Batch
+from avnb.data import augment
+from avnb.data.augment import AugmentParams, Crop, map_tensors, sample_params
 from avnb.data.manifest import Manifest, Video
-from avnb.data.transforms import AugmentParams, Crop, map_tensors, sample_params
-from avnb.data.video_frames import DecodeError
+from avnb.data.store import EARLY_SECONDS, StoredVideo
+
+# ---- times --------------------------------------------------------------------------------------
+
+
+def random_starts(
+    seconds: float, clip_seconds: float, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """[count] starts, uniform where the whole clip fits; 0 when it fits nowhere."""
+    return rng.uniform(0, max(seconds - clip_seconds, 0.0), count)
+
+
+def uniform_starts(seconds: float, clip_seconds: float, count: int) -> np.ndarray:
+    """[count] evenly spaced starts, of the first clip at the beginning, the last at the end."""
+    return np.linspace(0, max(seconds - clip_seconds, 0.0), count)
+
+
+def audio_start_range(
+    video_starts: np.ndarray, seconds: float, clip: Clip
+) -> tuple[np.ndarray, np.ndarray]:
+    """[C] earliest and [C] latest starts of the audio: where it fits, and near the frames.
+
+    Near is, as in the thesis, a start within +- max_offset of that of the frames. In the released
+    code the frames start from max_offset before the audio to max_offset before its end.
+
+    Frames that start after seconds - audio_seconds + max_offset leave no such place; starts drawn
+    for clips of `required_seconds` never do.
+    """
+    last, late = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
+    early = late if clip.audio_window == "around" else max(clip.audio_seconds - late, 0.0)
+    return np.clip(video_starts - early, 0, last), np.clip(video_starts + late, 0, last)
+
+
+def audio_starts(
+    video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
+) -> np.ndarray:
+    """[C] starts of the audio, uniform over `audio_start_range`."""
+    return rng.uniform(*audio_start_range(video_starts, seconds, clip))
+
+
+def second_view_starts(
+    starts: np.ndarray,
+    seconds: float,
+    clip_seconds: float,
+    distance: tuple[float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """[C] starts of a second clip, a distance after the first.
+
+    Past the video's end it goes on at the beginning. Distances that would bring the clip nearer
+    than the lower bound that way are not drawn. Where no distance is left, the second clip is as
+    far away as the video allows.
+    """
+    (least, most), last = distance, max(seconds - clip_seconds, 0.0)
+    left = last - starts  # distances up to this stay in the video, longer ones wrap
+    behind = np.clip(left - least, 0.0, most - least)
+    wrap = np.maximum(left, least)
+    wrapped = np.clip(min(most, last - least) - wrap, 0.0, None)
+    place = rng.uniform(0.0, 1.0, len(starts)) * (behind + wrapped)
+    second = starts + np.where(place < behind, least + place, wrap + place - behind)
+    second = np.where(second > last, second - last, second)
+    farthest = np.where(starts > left, 0.0, last)
+    return np.where(behind + wrapped > 0, second, farthest)
+
+
+def required_seconds(clip: Clip) -> float:
+    """Seconds of video that a clip needs from its first frame, so that its audio fits as well."""
+    return max(clip.video_seconds, clip.audio_seconds - clip.max_offset_seconds)
+
+
+def frame_numbers(starts: np.ndarray, clip: Clip, video: Video) -> np.ndarray:
+    """[..., T] numbers of the frames shown in a clip; a video too short for it repeats."""
+    times = np.mod(starts[..., None] + np.arange(clip.frames) / clip.video_fps, video.seconds)
+    numbers = np.floor((times + EARLY_SECONDS) * video.fps).astype(int)
+    return np.minimum(numbers, video.frames - 1)
+
+
+# ---- batches ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B clips: uint8 frames and raw waveforms, or the network input made of them."""
+
+    frames: Tensor  # [B, 3, T, S, S]; uint8 ones lie in memory as [B, T, S, S, 3]
+    audio: Tensor  # [B, N] waveforms, or [B, 1, M, t] spectrograms; [B, 0] without audio
+    params: AugmentParams | None = None
+    second_view: Tensor | None = None  # [B, 3, T, S, S] of a second clip of each video
+    second_params: AugmentParams | None = None
+    label: Tensor  # [B]
+    video_index: Tensor  # [B] row of the manifest
+    step: int = 0  # steps of the run before this one
+    offset: int = 0  # clips of the whole batch before these: of other processes or micro-batches
+
+    def __post_init__(self) -> None:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        sizes = {name: len(value) for name, value in tensors.items() if isinstance(value, Tensor)}
+        if len(set(sizes.values())) != 1 or self.frames.ndim != 5 or self.frames.shape[1] != 3:
+            raise ValueError(f"a batch of {sizes} with frames {tuple(self.frames.shape)}")
+
+    @property
+    def views(self) -> list[tuple[Tensor, AugmentParams | None]]:
+        """Frames and augmentation of each view."""
+        views = [(self.frames, self.params)]
+        if self.second_view is not None:
+            views.append((self.second_view, self.second_params))
+        return views
+
+    def __len__(self) -> int:
+        return len(self.video_index)
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every tensor replaced by the function of it."""
+        return map_tensors(function, self)
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        return self.apply(lambda x: x[rows])
+
+    def split(self, size: int) -> list["Batch"]:
+        """Parts of `size` clips, in order."""
+        begins = range(0, len(self), size)
+        return [replace(self[b : b + size], offset=self.offset + b) for b in begins]
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory from which a GPU copies without waiting."""
+        return self.apply(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device; only the jitter's order, which steers the code, stays."""
+        moved = self.apply(lambda x: x.to(device, non_blocking=True))
+        for name in ("params", "second_params"):
+            if (params := getattr(self, name)) is not None:
+                moved = replace(moved, **{name: replace(getattr(moved, name), order=params.order)})
+        return moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +169,21 @@ class Sampling:
     second_view_seconds: tuple[float, float] | None = None  # distance of a second clip, if any
 
 
-Item = tuple[int, int, tuple[int, ...]]  # epoch, row of the manifest, which of its clips
+Place = tuple[int, int, int]  # an epoch, a row of the manifest, and which of the video's clips
 
 
-class VideoClips:
-    """Item (epoch, row, clips) is a Batch of these clips of the video, read in one pass.
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What is drawn for all clips of a video in an epoch."""
+
+    starts: np.ndarray  # [C, V] seconds, of the frames
+    audio_starts: np.ndarray  # [C] seconds
+    crops: list[list[Crop]]  # of each view and clip
+    params: list[AugmentParams | None]  # of each view
+
+
+class VideoClips(Dataset[Batch]):
+    """Item: a whole batch of clips, in shared memory where a worker of a DataLoader reads it.
 
     A clip is the same whichever others are read with it.
     """
@@ -48,43 +193,52 @@ class VideoClips:
         self.labels = manifest.labels
 
     def __len__(self) -> int:
+        """Number of videos."""
         return len(self.manifest)
 
-    def crop(self, height: int, width: int, rng: np.random.Generator) -> Crop:
+    def crop(self, video: Video, rng: np.random.Generator) -> Crop:
         """One clip's crop, the same for all its frames."""
         s = self.sampling
         if s.augment is not None:
-            return transforms.random_resized_crop(height, width, s.clip.frame_px, s.augment, rng)
-        crop = transforms.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
+            height, width, px = video.height, video.width, s.clip.frame_px
+            return augment.random_resized_crop(height, width, px, s.augment, rng)
+        crop = augment.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
         mirrored = bool(s.flip_prob) and rng.random() < s.flip_prob
         return replace(crop, mirrored=mirrored, interpolation=s.interpolation)
-
-    def whole(self, row: int, epoch: int = 0) -> Batch:
-        """All clips of one video."""
-        return self[epoch, row, tuple(range(self.sampling.count))]
 
     def starts(self, seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Start times of all clips: [C, V] of the frames of V views, [C] of the audio."""
         s, clip = self.sampling, self.sampling.clip
-        length = clip_times.required_seconds(clip) if s.audio else clip.video_seconds
+        length = required_seconds(clip) if s.audio else clip.video_seconds
         if s.place == "random":
-            first = clip_times.random_starts(seconds, length, s.count, rng)
+            first = random_starts(seconds, length, s.count, rng)
         else:
-            first = clip_times.uniform_starts(seconds, length, s.count)
-        audio = clip_times.audio_starts(first, seconds, clip, rng)
+            first = uniform_starts(seconds, length, s.count)
+        audio = audio_starts(first, seconds, clip, rng)
         if s.second_view_seconds is None:
             return first[:, None], audio
-        second = clip_times.second_view_starts(
-            first, seconds, clip.video_seconds, s.second_view_seconds, rng
-        )
+        distance = s.second_view_seconds
+        second = second_view_starts(first, seconds, clip.video_seconds, distance, rng)
         return np.stack([first, second], axis=1), audio
+
+    def draw(self, epoch: int, index: int) -> Draw:
+        """Times, crops and augmentation of all clips of a video in an epoch."""
+        s, video = self.sampling, self.manifest.videos[index]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        starts, heard = self.starts(video.seconds, rng)
+        count, views = starts.shape
+        crops = [[self.crop(video, rng) for _ in range(count)] for _ in range(views)]
+        params: list[AugmentParams | None] = [None] * views
+        if s.augment is not None:
+            params = [sample_params(s.augment, count, rng) for _ in range(views)]
+        return Draw(starts=starts, audio_starts=heard, crops=crops, params=params)
 
     def empty(self, clips: int) -> Batch:
         """A batch with room for so many clips."""
         s, clip = self.sampling, self.sampling.clip
         frames, px = clip.frames if s.video else 0, clip.frame_px
         views = [
-            torch.empty(clips, frames, px, px, 3, dtype=torch.uint8).permute(0, 4, 1, 2, 3)
+            empty_frames(clips, frames, px, px, 3).permute(0, 4, 1, 2, 3)
             for _ in range(2 if s.second_view_seconds else 1)
         ]
         params = [AugmentParams.empty(s.augment, clips) if s.augment else None for _ in views]
@@ -98,95 +252,57 @@ class VideoClips:
             video_index=torch.empty(clips, dtype=torch.long),
         )
 
-    def __getitem__(self, item: Item) -> Batch:
-        batch = self.empty(len(item[2]))
-        self.read(item, batch, range(len(batch)))
+    def __getitem__(self, places: Sequence[Place]) -> Batch:
+        """The clips at these places, in their order; each file is opened once."""
+        batch = self.empty(len(places))
+        rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for row, (epoch, index, clip) in enumerate(places):
+            rows.setdefault((epoch, index), []).append((row, clip))
+        for (epoch, index), wanted in rows.items():
+            self.read(epoch, index, wanted, batch)
         return batch
 
-    def draw(self, epoch: int, index: int) -> "Draw":
-        """Times, crops and augmentation of all clips of a video in an epoch."""
+    def whole(self, row: int, epoch: int = 0) -> Batch:
+        """All clips of one video."""
+        return self[[(epoch, row, clip) for clip in range(self.sampling.count)]]
+
+    def read(self, epoch: int, index: int, wanted: list[tuple[int, int]], batch: Batch) -> None:
+        """Read clips of a video into rows of a batch: (row, clip) each."""
         s, video = self.sampling, self.manifest.videos[index]
-        rng = np.random.default_rng([self.seed, epoch, index])
-        starts, audio_starts = self.starts(video.seconds, rng)
-        count, views = starts.shape
-        crops = [
-            [self.crop(video.height, video.width, rng) for _ in range(count)] for _ in range(views)
-        ]
-        params: list[AugmentParams | None] = [None] * views
-        if s.augment is not None:
-            params = [sample_params(s.augment, count, rng) for _ in range(views)]
-        return Draw(starts=starts, audio_starts=audio_starts, crops=crops, params=params)
-
-    def read(self, item: Item, batch: Batch, rows: Sequence[int]) -> None:
-        """Read the clips of an item, each into a row of a batch that `empty` made.
-
-        Raises:
-            DecodeError: when the file cannot be read, or has another size than the audit found.
-        """
-        epoch, index, clips = item
-        clip, video = self.sampling.clip, self.manifest.videos[index]
         drawn = self.draw(epoch, index)  # of all clips, so that none depends on which are read
-        buffers = []
-        for row, c in zip(rows, clips, strict=True):
-            batch.label[row], batch.video_index[row] = self.labels[index], index
-            for view, (frames, room) in enumerate(batch.views):
-                buffers.append(ClipBuffer(drawn.crops[view][c], frames[row], video))
-                params = drawn.params[view]
-                map_tensors(lambda to, x, row=row, c=c: to[row].copy_(x[c]), room, params)
-        firsts = drawn.starts[[*clips]].ravel() if self.sampling.video else np.zeros(0)
-        audio = decoding.read(
-            self.manifest.path(video),
-            clip_times.frame_times(firsts, clip, video.seconds).ravel(),
-            lambda i, image: buffers[i // clip.frames].add(i % clip.frames, image),
-            seconds=video.seconds,
-            start=video.start,
-            audio_starts=drawn.audio_starts[[*clips]] if self.sampling.audio else None,
-            samples=clip.samples,
-            hz=clip.audio_hz,
-        )
-        if audio is not None:
-            batch.audio[[*rows]] = torch.from_numpy(audio)
+        numbers = frame_numbers(drawn.starts, s.clip, video)  # [C, V, T]
+        clips = [clip for _, clip in wanted]
+        with StoredVideo(self.manifest.path(video)) as file:
+            images = file.frames(numbers[clips]) if s.video else {}
+            for row, clip in wanted:
+                batch.label[row], batch.video_index[row] = self.labels[index], index
+                for view, (frames, params) in enumerate(batch.views):
+                    map_tensors(
+                        lambda to, x, row=row, clip=clip: to[row].copy_(x[clip]),
+                        params,
+                        drawn.params[view],
+                    )
+                    if s.video:
+                        shown = [images[n] for n in numbers[clip, view].tolist()]
+                        frames[row] = drawn.crops[view][clip](shown)
+                if s.audio:
+                    heard = wrapped_audio(file, drawn.audio_starts[clip], s.clip, video.seconds)
+                    batch.audio[row] = torch.from_numpy(heard)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What is drawn for the C clips of a video, each with V views."""
+def empty_frames(*shape: int) -> Tensor:
+    """uint8 [shape]; in a worker of a DataLoader in shared memory, so that nothing is copied."""
+    size = int(np.prod(shape))
+    if get_worker_info() is None or not size:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(size)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
-    starts: np.ndarray  # [C, V] seconds, of the frames
-    audio_starts: np.ndarray  # [C] seconds
-    crops: list[list[Crop]]  # of each view and clip
-    params: list[AugmentParams | None]  # of each view
 
-
-class ClipBuffer:
-    """Collects the frames of a clip; when all are there, they are resized in one call.
-
-    Frames that come again, because the file was read again, replace those that came before.
-
-    Args:
-        crop: of the clip.
-        target: [3, T, S, S] uint8, where they go.
-        video: that they are of.
-    """
-
-    def __init__(self, crop: Crop, target: Tensor, video: Video):
-        self.crop, self.target, self.video = crop, target, video
-        self.missing = {*range(target.shape[1])}
-        self.parts = np.zeros(0, np.uint8)
-
-    def add(self, time: int, image: np.ndarray) -> None:
-        """Frame [H, W, 3] number `time`."""
-        found, audited = image.shape[1::-1], (self.video.width, self.video.height)
-        if found != audited:
-            raise DecodeError(Path(self.video.path), f"has frames of {found} pixels, not {audited}")
-        part = self.crop.cut(image)
-        if not self.missing:  # the file is read again
-            self.missing = {*range(self.target.shape[1])}
-        if not self.parts.size:
-            self.parts = np.empty((len(self.missing), *part.shape), np.uint8)  # [T, h, w, 3]
-        self.parts[time] = part
-        self.missing.discard(time)
-        if not self.missing:
-            frames = self.crop.fit(torch.from_numpy(self.parts).permute(0, 3, 1, 2))
-            self.target.copy_(frames.transpose(0, 1))
-            self.parts = np.zeros(0, np.uint8)  # the memory is free again
+def wrapped_audio(file: StoredVideo, start: float, clip: Clip, seconds: float) -> np.ndarray:
+    """[N] of a clip from `start` seconds on; past the video's end it goes on at the beginning."""
+    hz, count, length = clip.audio_hz, clip.samples, max(round(seconds * clip.audio_hz), 1)
+    first = min(round(start * hz), length - 1)
+    if first + count <= length:
+        return file.audio(first, count, hz)
+    return file.audio(0, length, hz)[(first + np.arange(count)) % length]

@@ -1,12 +1,9 @@
-"""The manifest: one table of the usable videos, whatever the data set.
+"""The prepared videos of a data set, as one table: `videos.csv`, which pandas and a person read.
 
-A reader turns a data set's own lists into entries (file, label, split); the audit decodes every
-file once and writes two tables: the manifest of the videos that can be used, and the ledger of
-those that cannot, with the reason. Nothing else in the package knows a data set's format.
+Nothing after this module knows a data set's own format. `file` is relative to the table.
 """
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avnb.config import digest
-from avnb.data.media import StreamInfo
+from avnb.data.store import Stored
 from avnb.files import read_json, write_text
 
 Split = Literal["train", "test"]
@@ -32,11 +29,18 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video(StreamInfo, Entry):
-    """An entry whose file was decoded from beginning to end."""
+class Video(Stored, Entry):
+    """An entry whose source was read, and the file of the store that holds it."""
+
+    seconds: float
+    file: str  # relative to the folder of the table
+    content: str  # hash of the source
 
 
-PARSERS = {f.name: f.type if f.type in (int, float) else str for f in fields(Video)}
+COLUMNS = ["id", "label", "split", "seconds", "audio", "file", "path"]
+COLUMNS += [f.name for f in fields(Video) if f.name not in COLUMNS]
+PARSERS: dict[str, Any] = {f.name: f.type if f.type in (int, float) else str for f in fields(Video)}
+PARSERS["audio"] = "True".__eq__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,32 +48,21 @@ class Manifest:
     """The usable videos of a data set, all or a part of them."""
 
     name: str
-    folder: Path  # of the videos
-    where: Path  # folder of the manifest itself
+    folder: Path  # of the source videos
+    where: Path  # of the tables
     classes: tuple[str, ...]  # in the order of their labels
     videos: tuple[Video, ...]
     listed: int  # videos named by the lists, of both splits, whether usable or not
-    cache: Path | None = None  # folder of the files that are read instead of the videos
-    cache_suffix: str = ""  # of their names
-    encoding: str = ""  # of those that are not exactly the videos
-    world: dict[str, Any] | None = None  # values of the synthetic world that the videos are of
+    form: str  # of the store's files
 
     def __len__(self) -> int:
         return len(self.videos)
 
     @property
     def digest(self) -> str:
-        """Hash of the name, the classes, and each video's id, label, length, size and audio.
-
-        And of the encoding, where the files are those of a cache that is not exact; and of the
-        synthetic world's values, which say what the videos show.
-        """
-        rows = [
-            (v.id, v.label, v.width, v.height, v.audio_hz, round(v.seconds, 3)) for v in self.videos
-        ]
-        encoding = [self.encoding] if self.encoding else []
-        world = [self.world] if self.world else []
-        return digest([self.name, self.classes, rows, *encoding, *world])
+        """Hash of the name, the classes, each video's id, label and content, and the form."""
+        rows = [(v.id, v.label, v.content) for v in self.videos]
+        return digest([self.name, self.classes, rows, self.form])
 
     @property
     def origin(self) -> str:
@@ -88,84 +81,49 @@ class Manifest:
         return self.only(v for v in self.videos if v.split == name)
 
     def with_audio(self) -> "Manifest":
-        """The videos that have an audio stream."""
-        return self.only(v for v in self.videos if v.audio_hz)
+        """The videos that have sound."""
+        return self.only(v for v in self.videos if v.audio)
 
     def only(self, videos: Iterable[Video]) -> "Manifest":
         """The same data set with the given videos."""
         return replace(self, videos=tuple(videos))
 
     def original(self, video: Video) -> Path:
-        """The video's own file."""
+        """The video's source."""
         return self.folder / video.path
 
     def path(self, video: Video) -> Path:
-        """The file that is read: the video's own, or what a cache holds of it."""
-        if self.cache is None:
-            return self.original(video)
-        return self.cache / f"{digest(video.path)}{self.cache_suffix}"
+        """The file of the store."""
+        return self.where / video.file
 
     def save(self) -> None:
-        """Write `manifest.csv` and `dataset.json` into the folder `where`."""
-        table = self.where / "manifest.csv"
-        write_table(table, PARSERS, map(asdict, self.videos))
-        apart = ("where", "videos")
-        metadata = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
-        metadata["table"] = file_digest(table)
-        write_text(self.where / "dataset.json", json.dumps(metadata, indent=1, default=str))
-
-    @staticmethod
-    def is_whole(where: Path) -> bool:
-        """Whether what `save` wrote is there as it was written."""
-        try:
-            metadata = json.loads((where / "dataset.json").read_text())
-            return bool(metadata["table"] == file_digest(where / "manifest.csv"))
-        except (FileNotFoundError, KeyError, TypeError, ValueError):
-            return False
+        """Write `videos.csv`, and `dataset.json` with what no column holds."""
+        write_table(self.where / "videos.csv", COLUMNS, map(asdict, self.videos))
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        del kept["videos"], kept["where"]
+        write_text(self.where / "dataset.json", json.dumps(kept, indent=1, default=str))
 
     @classmethod
     def load(cls, where: str | Path) -> "Manifest":
         """Read what `save` wrote.
 
         Raises:
-            ValueError: when the table was cut or changed since.
+            ValueError: when a table was cut or changed.
         """
         where = Path(where)
-        metadata = read_json(where / "dataset.json", "the description of a manifest")
-        table = where / "manifest.csv"
-        if metadata.pop("table", "") != file_digest(table):
+        kept = read_json(where / "dataset.json", "the description of a data set")
+        kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
+        table = where / "videos.csv"
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        try:
+            videos = [Video(**{k: PARSERS[k](cell) for k, cell in row.items()}) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{table} was cut or changed, or is of an earlier version: delete {where}, and the "
-                "audit writes it again; what it has decoded is remembered"
-            )
-        metadata |= {"folder": Path(metadata["folder"]), "classes": tuple(metadata["classes"])}
-        if metadata.get("cache"):
-            metadata["cache"] = Path(metadata["cache"])
-        with table.open(newline="") as file:
-            read = list(csv.DictReader(file))
-        rows: list[dict[str, Any]]
-        rows = [{name: PARSERS[name](cell) for name, cell in row.items()} for row in read]
-        videos = tuple(Video(**row) for row in rows)
-        return cls(where=where, videos=videos, **metadata)
-
-
-def world_of(folder: Path) -> dict[str, Any] | None:
-    """What the synthetic world was made from that a data set's folder is in; None for real videos.
-
-    Raises:
-        ValueError: when the world's mark was cut or changed.
-    """
-    mark = folder.parent / "world.json"
-    if not (mark.exists() and (folder.parent / "scenes.json").exists()):
-        return None
-    values: dict[str, Any] = read_json(mark, "the mark of a synthetic world")
-    return values
-
-
-def file_digest(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+                f"{table} was cut or changed ({error}): delete {where}, and it is written again; "
+                "the videos in the store are kept"
+            ) from error
+        return cls(where=where, videos=tuple(videos), **kept)
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:

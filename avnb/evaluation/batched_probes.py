@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adam import adam
 
-from avnb.bars import tqdm
 from avnb.config import Evaluation
 from avnb.distributed import one_thread
 from avnb.evaluation.probe import Fitted, Probe, epoch_orders, initial_weight
+from avnb.files import tqdm
 
 TOGETHER = 20  # layers in one batch: with more, their weights leave a processor's cache
 

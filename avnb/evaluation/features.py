@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avnb.bars import tqdm
 from avnb.config import digest
 from avnb.data.batch import Batch
 from avnb.data.batch_transform import BatchTransform
@@ -26,7 +25,7 @@ from avnb.data.manifest import Manifest
 from avnb.data.mel_statistics import mel_statistics
 from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.feature_store import FeatureWriter, mapped, whole
-from avnb.files import locked
+from avnb.files import locked, tqdm
 from avnb.models.specs import source_digest
 from avnb.training import checkpoint
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from avnb.bars import tqdm
 from avnb.config import Evaluation, digest
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, on_device, video_loader
@@ -23,7 +22,7 @@ from avnb.evaluation.features import device
 from avnb.evaluation.probe import accuracies
 from avnb.evaluation.probe_features import testing
 from avnb.evaluation.results import Row
-from avnb.files import locked, replacing
+from avnb.files import locked, replacing, tqdm
 from avnb.models.methods import METHODS
 from avnb.profiles import Workspace
 from avnb.training import runs

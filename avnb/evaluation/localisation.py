@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.bars import tqdm
 from avnb.config import Evaluation, Pretrain
 from avnb.data.batch import Batch
 from avnb.data.clip_times import frame_times
@@ -30,6 +29,7 @@ from avnb.evaluation.encoder_source import EncoderSource
 from avnb.evaluation.features import FrozenEncoders, device, training_part
 from avnb.evaluation.probe_features import downstream_clip, row_metadata
 from avnb.evaluation.results import Row, percent_row, record, stored
+from avnb.files import tqdm
 from avnb.models.encoders import VideoEncoder
 from avnb.profiles import Workspace
 

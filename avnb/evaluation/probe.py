@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.bars import tqdm
 from avnb.config import Evaluation
 from avnb.data.clips import VideoClips
 from avnb.data.loader import AUTO, ClipLoader, video_blocks
@@ -31,6 +30,7 @@ from avnb.evaluation.probe_features import (
     testing,
 )
 from avnb.evaluation.results import Row, percent_row, record
+from avnb.files import tqdm
 from avnb.profiles import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import IO, Any, Self
 
-from avnb.bars import tqdm
+from avnb.files import tqdm
 from avnb.progress import MARK
 
 TAIL_LINES = 40

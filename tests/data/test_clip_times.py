@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from avnb.config import Clip
-from avnb.data import clip_times
+from avnb.data import clips as clip_times
+from avnb.data.clips import frame_numbers
+from avnb.data.manifest import Video
 
 CLIP = Clip(video_seconds=1, audio_seconds=2, max_offset_seconds=0.5)
 
@@ -37,12 +39,25 @@ def test_audio_starts_near_the_frames_and_fits():
     assert abs(inside.mean()) < 0.02 and inside.std() > 0.25
 
 
-def test_frames_are_evenly_spaced_and_a_short_video_repeats():
+def video_of(seconds, fps):
+    frames = round(seconds * fps)
+    known = dict(frames=frames, fps=fps, width=8, height=8, audio=True, seconds=frames / fps)
+    source = dict(source_fps=fps, source_width=8, source_height=8, source_hz=16_000)
+    where = dict(id="a", path="a.mp4", label="x", split="train", file="a.mp4", content="")
+    return Video(**known, **source, **where)
+
+
+def test_frames_are_those_on_show_and_a_short_video_repeats():
     quarter, second = Clip(video_seconds=0.25, video_fps=16), Clip(video_fps=4)
-    times = clip_times.frame_times(np.array([2.0]), quarter, 10)
-    np.testing.assert_allclose(times[0], 2 + np.arange(4) / 16)
-    times = clip_times.frame_times(np.array([0.0]), second, 0.5)
-    np.testing.assert_allclose(times[0], [0, 0.25, 0, 0.25], atol=1e-9)
+    ten = video_of(10, 16.0)
+    assert frame_numbers(np.array([2.0]), quarter, ten).tolist() == [[32, 33, 34, 35]]
+    assert frame_numbers(np.array([2.04]), quarter, ten).tolist() == [[32, 33, 34, 35]]
+    # A frame that begins this little after a time still counts as shown.
+    assert frame_numbers(np.array([2.0625 - 5e-5]), quarter, ten)[0, 0] == 33
+    assert frame_numbers(np.array([2.0625 - 2e-4]), quarter, ten)[0, 0] == 32
+    assert frame_numbers(np.array([0.0]), second, video_of(0.5, 25.0)).tolist() == [[0, 6, 0, 6]]
+    last = frame_numbers(np.array([9.75, 9.9]), quarter, ten)
+    assert last.tolist() == [[156, 157, 158, 159], [158, 159, 0, 1]]
 
 
 def test_a_second_clip_never_overlaps_the_first_where_there_is_room():
@@ -79,3 +94,9 @@ def test_the_released_window_begins_the_frames_up_to_half_a_second_before_the_au
         after = video - clip_times.audio_starts(video, seconds, clip, rng)
         assert low <= after.min() < low + 0.01 and high - 0.01 < after.max() <= high
         assert after.mean() == pytest.approx((low + high) / 2, abs=0.03)
+
+
+def test_required_seconds_leave_a_place_for_the_audio():
+    assert clip_times.required_seconds(CLIP) == 1.5
+    short = Clip(video_seconds=1, audio_seconds=1, max_offset_seconds=0.5)
+    assert clip_times.required_seconds(short) == 1

@@ -1,21 +1,12 @@
-import os
-import shutil
-import signal
-from dataclasses import replace
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from avnb.config import Pretrain
-from avnb.data import batch_plan, loader, readers
-from avnb.data.batch import Batch
-from avnb.data.batch_plan import epoch_plan, steps_per_epoch
-from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import ClipLoader, training_epochs, video_blocks
-from avnb.data.replacements import Replacements, read_ledger
-from avnb.data.video_frames import DecodeError
+from avnb.data import loader
+from avnb.data.clips import Batch, Sampling, VideoClips
+from avnb.data.loader import epoch_plan, steps_per_epoch, training_epochs, video_batches
+from avnb.data.store import StoreError
 
 
 def test_every_clip_is_dealt_once_and_not_in_bursts():
@@ -29,54 +20,6 @@ def test_every_clip_is_dealt_once_and_not_in_bursts():
             steps.setdefault(video, []).append(step)
     spread = np.mean([np.ptp(s) for s in steps.values()]) / len(plan)
     assert spread == pytest.approx(4 / 6, abs=0.03)  # five independent places in the epoch
-
-
-def test_a_bounded_shuffle_keeps_a_videos_clips_near_and_apart():
-    run = Pretrain.from_flat(batch=8, shards=2, shuffle_steps=20)
-    plan = epoch_plan(400, run, 0)
-    rows = [row for step in plan for row in step]
-    assert len(plan) == 250 and set(rows) == {(v, c) for v in range(400) for c in range(5)}
-    steps = {}
-    for step, dealt in enumerate(plan):
-        for video, _ in dealt:
-            steps.setdefault(video, []).append(step)
-    reach = np.array([np.ptp(s) for s in steps.values()])
-    assert reach.max() <= 25 and reach.mean() == pytest.approx(20 * 4 / 6, rel=0.15)
-    readings = batch_plan.readings_by_step(plan, 25)
-    assert sum(map(len, readings)) == 400  # every file is opened once
-    assert plan != epoch_plan(400, run, 1)
-
-
-def test_too_little_memory_for_a_bounded_shuffle_is_told(vggsound):
-    run = Pretrain.from_flat(shuffle_steps=20)
-    clips = VideoClips(vggsound, Sampling(clip=run.clip, count=5, place="random"), seed=0)
-
-    def note(size=128, gb=2.0, steps=20, workers=0):
-        loader = ClipLoader(clips, [], size=size, workers=workers, read_ahead_gb=gb)
-        return loader.memory_note(steps)
-
-    assert "takes `read_ahead_gb` 7.5 in each process: with 2 its file" in note()
-    assert "takes `read_ahead_gb` 1.3 in" in note(size=16, gb=1.0, workers=15)  # that have more
-    assert note(size=32) == ""  # of each of four processes
-    assert note(gb=7.6) == note(steps=0) == ""
-    # More than MOST_BATCHES serve nothing.
-    assert "takes `read_ahead_gb` 42 in" in note(steps=1000) and note(gb=50.0, steps=1000) == ""
-
-
-@pytest.mark.parametrize("window", [0, 7, 10_000])
-def test_readings_give_every_clip_when_it_is_due_and_hold_it_no_longer_than_the_window(window):
-    plan = epoch_plan(60, Pretrain.from_flat(batch=4, shards=1), 0)
-    step_of = {row: step for step, rows in enumerate(plan) for row in rows}
-    seen = []
-    readings = batch_plan.readings_by_step(plan, window)
-    for step, begun in enumerate(readings):
-        for video, places in begun:
-            assert places[0][1] == step and places[-1][1] <= step + window
-            assert all(plan[at][row] == (video, clip) for clip, at, row in places)
-            seen += [(video, clip) for clip, _, _ in places]
-    assert sorted(seen) == sorted(step_of)
-    if window == 10_000:  # the file is opened once
-        assert sum(map(len, readings)) == 60
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -93,13 +36,33 @@ def test_any_number_of_processes_sees_the_same_batches_and_reads_a_video_once(pr
 def test_epochs_differ_and_repeat_exactly():
     run = Pretrain.from_flat(batch=16, shards=4)
     assert epoch_plan(50, run, 0) == epoch_plan(50, run, 0) != epoch_plan(50, run, 1)
-    steps = batch_plan.steps_per_epoch(50, run)
+    steps = steps_per_epoch(50, run)
     assert all(len(epoch_plan(50, run, e)) == steps for e in range(5))
 
 
 def test_too_few_videos_for_a_batch_are_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="3 videos x 5 clips do not fill one batch of 128: lower"):
-        batch_plan.steps_per_epoch(3, Pretrain())
+        steps_per_epoch(3, Pretrain())
+
+
+@pytest.mark.parametrize(
+    "cores, gpu, sharing, workers",
+    [
+        (16, True, 1, 16),  # a GPU computes: every core decodes
+        (16, True, 8, 2),
+        (16, False, 1, 15),  # this process computes
+        (2, False, 2, 0),
+        (16, False, 4, 3),
+    ],
+)
+def test_cores_are_shared_by_the_processes_of_a_job(monkeypatch, cores, gpu, sharing, workers):
+    monkeypatch.setattr(loader, "cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(sharing))
+    assert loader.spare_workers() == workers
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # as a run that is trained beside others says
+    monkeypatch.setenv("AVNB_SHARING", str(sharing))
+    assert loader.spare_workers() == workers
 
 
 @pytest.fixture
@@ -124,180 +87,73 @@ def test_an_item_depends_on_seed_epoch_and_video_alone(clips):
 
 
 def test_a_clip_is_the_same_whichever_others_are_read_with_it(clips):
-    alone, both = clips[0, 3, (1,)], clips.whole(3)
-    assert torch.equal(alone.frames[0], both.frames[1])
-    assert torch.equal(alone.audio[0], both.audio[1])
-    assert torch.equal(alone.params.masks[0], both.params.masks[1])
+    alone, several = clips[[(0, 3, 1)]], clips[[(0, 5, 0), (0, 3, 1), (1, 3, 1), (0, 3, 0)]]
+    assert same(alone, several[1:2])
+    assert not same(alone, several[2:3])
+    assert several.video_index.tolist() == [5, 3, 3, 3]
 
 
-@pytest.mark.parametrize(
-    "cores, gpu, sharing, seconds, workers",
-    [
-        (16, True, 1, 1e4, 16),  # a GPU computes: every core decodes
-        (16, True, 8, 1e4, 2),
-        (16, False, 1, 1e4, 15),  # this process computes
-        (2, False, 2, 1e4, 0),
-        (16, False, 4, 1e4, 3),
-        (16, True, 1, 35, 3),  # more would not have started before it is done
-        (16, True, 1, 5, 0),
-    ],
-)
-def test_cores_are_shared_by_the_processes_of_a_job(
-    monkeypatch, cores, gpu, sharing, seconds, workers
-):
-    monkeypatch.setattr(loader, "cores", lambda: cores)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(sharing))
-    assert loader.spare_workers(seconds) == workers
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # as a run that is trained beside others says
-    monkeypatch.setenv("AVNB_SHARING", str(sharing))
-    assert loader.spare_workers(seconds) == workers
+def test_the_picture_of_a_clip_is_cut_from_the_frames_on_show(vggsound, smoke):
+    """Without augmentation the resized centre of frames that are read by their numbers."""
+    from avnb.data import store
+    from avnb.data.clips import frame_numbers
+
+    sampling = Sampling(clip=smoke.clip, count=3, place="uniform", resize_px=36, audio=False)
+    clips = VideoClips(vggsound, sampling, seed=0)
+    video = vggsound.videos[2]
+    starts = np.linspace(0, video.seconds - smoke.clip.video_seconds, 3)
+    numbers = frame_numbers(starts, smoke.clip, video)
+    crop = clips.crop(video, np.random.default_rng(0))
+    for clip in range(3):
+        images = list(store.read_frames(vggsound.path(video), numbers[clip]))
+        assert torch.equal(clips.whole(2).frames[clip], crop(images))
 
 
-def test_reading_takes_longer_with_larger_frames_and_more_clips(clips):
-    few = loader.reading_seconds(clips)
-    larger = replace(clips.sampling, clip=replace(clips.sampling.clip, frame_px=224))
-    more = replace(clips.sampling, count=2 * clips.sampling.count)
-    heard = replace(clips.sampling, video=False)
-    for sampling, way in ((larger, 1), (more, 1), (heard, -1)):
-        other = loader.reading_seconds(VideoClips(clips.manifest, sampling, seed=0))
-        assert (other > few) == (way > 0) and other != few
+def test_audio_past_the_end_goes_on_at_the_beginning(vggsound, smoke):
+    from dataclasses import replace
+
+    from avnb.data import store
+
+    heard = vggsound.with_audio()
+    clip = replace(smoke.clip, audio_seconds=6.0)  # longer than any
+    sampling = Sampling(clip=clip, count=1, place="uniform", resize_px=36, video=False)
+    video = heard.videos[0]
+    whole = store.read_audio(heard.path(video), 0, round(video.seconds * 16_000))
+    (audio,) = VideoClips(heard, sampling, seed=0).whole(0).audio.numpy()
+    np.testing.assert_array_equal(audio, np.resize(whole, 96_000))
 
 
-@pytest.mark.slow
-def test_workers_read_what_the_process_itself_would_read(clips):
-    plans = [(epoch, video_blocks(range(6), 2, 2)) for epoch in range(3)]
-    for memory in (0, 0.01):
-        here, there = (
-            ClipLoader(clips, plans, size=4, workers=workers, read_ahead_gb=memory)
-            for workers in (0, 2)
-        )
-        assert len(there.readers.readers) == 2
-        for _ in range(2):  # passes
-            pairs = zip(here, there, strict=True)
-            assert sum(same(a, b) and len(a) == 4 for a, b in pairs) == 9
-
-
-@pytest.mark.parametrize("workers", [0, 1, 16])
-def test_enough_is_asked_for_ahead_to_keep_all_workers_busy(clips, workers):
-    for size in (1, 2, 64):
-        one = ClipLoader(clips, [], size=size, workers=workers)
-        readings = (one.lead - 2) * size / clips.sampling.count  # beside those in use and complete
-        assert one.lead >= 3 and readings >= 2 * workers
-        assert one.batches == one.lead and one.window == 0
-        more = ClipLoader(clips, [], size=size, workers=workers, read_ahead_gb=1)
-        assert more.lead == one.lead and more.window == more.batches - one.lead > 0
-
-
-@pytest.mark.slow
-def test_an_abandoned_pass_leaves_nothing_behind(clips):
-    plans = [(0, video_blocks(range(6), 2, 1))]
-    batches = ClipLoader(clips, plans, size=2, workers=2, read_ahead_gb=0)
-    next(iter(batches))
-    assert [b.video_index.tolist() for b in batches] == [[i, i] for i in range(6)]
-
-
-@pytest.mark.slow
-def test_what_ends_a_reader_is_told_with_the_file(clips, monkeypatch):
-    monkeypatch.setattr(readers, "SILENT_SECONDS", 1.0)
-    monkeypatch.setattr(readers, "GRACE_SECONDS", 0.5)
-    plans = [(0, video_blocks(range(6), 2, 1))]
-
-    def begun(workers=1):
-        batches = ClipLoader(clips, plans, size=2, workers=workers, read_ahead_gb=0)
-        process = batches.readers.readers[0].process
-        for i in range(workers):
-            batches.readers.ask(readers.Reading(0, i, (0,), (i,)))
-        for reader in batches.readers.readers:  # until they have started
-            batches.readers.hear(reader)
-        return batches, process
-
-    batches, process = begun()
-    os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(ChildProcessError, match=r"said nothing for 1 s; it was at .*mp4\. Is"):
-        list(batches)
-    assert not process.is_alive()
-    batches, process = begun(2)
-    os.kill(process.pid, signal.SIGSTOP)  # the other one goes on
-    with pytest.raises(ChildProcessError, match=r"said nothing for 1 s; it was at \S*mp4\. Is"):
-        list(batches)
-    batches, process = begun()
-    os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessError, match=r"died \(exit code -9\); it was at .*mp4\. Is"):
-        list(batches)
-
-
-@pytest.mark.slow
-def test_an_unreadable_file_is_the_same_error_from_a_worker(clips, tmp_path):
-    gone = VideoClips(replace(clips.manifest, folder=tmp_path), clips.sampling, seed=0)
-    for workers in (0, 1):
-        with pytest.raises(DecodeError, match="No such file"):
-            list(ClipLoader(gone, [(0, [[(0, 0)]])], size=1, workers=workers))
-
-
-def with_missing(clips, folder, missing):
-    """The same clips from a copy of the videos without some of them."""
-    shutil.copytree(clips.manifest.folder, folder, dirs_exist_ok=True)
-    for row in missing:
-        (folder / clips.manifest.videos[row].path).unlink()
-    manifest = replace(clips.manifest, folder=folder, cache=None)
-    return VideoClips(manifest, clips.sampling, seed=clips.seed)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_clip_that_cannot_be_read_is_replaced_by_the_next_of_its_batch(clips, tmp_path, workers):
-    whole = VideoClips(replace(clips.manifest, cache=None), clips.sampling, seed=clips.seed)
-    broken, ledger = with_missing(clips, tmp_path / "videos", [3]), tmp_path / "unreadable.jsonl"
-    plan = [[(0, 0), (3, 1), (1, 0)], [(2, 0), (5, 1), (3, 0)], [(4, 0), (5, 0)]]
-    expected = [b.apply(torch.clone) for b in ClipLoader(whole, [(7, plan)], size=3, workers=0)]
-    replacements = Replacements(ledger, broken)
-    batches = ClipLoader(broken, [(7, plan)], size=3, workers=workers, replacements=replacements)
-    donors = [[0, 2, 2], [0, 1, 0], [0, 1]]
-    for want, got, rows in zip(expected, batches, donors, strict=True):
-        for field in ("frames", "audio", "label", "video_index"):
-            assert torch.equal(getattr(got, field), getattr(want, field)[rows])
-    lines = list(read_ledger(tmp_path))
-    videos = [v.path for v in broken.manifest.videos]
-    assert [(x["epoch"], x["video"], x["clip"], x["replaced_by"]) for x in lines] == [
-        (7, videos[3], 1, videos[1]), (7, videos[3], 0, videos[2]),
-    ]  # fmt: skip
-    assert all("No such file" in x["reason"] for x in lines)
-    new = Replacements(ledger, broken)
-    again = ClipLoader(broken, [(7, plan)], size=3, workers=0, replacements=new)
-    assert len(list(again)) == 3 and list(read_ledger(tmp_path)) == lines  # each once
+def test_workers_read_what_the_process_itself_would_read(clips, workers):
+    state = torch.get_rng_state()
+    batches = list(video_batches(clips, range(5), 2, workers=workers))
+    assert [len(b) for b in batches] == [4, 4, 2]
+    for i in range(5):
+        assert same(batches[i // 2][i % 2 * 2 : i % 2 * 2 + 2], clips.whole(i))
+    assert torch.equal(torch.get_rng_state(), state)  # dropout goes on as without them
 
 
-def test_more_than_one_in_a_hundred_videos_or_a_whole_batch_is_an_error(clips, tmp_path):
-    broken = with_missing(clips, tmp_path / "videos", [1, 3])
-    ledger = tmp_path / "unreadable.jsonl"
-    many = [[(1, 0), (0, 0)], [(3, 0), (2, 0)]]
-    with pytest.raises(DecodeError, match=r"It is number 2 of \d+ videos .* \(1 may be\)"):
-        list(ClipLoader(broken, [(0, many)], size=2, workers=0,
-                        replacements=Replacements(ledger, broken)))  # fmt: skip
-    alone = [[(3, 0), (3, 1)]]
-    with pytest.raises(DecodeError, match="No such file"):
-        list(ClipLoader(broken, [(0, alone)], size=2, workers=0,
-                        replacements=Replacements(ledger, broken)))  # fmt: skip
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_is_gone_is_an_error_that_names_it(clips, tmp_path, workers):
+    from dataclasses import replace
+
+    gone = VideoClips(replace(clips.manifest, where=tmp_path), clips.sampling, seed=0)
+    with pytest.raises(StoreError, match=r"\.mkv cannot be read .* it is prepared again"):
+        list(video_batches(gone, range(1), 1, workers=workers))
 
 
-def test_shared_memory_that_is_too_small_is_told_before_it_is_used(clips, monkeypatch):
-    monkeypatch.setattr(readers.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
-    batches = ClipLoader(clips, [(0, [[(0, 0)]])], size=8, workers=1)
-    with pytest.raises(MemoryError, match=r"MB of shared memory .* has 1 MB left: make it larger"):
-        list(batches)
-
-
-@pytest.mark.slow
-def test_planned_batches_hold_the_planned_clips(clips, smoke):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_planned_batches_hold_the_planned_clips(clips, smoke, workers):
     steps = steps_per_epoch(len(clips), smoke)
     done = steps - 2  # interrupted in the middle of an epoch
-    for epoch, dealt in training_epochs(clips, smoke, done, rank=0, processes=1, workers=0):
+    parts = {"rank": 1, "processes": 2, "workers": workers}
+    for epoch, dealt in training_epochs(clips, smoke, done, **parts):
         plan, left = epoch_plan(len(clips), smoke, epoch), steps - 2 if epoch == 0 else 0
         for step, (rows, batch) in enumerate(zip(plan[left:], dealt, strict=True), left):
-            assert batch.step == epoch * len(plan) + step
-            assert batch.video_index.tolist() == [v for v, _ in rows]
-            video, clip = rows[0]
+            assert batch.step == epoch * len(plan) + step and batch.offset == len(batch)
+            own = rows[len(rows) // 2 :]
+            assert batch.video_index.tolist() == [v for v, _ in own]
+            video, clip = own[0]
             whole = clips.whole(video, epoch)
             assert torch.equal(batch.frames[0], whole.frames[clip])
             assert torch.equal(batch.params.masks[0], whole.params.masks[clip])

@@ -11,11 +11,9 @@ from torchvision.transforms.v2 import ColorJitter
 from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
-from avnb.data import colours, transforms
-from avnb.data.decoding import read_frames
-from avnb.data.manifest import Manifest
-from avnb.data.spectrograms import AudioTransform
-from avnb.data.transforms import VideoTransform, sample_params
+from avnb.data import augment, transform
+from avnb.data.augment import Crop, map_tensors, sample_params
+from avnb.data.transform import AudioTransform, VideoTransform
 
 RNG = np.random.default_rng
 CLIP, FORM = Clip(), Spectrogram()
@@ -38,7 +36,7 @@ def test_each_adjustment_is_torchvisions(kind):
     x = some_frames(3, px=12).double() / 255
     precision = 1e-12 if kind < 3 else 2e-6  # torchvision turns the hue in float32
     for factor in torch.linspace(-0.5, 0.5, 9).double() + (kind < 3):
-        got = colours.ADJUSTMENTS[kind](x.clone(), factor.expand(3))
+        got = augment.ADJUSTMENTS[kind](x.clone(), factor.expand(3))
         expected = KINDS[kind](x.transpose(1, 2), factor.item()).transpose(1, 2)
         torch.testing.assert_close(got, expected, atol=precision, rtol=0)
 
@@ -48,7 +46,7 @@ def test_hue_is_that_of_the_standard_library():
     pixels = list(itertools.product(levels, repeat=3))
     for turns in (-0.5, -0.2, 0, 0.1, 1 / 3, 0.5):
         x = torch.tensor(pixels, dtype=torch.double).T.reshape(1, 3, 1, 1, -1)
-        got = colours.adjust_hue(x, torch.tensor([turns], dtype=torch.double))
+        got = augment.adjust_hue(x, torch.tensor([turns], dtype=torch.double))
         hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in pixels]
         expected = [colorsys.hsv_to_rgb((h + turns) % 1, s, v) for h, s, v in hsv]
         assert got.reshape(3, -1).T.tolist() == pytest.approx(np.array(expected), abs=1e-9)
@@ -58,7 +56,7 @@ def test_hue_is_that_of_the_standard_library():
 def test_each_clip_is_augmented_as_torchvision_would_in_its_own_order(px):
     frames, params = some_frames(6, 2, px), sample_params(Augment(hue=0.5), 6, RNG(0))
     got = VideoTransform()(frames, params)
-    mean, std = list(transforms.IMAGENET_MEAN), list(transforms.IMAGENET_STD)
+    mean, std = list(transform.IMAGENET_MEAN), list(transform.IMAGENET_STD)
     for i in range(6):
         clip = frames[i].transpose(0, 1) / 255  # [T, 3, S, S]
         clip = clip.flip(-1) if params.flip[i] else clip
@@ -76,27 +74,24 @@ def test_the_memory_format_is_kept_and_changes_nothing(given):
     assert planar.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_clips_by_order_and_all_at_once_give_the_same(monkeypatch):
-    # as on a GPU, without and with the compiler
+def test_clips_by_order_as_on_a_gpu_give_the_same(monkeypatch):
     view, frames, params = VideoTransform(), some_frames(40), sample_params(Augment(), 40, RNG(0))
     expected = view(frames, params)
-    once = view.all_at_once(frames, params.flip, params.factors, params.order)
-    torch.testing.assert_close(once, expected, rtol=0, atol=1e-5)
-    groups = list(transforms.parts(frames.to("meta"), params.order))
+    groups = list(transform.parts(frames.to("meta"), params.order))
     assert len(groups) == len(params.order.unique(dim=0))
 
     def by_order(frames, order):
         for kinds in order.unique(dim=0):
             yield (order == kinds).all(dim=1).nonzero()[:, 0], slice(None), kinds.tolist()
 
-    monkeypatch.setattr(transforms, "parts", by_order)
+    monkeypatch.setattr(transform, "parts", by_order)
     torch.testing.assert_close(view(frames, params), expected, rtol=0, atol=1e-6)
 
 
 def test_no_size_depends_on_data_that_a_device_would_have_to_tell():
     # on the device "meta" tensors have sizes and no data
     params = sample_params(Augment(), 5, RNG(0))
-    moved = transforms.map_tensors(lambda x: x.to("meta"), params)
+    moved = map_tensors(lambda x: x.to("meta"), params)
     moved = dataclasses.replace(moved, order=params.order)
     assert VideoTransform().to("meta")(some_frames(5).to("meta"), moved).shape == (5, 3, 4, 8, 8)
 
@@ -134,8 +129,8 @@ def test_without_draws_a_picture_is_only_normalised():
     frames = torch.randint(0, 256, (2, 3, 4, 8, 8), dtype=torch.uint8)
     expected = tvf.normalize(
         frames.transpose(1, 2).float() / 255,
-        list(transforms.IMAGENET_MEAN),
-        list(transforms.IMAGENET_STD),
+        list(transform.IMAGENET_MEAN),
+        list(transform.IMAGENET_STD),
     )
     torch.testing.assert_close(VideoTransform()(frames), expected.transpose(1, 2))
 
@@ -149,7 +144,7 @@ def test_a_clip_looks_the_same_in_any_batch():
 def test_random_crops_have_the_drawn_areas_and_aspects():
     rng, boxes = RNG(0), []
     for _ in range(4000):
-        crop = transforms.random_resized_crop(240, 320, 224, Augment(), rng)
+        crop = augment.random_resized_crop(240, 320, 224, Augment(), rng)
         top, left, h, w = crop.box
         assert 0 <= top <= 240 - h and 0 <= left <= 320 - w
         boxes.append((h * w / (240 * 320), w / h))
@@ -158,19 +153,31 @@ def test_random_crops_have_the_drawn_areas_and_aspects():
     assert 0.73 < aspect.min() < 0.78 and 1.3 < aspect.max() < 1.36
 
 
-def test_an_extreme_frame_still_gives_a_crop():
-    crop = transforms.random_resized_crop(4, 600, 32, Augment(crop_area_min=1.0), RNG(0))
-    part = torch.from_numpy(crop.cut(np.zeros((4, 600, 3), np.uint8))).permute(2, 0, 1)[None]
-    assert crop.fit(part).shape == (1, 3, 32, 32)
+def test_a_random_crop_lies_anywhere_in_the_frame():
+    boxes = [augment.random_resized_crop(40, 60, 8, Augment(), RNG(i)).box for i in range(2000)]
+    tops, lefts, heights, widths = np.array(boxes).T
+    assert tops.min() == lefts.min() == 0
+    assert (tops + heights).max() == 40 and (lefts + widths).max() == 60
+
+
+def test_an_extreme_frame_gives_the_largest_central_crop():
+    crop = augment.random_resized_crop(4, 600, 32, Augment(crop_area_min=1.0), RNG(0))
+    assert crop.box == (0, 297, 4, 5)
+    assert crop([np.zeros((4, 600, 3), np.uint8)]).shape == (3, 1, 32, 32)
 
 
 def test_downstream_crops_resize_the_whole_frame_to_a_square_first():
     frame = torch.arange(300, dtype=torch.float)[None, None].expand(3, 120, 300).to(torch.uint8)
     whole = tvf.resize(frame, [256, 256], antialias=True)
-    centre = transforms.square_crop(256, 224, None).fit(frame[None])[0]
+    images = [frame.permute(1, 2, 0).numpy()]
+    centre = augment.square_crop(256, 224, None)(images)[:, 0]
     assert torch.equal(centre, whole[:, 16:240, 16:240])
-    places = {transforms.square_crop(256, 224, RNG(i)).box[:2] for i in range(400)}
+    places = {augment.square_crop(256, 224, RNG(i)).box[:2] for i in range(400)}
     assert min(min(p) for p in places) == 0 and max(max(p) for p in places) == 32
+    mirrored = dataclasses.replace(augment.square_crop(256, 224, None), mirrored=True)
+    assert torch.equal(mirrored(images)[:, 0], centre.flip(-1))
+    with pytest.raises(ValueError, match="resize_px must be at least frame_px, got 8 and 9"):
+        augment.square_crop(8, 9, None)
 
 
 def test_a_two_second_spectrogram_is_128_by_125_and_one_second_gives_62():
@@ -208,8 +215,7 @@ def test_masks_cover_at_most_a_fifth_of_each_axis():
 
 
 def test_the_released_masks_are_many_and_short_and_take_the_clips_minimum():
-    augment = Augment(masks="released")
-    params = sample_params(augment, 400, RNG(2))
+    params = sample_params(Augment(masks="released"), 400, RNG(2))
     view, wave = AudioTransform(CLIP, FORM, FLAT, "released"), torch.randn(400, 32_000)
     plain, x = view.log_mel(wave, params.gain), view(wave, params)[:, 0]
     least = plain.amin(dim=(1, 2))
@@ -238,24 +244,15 @@ def test_bands_are_standardised_with_the_given_statistics():
     torch.testing.assert_close(got, (plain - mean[:, None]) / std[:, None])
 
 
-# ---- against PIL --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
-def test_crops_of_real_frames_are_those_of_pil(manifests, interpolation):
+def test_crops_are_those_of_pil(interpolation):
     """PIL's bilinear filter antialiases; its nearest neighbour takes single pixels."""
-    manifest = Manifest.load(manifests / "ucf101").split("test")
     resample = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-    for video in manifest.videos[:4]:
-        (frame,) = read_frames(
-            manifest.path(video), np.zeros(1), seconds=video.seconds, start=video.start
-        )
-        for px in (32, 64):  # as in the thesis a power of two: no place is half-way between pixels
-            box = (3, 5, 24, 24)
-            crop = transforms.Crop(box=box, px=24, resize_px=px, interpolation=interpolation)
-            part = torch.from_numpy(crop.cut(frame)).permute(2, 0, 1)[None]
-            ours = crop.fit(part)[0].permute(1, 2, 0).numpy().astype(int)
-            whole = Image.fromarray(frame).resize((px, px), resample[interpolation])
-            theirs = np.asarray(whole.crop((5, 3, 29, 27))).astype(int)
-            apart = np.abs(ours - theirs)
-            assert apart.max() <= (0 if interpolation == "nearest" else 2)
+    frame = RNG(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for px in (32, 64):  # as in the thesis a power of two: no place is half-way between pixels
+        crop = Crop(box=(3, 5, 24, 24), px=24, resize_px=px, interpolation=interpolation)
+        ours = crop([frame])[:, 0].permute(1, 2, 0).numpy().astype(int)
+        whole = Image.fromarray(frame).resize((px, px), resample[interpolation])
+        theirs = np.asarray(whole.crop((5, 3, 29, 27))).astype(int)
+        apart = np.abs(ours - theirs)
+        assert apart.max() <= (0 if interpolation == "nearest" else 2)

@@ -1,0 +1,344 @@
+"""Source videos: untrusted files of any kind, decoded once, from beginning to end, in order.
+
+Frames are taken in the order in which the decoder gives them. Time 0 is that of the first frame.
+"""
+
+import contextlib
+import stat
+from collections.abc import Iterator
+from fractions import Fraction
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+# Containers that hold media. Others, such as play lists, make FFmpeg open further files.
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,rm,m4v,nut,mxf,dv,h264,wtv"
+)
+UNTIMED = {"avi", "h264", "m4v", "mpegvideo"}  # containers without presentation times
+# Titles may be in any encoding. PyAV 18 has to be told so; 19 always takes them as they are.
+ANY_TEXT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+)
+MOST_PIXELS = 4096 * 2304
+MOST_SECONDS = 7200.0  # of one video
+SECONDS_A_FRAME = 100.0  # more than this, on average, is a file that lies about its times
+MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
+MOST_DAMAGED = 0.05  # share of its packets that may fail to be decoded
+GAP_SECONDS = 0.1  # a larger gap between two audio frames is filled with silence
+LOUDEST = 100.0  # samples beyond are no sound, as those that are not finite
+
+
+class DecodeError(ValueError):
+    """A file that cannot be used as a video; the message is the reason."""
+
+
+class Source:
+    """An open source video: iterating gives its frames, and collects its sound on the way.
+
+    Afterwards `seconds` is the end of the last frame, and `notes` say what was mended.
+
+    Args:
+        path: of the file.
+        hz: sampling rate of `soundtrack`.
+    """
+
+    def __init__(self, path: Path, hz: int):
+        self.path, self.hz = path, hz
+        self.count, self.seconds, self.notes = 0, 0.0, list[str]()
+        self.sound: Soundtrack | None = None
+
+    def __enter__(self) -> "Source":
+        self.stack = contextlib.ExitStack()
+        try:
+            self.container = self.stack.enter_context(open_media(self.path))
+            self.video = video_stream(self.container)
+            self.audio = audio_stream(self.container)
+        except BaseException:
+            self.stack.close()
+            raise
+        rate = self.video.average_rate or self.video.guessed_rate or 25
+        self.rate = Fraction(rate).limit_denominator(1001)
+        self.is_untimed = not UNTIMED.isdisjoint(self.container.format.name.split(","))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)  # where FFmpeg's errors become ours
+
+    def __iter__(self) -> Iterator[tuple[float, Any]]:
+        """(seconds after the first frame, frame), in rising order.
+
+        Raises:
+            DecodeError: when too much is damaged, missing or too long.
+        """
+        streams = [self.video, *([self.audio] if self.audio else [])]
+        packets = damaged = 0
+        stamps: list[int | None] = []
+        for packet in self.container.demux(streams):
+            packets += 1
+            if packet.stream is self.video and packet.size:
+                stamps.append(packet.dts)
+            try:
+                frames = packet.decode()
+            except (av.error.InvalidDataError, av.error.ArgumentError):
+                damaged += 1
+                continue
+            for frame in frames:
+                if isinstance(frame, av.AudioFrame):
+                    self.hear(frame)
+                else:
+                    yield self.time_of(frame, stamps), frame
+        self.check_complete(damaged / max(packets, 1))
+
+    def time_of(self, frame: Any, stamps: list[int | None]) -> float:
+        """Seconds after the first frame; those of AVI by the order of decoding.
+
+        AVI holds no presentation times: the k-th frame that comes out is shown when the k-th
+        packet is due.
+        """
+        stamp = frame.pts
+        if self.is_untimed:
+            stamp = stamps[min(self.count, len(stamps) - 1)]
+        if self.count == 0:
+            self.start = float((stamp or 0) * self.video.time_base)
+            at = 0.0
+        else:
+            at = -1.0 if stamp is None else float(stamp * self.video.time_base) - self.start
+            if at <= self.last:
+                at = self.last + 1 / float(self.rate)
+        self.count, self.last = self.count + 1, at
+        if at > min(MOST_SECONDS, 60 + SECONDS_A_FRAME * self.count):
+            raise DecodeError(f"frame {self.count} is due at {at:.0f} s: too long, or damaged")
+        lasts = float((frame.duration or 0) * self.video.time_base)
+        self.seconds = at + (lasts if 0 < lasts < 1 else 1 / float(self.rate))
+        return at
+
+    def hear(self, frame: Any) -> None:
+        """Take a decoded piece of sound."""
+        if frame.pts is None:
+            return
+        if self.sound is None:
+            self.sound = Soundtrack(self.hz)
+        self.sound.add(frame, float(frame.pts * self.audio.time_base))
+
+    def check_complete(self, damaged: float) -> None:
+        """Raise DecodeError for a file that is truncated or damaged."""
+        if not self.count:
+            raise DecodeError("holds no frame that can be decoded")
+        if damaged > MOST_DAMAGED:
+            raise DecodeError(
+                f"{damaged:.1%} of its packets cannot be decoded; {MOST_DAMAGED:.0%} may be"
+            )
+        announced = float((self.video.duration or 0) * self.video.time_base)
+        if self.seconds < MIN_COMPLETE * announced and self.count > 1:
+            raise DecodeError(f"ends after {self.seconds:.2f} s of {announced:.2f} s")
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel by its height; 1 where the file says nothing credible."""
+        aspect = float(self.video.sample_aspect_ratio or 1)
+        return aspect if 0.1 < aspect < 10 else 1.0
+
+    @property
+    def source_hz(self) -> int:
+        """Sampling rate of the file's sound; 0 without."""
+        return self.audio.rate if self.sound else 0
+
+    @property
+    def source_fps(self) -> float:
+        """Frames a second, as they came."""
+        return round((self.count - 1) / self.last, 3) if self.count > 1 else float(self.rate)
+
+    def soundtrack(self) -> np.ndarray:
+        """[N] mono float32 from the first frame on; empty without sound, as where all is zero."""
+        if self.sound is None:
+            return np.zeros(0, np.float32)
+        samples = self.sound.finish(self.start)
+        wrong = ~(np.abs(samples) <= LOUDEST)  # NaN is one of them
+        if wrong.any():
+            self.notes.append(f"{wrong.sum()} samples are no numbers a sound can have: silenced")
+            samples[wrong] = 0
+        return samples if samples.any() else np.zeros(0, np.float32)
+
+
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """The open PyAV container of a regular file that holds media; errors become DecodeError."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DecodeError("is no regular file")
+        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+        options["max_pixels"] = str(MOST_PIXELS)
+        try:
+            container = av.open(str(path), options=options, **ANY_TEXT)
+        except av.error.ArgumentError as error:
+            raise DecodeError(f"is no media file of a kind that is read ({CONTAINERS})") from error
+        with container:
+            yield container
+    except (av.error.FFmpegError, OSError) as error:
+        raise DecodeError(error.strerror or str(error)) from error
+
+
+def video_stream(container: Any) -> Any:
+    """The first video stream that is not the cover image of an audio file."""
+    for stream in container.streams.video:
+        if stream.codec_context is None:
+            raise DecodeError("FFmpeg has no decoder for the format of its video stream")
+        if not stream.disposition & Disposition.attached_pic:
+            codec = stream.codec_context
+            if codec.width * codec.height > MOST_PIXELS:
+                size = f"{codec.width} x {codec.height}"
+                raise DecodeError(f"has frames of {size} pixels; {MOST_PIXELS} are the most")
+            codec.options = {"max_pixels": str(MOST_PIXELS)}  # of frames larger than declared
+            codec.thread_count = 1  # many files are read at once
+            return stream
+    raise DecodeError("holds no video stream")
+
+
+def audio_stream(container: Any) -> Any:
+    """The default audio stream, or the first, among those that can be decoded; None without."""
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    streams.sort(key=lambda s: not s.disposition & Disposition.default)
+    return streams[0] if streams else None
+
+
+class Soundtrack:
+    """Collects decoded audio frames as mono samples at one rate.
+
+    Silence stands where the file stores none. A new piece begins where the format changes; each is
+    resampled in the phase that it has when it is resampled from time 0.
+    """
+
+    def __init__(self, hz: int):
+        self.hz = hz
+        self.pieces: list[tuple[float, int, np.ndarray]] = []  # time of its begin, rate, samples
+        self.begin = self.key = self.graph = None
+        self.frames: list[np.ndarray] = []
+
+    def add(self, frame: Any, seconds: float) -> None:
+        """A decoded frame that is heard from `seconds` on, on the file's own clock."""
+        rate, samples = frame.sample_rate, frame.to_ndarray()
+        key = frame.format.name, frame.layout.name, rate
+        if key != self.key:
+            self.end_piece()
+            self.key, self.begin, self.count = key, seconds, 0
+        missing = round((seconds - self.begin) * rate) - self.count
+        if missing > GAP_SECONDS * rate:
+            width = missing * (samples.shape[1] // frame.samples)  # channels, where they alternate
+            self.frames.append(silence(len(samples), width, samples.dtype))
+            self.count += missing
+        self.frames.append(samples)
+        self.count += frame.samples
+
+    def end_piece(self) -> None:
+        """Keep the frames of one format."""
+        if self.frames:
+            self.pieces.append((self.begin, self.key, np.concatenate(self.frames, axis=1)))
+            self.frames = []
+
+    def finish(self, start: float) -> np.ndarray:
+        """[N] float32: sample n is heard n / hz after `start`."""
+        self.end_piece()
+        out = np.zeros(0, np.float32)
+        for begin, key, samples in self.pieces:
+            first, piece = mono(samples, key, begin - start, self.hz)
+            piece, first = piece[max(-first, 0) :], max(first, 0)
+            if first + len(piece) > len(out):
+                out = np.pad(out, (0, first + len(piece) - len(out)))
+            out[first : first + len(piece)] = piece
+        return out
+
+
+def silence(rows: int, width: int, dtype: Any) -> np.ndarray:
+    """[rows, width] samples of silence; those of 8 bits have no sign."""
+    return np.full((rows, width), 128 if dtype == np.uint8 else 0, dtype)
+
+
+def mono(
+    samples: np.ndarray, key: tuple[str, str, int], seconds: float, hz: int
+) -> tuple[int, np.ndarray]:
+    """Number of the first sample, and the samples as mono float32 at `hz`.
+
+    Args:
+        samples: as FFmpeg's frames have them.
+        key: format, layout and rate.
+        seconds: when the first is heard.
+        hz: of the result.
+    """
+    form, layout, rate = key
+    period, common = rate // gcd(rate, hz), hz // gcd(rate, hz)
+    at = round(seconds * rate)
+    first = at // period * period
+    frame = av.AudioFrame.from_ndarray(samples, format=form, layout=layout)
+    if at > first:
+        width = (at - first) * (samples.shape[1] // frame.samples)
+        padded = np.concatenate([silence(len(samples), width, samples.dtype), samples], axis=1)
+        frame = av.AudioFrame.from_ndarray(padded, format=form, layout=layout)
+    frame.sample_rate = rate
+    graph = Graph()
+    graph.threads = 1  # by default one for each core, where others decode already
+    source = graph.add_abuffer(sample_rate=rate, format=form, layout=layout)
+    wanted = {"sample_rates": str(hz), "sample_fmts": "flt", "channel_layouts": "mono"}
+    sink = graph.add("abuffersink")
+    graph.link_nodes(source, graph.add("aformat", **wanted), sink).configure()
+    graph.push(frame)
+    graph.push(None)
+    parts = []
+    with contextlib.suppress(av.error.EOFError):
+        while True:
+            parts.append(graph.pull().to_ndarray()[0])
+    return first // period * common, np.concatenate(parts or [np.zeros(0, np.float32)])
+
+
+class FrameConverter:
+    """Makes every frame upright, of square pixels and of one size, as yuv420p.
+
+    One object serves a whole file, because a VideoReformatter costs more to make than to use.
+
+    Args:
+        px: most pixels of the shorter side, which is never enlarged; 0 leaves it.
+        pixel_aspect: width of a pixel by its height, in the source.
+    """
+
+    def __init__(self, px: int, pixel_aspect: float):
+        self.px, self.pixel_aspect = px, pixel_aspect
+        self.size, self.reformatter = (0, 0), VideoReformatter()
+
+    def __call__(self, frame: Any) -> Any:
+        """An av.VideoFrame."""
+        if self.size == (0, 0):
+            self.size = self.target_size(frame)
+        full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+        out = self.reformatter.reformat(
+            frame,
+            *self.size,
+            "yuv420p",
+            interpolation=Interpolation.BICUBIC,
+            src_color_range=ColorRange.JPEG if full else None,
+            dst_color_range=ColorRange.MPEG if full else None,
+        )
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        if matrix is None:
+            return out
+        # It maps (x, y) to (a x + c y, b x + d y), up to a shift; y points down.
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+        image = out.to_ndarray(format="rgb24")
+        if abs(b) > abs(a):
+            image, a, d = image.transpose(1, 0, 2), c, b
+        image = np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+        return av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+
+    def target_size(self, frame: Any) -> tuple[int, int]:
+        """Width and height, both even, before the frame is turned upright."""
+        width = frame.width * min(self.pixel_aspect, 1.0)  # the longer side of a pixel gives way
+        height = frame.height / max(self.pixel_aspect, 1.0)
+        scale = min(1.0, self.px / min(width, height)) if self.px else 1.0
+        even = [max(2, round(side * scale / 2) * 2) for side in (width, height)]
+        return even[0], even[1]

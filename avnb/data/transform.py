@@ -1,0 +1,224 @@
+"""From decoded clips to the input of the networks, batched, on any device.
+
+Frames are augmented and normalised, waveforms become standardised log-mel spectrograms.
+
+Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spectrogram columns.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+from avnb.config import Clip, Pretrain, Spectrogram, digest
+from avnb.data.augment import AugmentParams, jitter
+from avnb.data.clips import Batch, Sampling, VideoClips
+from avnb.data.loader import AUTO, load
+from avnb.data.manifest import Manifest
+from avnb.files import read_json, tqdm, write_text
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PART_VALUES = 150_000  # of float32, 0.6 MB, that a CPU augments at a time
+MelStatistics = Sequence[list[float]]  # mean and standard deviation of each band
+
+
+# ---- frames -------------------------------------------------------------------------------------
+
+Part = tuple[slice | Tensor, slice, list[int]]  # rows of clips, frames of each, one order
+
+
+def parts(frames: Tensor, order: Tensor) -> Iterator[Part]:
+    """Divide [B, 3, T, S, S] into parts with one order each, given as [B, 4] on the CPU.
+
+    On the CPU frames of one clip, few enough to stay in its cache; elsewhere all clips of an order.
+    """
+    if frames.is_cpu:
+        few = max(1, PART_VALUES // frames[0, :, 0].numel())
+        for i, kinds in enumerate(order.tolist()):
+            for begin in range(0, frames.shape[2], few):
+                yield slice(i, i + 1), slice(begin, begin + few), kinds
+        return
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for i, kinds in enumerate(order.tolist()):
+        rows.setdefault(tuple(kinds), []).append(i)
+    together = torch.tensor([i for group in rows.values() for i in group])
+    groups = together.to(frames.device, non_blocking=True).split([*map(len, rows.values())])
+    for kinds, group in zip(rows, groups, strict=True):
+        yield group, slice(None), list(kinds)
+
+
+class VideoTransform(nn.Module):
+    """uint8 frames -> float, augmented if parameters are given, normalised as for ImageNet."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None, None])
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None, None])
+
+    def forward(self, frames: Tensor, params: AugmentParams | None = None) -> Tensor:
+        """frames [B, 3, T, S, S] uint8 -> [B, 3, T, S, S] float32, in the same memory format."""
+        if params is None:
+            return self.normalise(frames.float().div_(255))
+        done = torch.empty_like(frames, dtype=torch.float)
+        for clips, times, kinds in parts(frames, params.order):
+            x = frames[clips, :, times].to(torch.float, memory_format=torch.contiguous_format)
+            x = mirrored(x.div_(255), params.flip[clips])
+            done[clips, :, times] = self.normalise(jitter(x, params.factors[clips], kinds))
+        return done
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """x [n, 3, t, S, S] in [0, 1], in place."""
+        return x.sub_(self.mean).div_(self.std)
+
+
+def mirrored(x: Tensor, flip: Tensor) -> Tensor:
+    """x [n, 3, t, S, S], left and right swapped in the clips that `flip` [n] names."""
+    return torch.where(flip[:, None, None, None, None], x.flip(-1), x)
+
+
+# ---- sound --------------------------------------------------------------------------------------
+
+
+class AudioTransform(nn.Module):
+    """Waveform [B, N] -> standardised log-mel spectrogram [B, 1, M, t].
+
+    log10 of the mel *magnitude* (Slaney filters of equal area, floor 1e-5), standardised per mel
+    band with statistics of the training set. With 128 bands of 257 bins at 16 kHz no filter is
+    empty, but the lowest neighbours share a bin.
+
+    Windows are centred on multiples of the hop, or, as in the released code, the first ends
+    (window + hop) / 2 after the beginning; either way the ends are filled up by reflection.
+
+    Args:
+        clip: its sampling rate.
+        form: of the spectrogram.
+        mel_statistics: mean and deviation of each band.
+        masks: one mask an axis, filled with each band's mean, or the released code's, filled with
+            the clip's minimum.
+    """
+
+    band_mean: Tensor
+    band_std: Tensor
+
+    def __init__(
+        self,
+        clip: Clip,
+        form: Spectrogram,
+        mel_statistics: Sequence[list[float]],
+        masks: str = "one",
+    ):
+        super().__init__()
+        self.form, self.masks = form, masks
+        sizes = form.fft_samples, form.window_samples, form.hop_samples
+        scale: dict[str, Any] = {"n_mels": form.mels, "norm": "slaney", "mel_scale": "slaney"}
+        scale["center"] = form.framing == "centred"
+        self.mel = torchaudio.transforms.MelSpectrogram(clip.audio_hz, *sizes, power=1.0, **scale)
+        mean, std = (torch.tensor(values)[:, None] for values in mel_statistics)
+        self.register_buffer("band_mean", mean)
+        self.register_buffer("band_std", std)
+
+    def log_mel(self, wave: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+        """[B, N] -> [B, M, t], not standardised; silence stays silent.
+
+        The peak is scaled to `gain`, a number or [B], in units of the form's own peak.
+        """
+        columns = self.form.frames(wave.shape[1])
+        peak = wave.abs().amax(dim=1, keepdim=True)
+        wave = torch.where(peak > 0, wave / peak.clamp_min(1e-12), wave)
+        wave = wave * self.form.peak * (gain[:, None] if isinstance(gain, Tensor) else gain)
+        if self.form.framing == "released":
+            room = (self.form.fft_samples - self.form.hop_samples) // 2
+            wave = F.pad(wave, (room, room), mode="reflect")
+        mel = self.mel(wave)[..., :columns]
+        return mel.clamp_min(self.form.floor).log10()
+
+    def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:
+        """wave [B, N] -> [B, 1, M, t]."""
+        x = self.log_mel(wave, 1.0 if params is None else params.gain)
+        least = x.amin(dim=(1, 2), keepdim=True)
+        fill = self.band_mean if self.masks == "one" else least
+        if params is not None:
+            bands, columns = (axis_mask(params.masks[:, i], x.shape[i + 1]) for i in (0, 1))
+            x = torch.where(bands[:, :, None] | columns[:, None], fill, x)
+        return ((x - self.band_mean) / self.band_std)[:, None]
+
+
+def axis_mask(masks: Tensor, size: int) -> Tensor:
+    """[B, size] bool, True where masked; begin and length [B, K, 2] are fractions of `size`."""
+    begin = (masks[..., :1] * size).round()
+    length = (masks[..., 1:] * size).floor()
+    at = torch.arange(size, device=masks.device)
+    return ((at >= begin) & (at < begin + length)).any(dim=1)
+
+
+class BatchTransform(nn.Module):
+    """Normalises frames and turns audio into spectrograms, augmented as the batch's parameters say.
+
+    Args:
+        config: clip and spectrogram of the run.
+        mel_statistics: without them audio stays as it is, as for networks that use none.
+    """
+
+    def __init__(self, config: Pretrain | None = None, mel_statistics: MelStatistics | None = None):
+        super().__init__()
+        self.video, self.audio = VideoTransform(), None
+        if config is not None and mel_statistics is not None:
+            self.audio = AudioTransform(
+                config.clip, config.spectrogram, mel_statistics, config.augment.masks
+            )
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Batch:
+        """Frames [B, 3, T, S, S] float and audio [B, 1, M, t]."""
+        second, audio = batch.second_view, batch.audio
+        if second is not None:
+            second = self.video(second, batch.second_params)
+        if self.audio is not None and audio.shape[1]:
+            audio = self.audio(audio, batch.params)
+        return dataclasses.replace(
+            batch,
+            frames=self.video(batch.frames, batch.params),
+            audio=audio,
+            second_view=second,
+            params=None,
+            second_params=None,
+        )
+
+
+def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) -> MelStatistics:
+    """Mean and standard deviation of each mel band over the videos that have audio.
+
+    From one clip a video, not augmented; stored beside the manifest.
+
+    Raises:
+        ValueError: when no video has audio.
+    """
+    audible = manifest.with_audio()
+    if not audible.videos:
+        raise ValueError(f"no video of {manifest.name} in {manifest.folder} has sound")
+    key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
+    file = manifest.where / f"bands-{digest(key)}.json"
+    if file.exists():
+        stored = read_json(file, "statistics of mel bands")
+        return stored["mean"], stored["std"]
+    mels, n = run.spectrogram.mels, len(audible)
+    transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))
+    clip = Sampling(clip=run.clip, count=1, place="random", augment=run.augment, video=False)
+    plan = ([(0, video, 0)] for video in range(n))
+    batches = load(VideoClips(audible, clip, seed=run.seed), plan, workers=workers)
+    columns, total, squares = 0, torch.zeros(mels).double(), torch.zeros(mels).double()
+    for batch in tqdm(batches, total=n, desc="mel band statistics", unit="video"):
+        x = transform.log_mel(batch.audio).double()[0]  # [M, t]
+        columns, total, squares = columns + x.shape[1], total + x.sum(1), squares + (x**2).sum(1)
+    mean = total / columns
+    std = (squares / columns - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)  # of a constant band
+    write_text(file, json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
+    return mean.tolist(), std.tolist()
