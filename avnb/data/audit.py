@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from avnb.config import Subset, digest
-from avnb.data.listing import Drawn, Listing, draw_subset, draw_values, printable, write_drawn
+from avnb.data.datasets import Listing
 from avnb.data.manifest import Manifest, Video, world_of, write_table
 from avnb.data.media import StreamInfo, inspect
+from avnb.data.subsets import Drawn, draw_subset, draw_values, write_drawn
 from avnb.data.video_frames import DecodeError
 from avnb.files import appending, in_parallel, json_lines, locked, write_text
 
@@ -158,9 +159,7 @@ def audit(
             "there, but in no list": listing.unlisted,
         }
         mismatches = [
-            {"path": printable(path), "what": what}
-            for what, paths in kinds.items()
-            for path in paths
+            {"path": path, "what": what} for what, paths in kinds.items() for path in paths
         ]
         entries, folder = listing.entries, listing.folder
         states = {e.path: [INSPECTION, *file_state(folder / e.path)] for e in entries}
@@ -175,17 +174,12 @@ def audit(
         write_table(out / "mismatches.csv", ("path", "what"), mismatches)
         if subset:
             contents, drawn = decode_subset(listing, states, diary, workers, subset, max_damaged)
-            write_drawn(out, drawn)
+            write_drawn(out, subset, drawn)
         else:
             contents = decode_files(listing, states, diary, workers)
         manifest, ledger = write_tables(listing, contents, out, max_damaged)
         write_text(stamp, json.dumps(metadata))
     return manifest, ledger
-
-
-def audited_subset(where: Path) -> list[int] | None:
-    """The values of the draw to which the audit in a folder was limited; None when it was whole."""
-    return (stored(where / "audit.json") or {}).get("subset")
 
 
 def stored(stamp: Path) -> dict[str, Any] | None:

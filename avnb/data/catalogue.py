@@ -5,8 +5,9 @@ from typing import Any
 
 from avnb.config import Subset, digest
 from avnb.data import audit, cache, datasets
-from avnb.data.listing import Listing, draw_values
+from avnb.data.datasets import Listing
 from avnb.data.manifest import Manifest
+from avnb.data.subsets import draw_values
 from avnb.data.synthetic import world
 from avnb.data.synthetic.world import World
 from avnb.profiles import Workspace, cores

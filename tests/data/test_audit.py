@@ -16,7 +16,7 @@ from avnb.config import Subset
 from avnb.data import catalogue, subsets
 from avnb.data.audit import audit
 from avnb.data.datasets import listing
-from avnb.data.listing import draw_subset
+from avnb.data.subsets import draw_subset
 from avnb.data.manifest import Manifest
 from avnb.data.media import inspect
 from avnb.profiles import PROFILES, Workspace
