@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from avnb.config import Pretrain
-from avnb.data import audit, datasets
+from avnb.data import datasets, prepare
 from avnb.data.manifest import Manifest
+from avnb.data.store import RAW
 from avnb.data.synthetic import world as synthetic
 from avnb.data.synthetic.world import World
 from avnb.files import locked
@@ -48,11 +49,12 @@ def world(common) -> Path:
 
 @pytest.fixture(scope="session")
 def manifests(world, common) -> Path:
-    """Folders with the manifests of the three data sets."""
+    """Folders with the tables of the three prepared data sets."""
     out = common / "manifests"
     with locked(out):
-        for name in (n for n, data_set in datasets.DATA_SETS.items() if data_set.marker):
-            audit.audit(datasets.listing(name, world / name), out / name)
+        for name in ("vggsound", "ucf101", "hmdb51"):
+            listing = datasets.listing(name, world / name)
+            prepare.prepare(listing, common / "stores" / name, out / name, form=RAW)
     return out
 
 

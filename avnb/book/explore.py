@@ -17,7 +17,7 @@ from avnb.book.style import method_title
 from avnb.book.wording import level_title
 from avnb.config import Pretrain
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.listing import VIDEO_SUFFIXES
+from avnb.data.layouts import VIDEO_SUFFIXES
 from avnb.data.manifest import Manifest
 from avnb.data.previews import mel_spectrogram
 from avnb.data.transforms import VideoTransform

@@ -8,20 +8,15 @@ packet_file      a video as packets of its encoded frames, and its audio
 cache_file       reading either
 media            opening and describing files, within limits
 decoding         files and times in seconds -> frames and audio
-encoding         writing video files
+layouts          lists and names of files of VGGSound, UCF-101, HMDB-51 and plain folders
+datasets         the registry of data sets: lists checked against the files in a folder
 manifest         the usable videos of a data set
-listing          videos named by a data set's lists, checked against its folder
-vggsound         lists and file names of VGGSound
-ucf101           lists and file names of UCF-101
-hmdb51           lists and file names of HMDB-51
-folder           videos of the user's own: a plain folder without official lists
-datasets         the registry of data sets
+subsets          training and validation videos, drawn once
 audit            every file that is used decoded once: manifest and ledger
 cache            the videos of a data set in a form that costs little to read
 synthetic        the synthetic world: scenes, and files in the official layouts
 catalogue        the data sets of a workspace, real or synthetic
 previews         videos as people look at and listen to them
-subsets          training and validation videos, drawn once
 clip_times       start times of clips: seconds -> seconds
 colours          random changes of colours: brightness, contrast, saturation, hue
 transforms       crops, augmentation, normalisation of frames

@@ -1,26 +1,14 @@
-"""The registry of data sets: a new one is a module with a reader, and one line here."""
+"""Data sets: what their lists name, checked against the files in their folders."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from avnb.config import unknown_name
-from avnb.data.folder import LAYOUT, SPLIT_FILE, list_folder
-from avnb.data.hmdb51 import list_hmdb51
-from avnb.data.listing import (
-    Listing,
-    Lists,
-    check_complete,
-    check_labels,
-    files_below,
-    first_lines,
-    is_video,
-    need,
-)
-from avnb.data.manifest import Entry
-from avnb.data.ucf101 import list_ucf101
-from avnb.data.vggsound import list_vggsound
+from avnb.data import layouts
+from avnb.data.layouts import SPLIT_FILE, UNWRITABLE, Entry, Lists, files_below, is_video, shown
 
 
 @dataclass(frozen=True)
@@ -30,16 +18,33 @@ class DataSet:
     title: str
     read_lists: Callable[[Path, int, list[str]], Lists]  # of a folder, a fold and its files
     marker: str = ""  # file or folder that shows the layout; none in a plain folder
-    folds: int = 3  # official splits; in a plain folder any fold is the seed of a draw
+    folds: int = 3  # official splits
     may_be_incomplete: bool = False  # its videos vanish one by one from where they were published
 
 
 DATA_SETS = {
-    "vggsound": DataSet("VGGSound", list_vggsound, "vggsound.csv", 1, may_be_incomplete=True),
-    "ucf101": DataSet("UCF-101", list_ucf101, "ucfTrainTestlist"),
-    "hmdb51": DataSet("HMDB-51", list_hmdb51, "testTrainMulti_7030_splits"),
-    "folder": DataSet("Own videos", list_folder),
+    "vggsound": DataSet("VGGSound", layouts.list_vggsound, "vggsound.csv", 1, True),
+    "ucf101": DataSet("UCF-101", layouts.list_ucf101, "ucfTrainTestlist"),
+    "hmdb51": DataSet("HMDB-51", layouts.list_hmdb51, "testTrainMulti_7030_splits"),
+    "folder": DataSet("Own videos", layouts.list_folder, folds=10**9),  # each seeds another draw
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The lists of a data set, checked against its folder."""
+
+    name: str
+    folder: Path
+    classes: tuple[str, ...]  # in the order of their labels
+    entries: tuple[Entry, ...]  # those whose file exists
+    missing: tuple[str, ...] = ()  # listed files that do not exist
+    unlisted: tuple[str, ...] = ()  # videos that no list names; of a plain folder, other files too
+
+    @property
+    def listed(self) -> int:
+        """Number of videos that the lists name, with or without a file."""
+        return len(self.entries) + len(self.missing)
 
 
 def detect(folder: str | Path) -> str:
@@ -48,24 +53,23 @@ def detect(folder: str | Path) -> str:
     Raises:
         FileNotFoundError: when there is neither; it says what was found, and lists the layouts.
     """
-    folder = need(Path(folder), "the folder of a data set")
+    folder = Path(folder)
     for name, data_set in DATA_SETS.items():
         if data_set.marker and (folder / data_set.marker).exists():
             return name
     files = files_below(folder)
     if (folder / SPLIT_FILE).exists() or any(map(is_video, files)):
         return "folder"
-    layouts = "\n".join(f"  {name}: {layout(name)}" for name in DATA_SETS)
+    known = [f"{name}: {layout(name)}" for name in DATA_SETS]
     raise FileNotFoundError(
-        f"{folder} holds no data set; of its {len(files)} files none is a video or an official "
-        f"list:\n{first_lines(files) or '  (empty)'}\nKnown layouts:\n{layouts}"
+        f"{folder} holds no data set; none of its {len(files)} files is a video or an official "
+        f"list: {shown(files)}\nKnown layouts: {shown(known)}"
     )
 
 
 def layout(name: str) -> str:
     """How the folder of a data set is recognised."""
-    data_set = DATA_SETS[name]
-    return f"{data_set.title}, with `{data_set.marker or LAYOUT}` in the folder"
+    return f"{DATA_SETS[name].title}, with {DATA_SETS[name].marker or '<class>/<video>'} in it"
 
 
 def display_name(name: str, folder: Path) -> str:
@@ -88,48 +92,62 @@ def listing(
 
     Raises:
         ValueError: for an unknown data set or fold, or lists that cannot be parsed.
-        FileNotFoundError: when a list or a listed file is missing.
+        FileNotFoundError: when the folder, a list or a listed file is missing.
     """
     folder, name = Path(folder), name or detect(folder)
     if name not in DATA_SETS:
         raise ValueError(unknown_name("data set", name, DATA_SETS))
     data_set = DATA_SETS[name]
-    if fold < 1 or (data_set.marker and fold > data_set.folds):
-        allowed = ", ".join(map(str, range(1, data_set.folds + 1)))
-        raise ValueError(
-            f"{data_set.title} has no fold {fold}; allowed: {allowed}"
-            + ("" if data_set.marker else " ..., each the seed of another draw")
-        )
-    need(folder, f"the folder of {name}")
-    try:
-        need(folder / data_set.marker, f"the official lists of {data_set.title}")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}{suggestion(folder)}") from None
+    if not 1 <= fold <= data_set.folds:
+        raise ValueError(f"{data_set.title} has no fold {fold}; allowed: 1 to {data_set.folds}")
+    if not (folder / data_set.marker).exists():
+        looks_like = layout(detect(folder))
+        raise FileNotFoundError(f"{folder} is not {layout(name)}; it looks like {looks_like}")
     files = files_below(folder)
     classes, entries, unused = data_set.read_lists(folder, fold, files)
-    check_labels([*classes, *(entry.label for entry in entries)], folder)
-    unique: dict[str, Entry] = {}
-    for entry in entries:
-        if (first := unique.setdefault(entry.id, entry)) != entry:
-            both = [(e.split, e.label) for e in (first, entry)]
-            raise ValueError(f"the lists of {name} in {folder} name {entry.id} twice: {both}")
-    existing, used = set(files), {e.path for e in unique.values()} | unused
-    result = Listing(
+    layouts.check_classes(classes, folder)
+    unique = unique_entries(entries, folder)
+    existing, used = set(files), {entry.path for entry in entries} | unused
+    unlisted = [path for path in files if path not in used]
+    if data_set.marker:
+        unlisted = [path for path in unlisted if is_video(path)]
+    found = Listing(
         name=display_name(name, folder),
         folder=folder,
         classes=tuple(classes),
-        entries=tuple(e for e in unique.values() if e.path in existing),
-        missing=tuple(e.path for e in unique.values() if e.path not in existing),
-        unlisted=tuple(path for path in files if is_video(path) and path not in used),
+        entries=tuple(entry for entry in unique if entry.path in existing),
+        missing=tuple(entry.path for entry in unique if entry.path not in existing),
+        # Bytes that are no UTF-8 are written as \xNN.
+        unlisted=tuple(os.fsencode(p).decode("utf-8", "backslashreplace") for p in unlisted),
     )
-    check_complete(result, allow_missing or data_set.may_be_incomplete)
-    return result
+    check_complete(found, allow_missing or data_set.may_be_incomplete)
+    return found
 
 
-def suggestion(folder: Path) -> str:
-    """A line that names the data set in a folder which lacks the marker of the one asked for."""
-    try:
-        name = detect(folder)
-    except FileNotFoundError:
-        return ""
-    return f"\n  it looks like {name!r} ({layout(name)})"
+def unique_entries(entries: list[Entry], folder: Path) -> list[Entry]:
+    """The entries, each once; ValueError for two of one id, and a path that cannot be written."""
+    unique = dict[str, Entry]()
+    for entry in entries:
+        if UNWRITABLE.search(entry.path):
+            raise ValueError(f"{folder} holds {entry.path!r}: rename it on one line, in UTF-8")
+        if (first := unique.setdefault(entry.id, entry)) != entry:
+            both = [(e.split, e.label, e.path) for e in (first, entry)]
+            raise ValueError(f"the lists in {folder} name {entry.id} twice: {both}")
+    return list(unique.values())
+
+
+def check_complete(found: Listing, allow_missing: bool) -> None:
+    """Raise FileNotFoundError, with their names, when files are missing that must not be."""
+    unlisted = f"\nFiles there that no list names: {shown(found.unlisted)}"
+    if not found.entries:
+        raise FileNotFoundError(
+            f"{found.folder} holds the lists of {found.name}, and none of their videos, as "
+            f"{shown(found.missing[:1])}{unlisted}"
+        )
+    if found.missing and not allow_missing:
+        raise FileNotFoundError(
+            f"{len(found.missing)} of the {found.listed} videos that the lists of {found.name} "
+            f"name are not in {found.folder}: {shown(found.missing)}{unlisted}\n"
+            f"To go on with the {len(found.entries)} that are there: allow_missing=True, on the "
+            "command line --allow-missing."
+        )

@@ -9,23 +9,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from avnb.config import digest
+from avnb.data.layouts import Entry, Split
 from avnb.data.store import Stored
 from avnb.files import read_json, write_text
-
-Split = Literal["train", "test"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of a data set's lists; `path` is relative to the data set's folder."""
-
-    id: str
-    path: str
-    label: str
-    split: Split
 
 
 @dataclass(frozen=True, kw_only=True)

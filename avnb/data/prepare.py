@@ -25,10 +25,12 @@ from pathlib import Path
 
 from avnb.config import Subset, digest
 from avnb.data import datasets
-from avnb.data.listing import Listing, draw_subset, draw_values, printable, write_drawn
-from avnb.data.manifest import Entry, Manifest, Video, write_table
+from avnb.data.datasets import Listing
+from avnb.data.layouts import Entry
+from avnb.data.manifest import Manifest, Video, write_table
 from avnb.data.source import DecodeError
 from avnb.data.store import RAW, Form, Stored, convert
+from avnb.data.subsets import draw_subset, draw_values, write_drawn
 from avnb.data.synthetic import world
 from avnb.files import appending, in_parallel, json_lines, locked
 from avnb.processes import die_with_parent
@@ -115,6 +117,11 @@ def prepare_file(folder: Path, form: Form, job: Job) -> tuple[str, Outcome]:
 
 
 # ---- a data set ---------------------------------------------------------------------------------
+
+
+def printable(path: str) -> str:
+    """A path as text that can be written: bytes that are no UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def state_of(path: Path) -> list[int]:
@@ -225,7 +232,7 @@ def prepare_drawn(store: Store, listing: Listing, subset: Subset, out: Path) -> 
         seen |= new
         wrong = {i for i, entry in new.items() if isinstance(store.outcome(entry.path), str)}
         if not wrong:
-            write_drawn(out, drawn)
+            write_drawn(out, subset, drawn)
             return [entry for entry in listing.entries if entry.id in seen]
         unusable |= wrong
 
@@ -260,6 +267,39 @@ def write_tables(store: Store, listing: Listing, entries: list[Entry], out: Path
     )
     manifest.save()
     return manifest
+
+
+def prepare(
+    listing: Listing,
+    where: Path,
+    out: Path,
+    *,
+    form: Form,
+    subset: Subset | None = None,
+    limit_gb: float = LIMIT_GB,
+) -> Manifest:
+    """Prepare the videos of a data set, all or a draw; what is done is kept.
+
+    Args:
+        listing: of the data set.
+        where: folder of the store.
+        out: folder of the tables.
+        form: of the store's files.
+        subset: of which the videos are drawn.
+        limit_gb: of disk that the store may take.
+
+    Raises:
+        ValueError: when no video can be used, or the store would be too large.
+        FileNotFoundError: when a file vanishes on the way.
+    """
+    with locked(where, waiting=f"another process is preparing {listing.folder}; waiting for it"):
+        store = Store(listing.folder, where, form, limit_gb)
+        if subset:
+            entries = prepare_drawn(store, listing, subset, out)
+        else:
+            entries = list(listing.entries)
+            store.prepare([entry.path for entry in entries], f"preparing {listing.name}")
+        return write_tables(store, listing, entries, out)
 
 
 def synthetic_world(work: Workspace) -> Path:
@@ -321,15 +361,14 @@ def load_dataset(
         subset = None
     else:
         name += f"-subset-{digest(draw_values(subset))}"
-    waiting = f"another process is preparing {root}; waiting for it"
-    with locked(where, waiting=waiting):
-        store = Store(root, where, form or (Form() if folder else RAW), limit_gb)
-        if subset:
-            entries = prepare_drawn(store, listing, subset, where / name)
-        else:
-            entries = list(listing.entries)
-            store.prepare([entry.path for entry in entries], f"preparing {listing.name}")
-        return write_tables(store, listing, entries, where / name)
+    return prepare(
+        listing,
+        where,
+        where / name,
+        form=form or (Form() if folder else RAW),
+        subset=subset,
+        limit_gb=limit_gb,
+    )
 
 
 def drawn_videos(subset: Subset) -> int:

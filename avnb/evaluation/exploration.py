@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avnb.config import Evaluation
-from avnb.data.listing import VIDEO_SUFFIXES, is_video
+from avnb.data.layouts import VIDEO_SUFFIXES, is_video
 from avnb.data.manifest import Manifest, Video
 from avnb.data.media import inspect
 from avnb.data.video_frames import DecodeError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avnb.data.listing import read_list
+from avnb.data.layouts import read_list
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.training.torch_file import CheckpointError, check_tensors, shortened
 
