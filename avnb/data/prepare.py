@@ -66,6 +66,7 @@ def convert_alone(source: Path, target: Path, form: Form) -> Outcome:
     finally:
         child.kill()
         child.join()
+        aside(target).unlink(missing_ok=True)
 
 
 def converted(pipe: Connection, source: Path, target: Path, form: Form) -> None:
@@ -74,17 +75,19 @@ def converted(pipe: Connection, source: Path, target: Path, form: Form) -> None:
     most = int(MEMORY_GB * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
-    partial_file = target.with_name(f".{target.name}.partial")
     try:
-        outcome: Outcome = convert(source, partial_file, form)
-        partial_file.replace(target)
+        outcome: Outcome = convert(source, aside(target), form)
+        aside(target).replace(target)
     except DecodeError as error:
         outcome = str(error)
     except MemoryError:
         outcome = f"takes more than {MEMORY_GB:g} GB of memory"
-    finally:
-        partial_file.unlink(missing_ok=True)
     pipe.send(outcome)
+
+
+def aside(target: Path) -> Path:
+    """Where a file is written before it is whole."""
+    return target.with_name(f".{target.name}.partial")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_every_frame_is_shown_in_its_time(tmp_path, name):
     path = film(tmp_path / name, **options)
     begins = np.asarray(options.get("times", TEN), float)
     begins = begins - begins[0]
-    found, frames = look(path, [*begins + 1e-3, *begins[1:] - 2e-3], FAST)
+    _, frames = look(path, [*begins + 1e-3, *begins[1:] - 2e-3], FAST)
     numbers = list(range(len(begins)))
     assert [count(f) for f in frames] == numbers + numbers[:-1]
     assert {f.shape for f in frames} == {(48, 64, 3)}
@@ -144,7 +144,7 @@ def test_a_size_that_changes_on_the_way_is_seen_in_the_first_one(tmp_path):
     small = film(tmp_path / "small.ts")
     large = film(tmp_path / "large.ts", size=(96, 80), muxer={"output_ts_offset": "1.2"})
     (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
-    found, frames = look(tmp_path / "both.ts", [0.05, 0.95, 1.05, 1.95])
+    _, frames = look(tmp_path / "both.ts", [0.05, 0.95, 1.05, 1.95])
     assert [count(f) for f in frames] == [0, 9, 0, 9]
     assert {f.shape for f in frames} == {(48, 64, 3)}
 

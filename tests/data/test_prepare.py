@@ -1,0 +1,198 @@
+"""Preparing data sets: once, resumable, within limits; one bad file costs one row."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from avnb.config import Subset
+from avnb.data import datasets, prepare, store
+from avnb.data.manifest import Manifest
+from avnb.data.store import RAW, Form
+from tests.data.films import TEN, count, film, tones
+
+SOUND = (tones([440], 1.0), 16_000, "mono", "aac")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Own videos of two classes, three each, one of them broken."""
+    for label in ("cats", "dogs"):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        for i in range(3):
+            film(tmp_path / "videos" / label / f"{i}.mp4", audio=SOUND if i else None)
+    (tmp_path / "videos/dogs/2.mp4").write_bytes(b"<html>gone</html>")
+    return tmp_path / "videos"
+
+
+def prepared(folder, out="tables", **options) -> Manifest:
+    listing = datasets.listing("folder", folder)
+    where = folder.parent / "store"
+    return prepare.prepare(listing, where, where / out, **{"form": Form(), **options})
+
+
+def rejected(manifest) -> dict[str, str]:
+    with (manifest.where / "rejected.csv").open(newline="") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def changes(folder) -> dict[str, int]:
+    """When each file of the store was written."""
+    return {p.name: p.stat().st_mtime_ns for p in (folder.parent / "store").glob("files-*/*")}
+
+
+def test_tables_and_files_are_plain(folder):
+    manifest = prepared(folder)
+    assert rejected(manifest) == {"dogs/2.mp4": "Invalid data found when processing input"}
+    table = pd.read_csv(manifest.where / "videos.csv")
+    assert list(table.columns[:6]) == ["id", "label", "split", "seconds", "audio", "file"]
+    assert table.path.tolist() == [
+        "cats/0.mp4",
+        "cats/1.mp4",
+        "cats/2.mp4",
+        "dogs/0.mp4",
+        "dogs/1.mp4",
+    ]
+    assert table.audio.tolist() == [False, True, True, False, True]
+    assert table.seconds.tolist() == [1.0] * 5 and set(table.fps) == {16.0}
+    for row in table.itertuples():
+        assert count(store.read_frames(manifest.where / row.file, [8])[0]) == 5
+    again = Manifest.load(manifest.where)
+    assert again == manifest and len(again.with_audio()) == 3
+
+
+def test_a_second_call_converts_nothing_and_only_what_has_changed_is_converted_again(folder):
+    first = prepared(folder)
+    before = changes(folder)
+    assert prepared(folder) == first and changes(folder) == before
+    os.utime(folder / "cats/0.mp4")  # the same content at another date
+    assert prepared(folder) == first and changes(folder) == before
+    film(folder / "cats/0.mp4", times=TEN[:5])
+    second = prepared(folder)
+    changed = {name for name, at in changes(folder).items() if before[name] != at}
+    assert changed == {Path(second.videos[0].file).name}
+    assert second.videos[0].seconds == 0.5 and second.digest != first.digest
+    film(folder / "dogs/2.mp4")
+    assert not rejected(prepared(folder))
+    second.path(second.videos[1]).unlink()
+    assert prepared(folder).path(second.videos[1]).exists()
+
+
+def test_other_values_make_another_store_beside_the_first(folder):
+    h264, raw = prepared(folder), prepared(folder, "raw", form=RAW)
+    assert h264.digest != raw.digest
+    assert {v.file.rpartition(".")[2] for v in raw.videos} == {"mkv"}
+    assert {v.fps for v in raw.videos} == {10.0} and h264.path(h264.videos[0]).exists()
+
+
+def test_a_store_that_would_not_fit_is_refused_before_it_begins(folder):
+    with pytest.raises(
+        ValueError, match=r"the limit is 1e-06 GB, .* raise the limit \(--limit-gb\)"
+    ):
+        prepared(folder, limit_gb=1e-6)
+    assert not changes(folder)
+
+
+def test_a_data_set_without_a_usable_video_is_an_error(tmp_path):
+    (tmp_path / "videos/a").mkdir(parents=True)
+    (tmp_path / "videos/a/b.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 1 videos can be used; see .*rejected\.csv"):
+        prepared(tmp_path / "videos")
+
+
+def test_a_drawn_video_that_cannot_be_used_is_replaced(folder):
+    for i in range(3, 9):
+        film(folder / f"cats/{i}.mp4"), film(folder / f"dogs/{i}.mp4")
+    (folder / "split.csv").write_text(
+        "path,label,split\n"
+        + "".join(f"{c}/{i}.mp4,{c},train\n" for c in ("cats", "dogs") for i in range(9))
+    )
+    for seed in range(4):
+        subset = Subset(subset_videos=6, validation_videos=4, subset_seed=seed)
+        manifest = prepared(folder, f"subset{seed}", subset=subset)
+        drawn = [
+            (manifest.where / name).read_text().split() for name in ("train.txt", "validation.txt")
+        ]
+        assert [len(ids) for ids in drawn] == [6, 4] and not {*drawn[0]} & {*drawn[1]}
+        assert {*drawn[0], *drawn[1]} <= {v.id for v in manifest.videos}
+        assert len(manifest) in (10, 11)  # no more is looked at than is drawn
+
+
+@pytest.mark.parametrize(
+    "limit, value, reason",
+    [
+        ("MEMORY_GB", 0.2, ""),
+        ("CPU_SECONDS", 1, "more than 1 s of processor time"),
+        ("WALL_SECONDS", 1, "took more than 1 s"),
+    ],
+)
+def test_a_conversion_ends_at_its_limits(tmp_path, monkeypatch, limit, value, reason):
+    monkeypatch.setattr(prepare, limit, value)
+    still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(640, 480))
+    outcome = prepare.convert_alone(still, tmp_path / "out.mp4", Form(fps=240.0, px=0))
+    assert isinstance(outcome, str) and reason in outcome
+    assert list(tmp_path.iterdir()) == [still]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.data.test_prepare import prepared
+print("begun", flush=True)
+prepared(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_what_is_interrupted_resumes_and_leaves_nobody(tmp_path, sent):
+    (tmp_path / "videos/a").mkdir(parents=True)
+    still = film(tmp_path / "still.mkv", times=[0, 20.0], size=(320, 240))
+    for i in range(24):
+        shutil.copy(still, tmp_path / f"videos/a/{i}.mkv")
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "videos")]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    files = tmp_path / "store"
+    until = time.monotonic() + 60
+    while len(list(files.glob("files-*/*.mp4"))) < 5 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(sent)
+    process.wait()
+    until = time.monotonic() + 20
+    while members(process.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not members(process.pid)
+    (journal,) = files.glob("prepared-*.jsonl")
+    done = [json.loads(line)[0] for line in journal.read_text().splitlines()]
+    assert 0 < len(done) < 24
+    before = changes(tmp_path / "videos")
+    manifest = prepared(tmp_path / "videos")
+    assert len(manifest) == 24
+    kept = {prepare_name(manifest, path) for path in done}
+    assert all(changes(tmp_path / "videos")[name] == before[name] for name in kept)
+    assert not list(files.glob("files-*/.*.partial"))
+
+
+def prepare_name(manifest, path):
+    return next(Path(v.file).name for v in manifest.videos if v.path == path)
+
+
+def members(session: int) -> list[int]:
+    """Processes of a session that are no zombies."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
