@@ -7,13 +7,11 @@ import contextlib
 import stat
 from collections.abc import Iterator
 from fractions import Fraction
-from math import gcd
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.filter import Graph
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -210,91 +208,38 @@ def audio_stream(container: Any) -> Any:
 
 
 class Soundtrack:
-    """Collects decoded audio frames as mono samples at one rate.
-
-    Silence stands where the file stores none. A new piece begins where the format changes; each is
-    resampled in the phase that it has when it is resampled from time 0.
-    """
+    """Collects decoded audio frames as mono samples at one rate; silence fills what is missing."""
 
     def __init__(self, hz: int):
-        self.hz = hz
-        self.pieces: list[tuple[float, int, np.ndarray]] = []  # time of its begin, rate, samples
-        self.begin = self.key = self.graph = None
-        self.frames: list[np.ndarray] = []
+        self.hz, self.resampler, self.end = hz, None, 0.0
+        self.pieces: list[tuple[float, list[np.ndarray]]] = []  # begin in seconds, samples
 
     def add(self, frame: Any, seconds: float) -> None:
         """A decoded frame that is heard from `seconds` on, on the file's own clock."""
-        rate, samples = frame.sample_rate, frame.to_ndarray()
-        key = frame.format.name, frame.layout.name, rate
-        if key != self.key:
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        if self.resampler is None or form != self.form or seconds - self.end > GAP_SECONDS:
             self.end_piece()
-            self.key, self.begin, self.count = key, seconds, 0
-        missing = round((seconds - self.begin) * rate) - self.count
-        if missing > GAP_SECONDS * rate:
-            width = missing * (samples.shape[1] // frame.samples)  # channels, where they alternate
-            self.frames.append(silence(len(samples), width, samples.dtype))
-            self.count += missing
-        self.frames.append(samples)
-        self.count += frame.samples
+            self.resampler, self.form = av.AudioResampler("flt", "mono", self.hz), form
+            self.pieces.append((seconds, []))
+        frame.pts = None  # the resampler would fill small gaps, which are rounding
+        self.pieces[-1][1].extend(x.to_ndarray()[0] for x in self.resampler.resample(frame))
+        self.end = seconds + frame.samples / frame.sample_rate
 
     def end_piece(self) -> None:
-        """Keep the frames of one format."""
-        if self.frames:
-            self.pieces.append((self.begin, self.key, np.concatenate(self.frames, axis=1)))
-            self.frames = []
+        """Take what the resampler holds back."""
+        if self.resampler is not None:
+            self.pieces[-1][1].extend(x.to_ndarray()[0] for x in self.resampler.resample(None))
 
     def finish(self, start: float) -> np.ndarray:
         """[N] float32: sample n is heard n / hz after `start`."""
         self.end_piece()
         out = np.zeros(0, np.float32)
-        for begin, key, samples in self.pieces:
-            first, piece = mono(samples, key, begin - start, self.hz)
+        for begin, parts in self.pieces:
+            piece, first = np.concatenate([*parts, out[:0]]), round((begin - start) * self.hz)
             piece, first = piece[max(-first, 0) :], max(first, 0)
-            if first + len(piece) > len(out):
-                out = np.pad(out, (0, first + len(piece) - len(out)))
+            out = np.pad(out, (0, max(first + len(piece) - len(out), 0)))
             out[first : first + len(piece)] = piece
         return out
-
-
-def silence(rows: int, width: int, dtype: Any) -> np.ndarray:
-    """[rows, width] samples of silence; those of 8 bits have no sign."""
-    return np.full((rows, width), 128 if dtype == np.uint8 else 0, dtype)
-
-
-def mono(
-    samples: np.ndarray, key: tuple[str, str, int], seconds: float, hz: int
-) -> tuple[int, np.ndarray]:
-    """Number of the first sample, and the samples as mono float32 at `hz`.
-
-    Args:
-        samples: as FFmpeg's frames have them.
-        key: format, layout and rate.
-        seconds: when the first is heard.
-        hz: of the result.
-    """
-    form, layout, rate = key
-    period, common = rate // gcd(rate, hz), hz // gcd(rate, hz)
-    at = round(seconds * rate)
-    first = at // period * period
-    frame = av.AudioFrame.from_ndarray(samples, format=form, layout=layout)
-    if at > first:
-        width = (at - first) * (samples.shape[1] // frame.samples)
-        padded = np.concatenate([silence(len(samples), width, samples.dtype), samples], axis=1)
-        frame = av.AudioFrame.from_ndarray(padded, format=form, layout=layout)
-    frame.sample_rate = rate
-    graph = Graph()
-    graph.threads = 1  # by default one for each core, where others decode already
-    source = graph.add_abuffer(sample_rate=rate, format=form, layout=layout)
-    wanted = {"sample_rates": str(hz), "sample_fmts": "flt", "channel_layouts": "mono"}
-    sink = graph.add("abuffersink")
-    graph.link_nodes(source, graph.add("aformat", **wanted), sink).configure()
-    graph.push(frame)
-    graph.push(None)
-    parts = []
-    with contextlib.suppress(av.error.EOFError):
-        while True:
-            parts.append(graph.pull().to_ndarray()[0])
-    return first // period * common, np.concatenate(parts or [np.zeros(0, np.float32)])
 
 
 class FrameConverter:
