@@ -16,9 +16,9 @@ from avnb.config import Subset
 from avnb.data import catalogue, subsets
 from avnb.data.audit import audit
 from avnb.data.datasets import listing
-from avnb.data.subsets import draw_subset
 from avnb.data.manifest import Manifest
 from avnb.data.media import inspect
+from avnb.data.subsets import draw_subset
 from avnb.profiles import PROFILES, Workspace
 from tests.conftest import ROOT, with_values
 from tests.data.test_decoding import numbered, repeated, with_noise

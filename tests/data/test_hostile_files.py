@@ -9,8 +9,8 @@ from av.stream import Disposition
 
 from avnb.data import limits
 from avnb.data.audit import audit, inspect_file
-from avnb.data.decoding import read
 from avnb.data.datasets import Listing
+from avnb.data.decoding import read
 from avnb.data.manifest import Entry
 from avnb.data.media import inspect
 from avnb.data.video_frames import DecodeError
