@@ -16,10 +16,8 @@ from typing import Literal, NoReturn
 
 from avnb.config import digest
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mts"),
-    *(".3gp", ".wmv", ".mpg", ".mpeg", ".flv", ".ts", ".ogv"),
-)
+ENDINGS = "mp4 avi mkv webm mov m4v mts 3gp wmv mpg mpeg flv ts ogv"
+VIDEO_SUFFIXES = tuple(f".{ending}" for ending in ENDINGS.split())
 SPLIT_FILE, GROUP_FILE, HEADER = "split.csv", "groups.txt", ["path", "label", "split"]
 UNLABELLED = "unlabelled"
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # on a line, in UTF-8
@@ -39,9 +37,6 @@ class Entry:
 
 
 Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, files not to be used
-
-
-# ---- lists and folders --------------------------------------------------------------------------
 
 
 def read_list(table: Path) -> str:
@@ -121,9 +116,6 @@ def check_classes(classes: Sequence[str], where: Path) -> None:
             raise ValueError(f"{where} has the classes {one!r} and {other!r}: name them apart")
 
 
-# ---- official layouts -------------------------------------------------------------------------
-
-
 def list_vggsound(folder: Path, fold: int, files: list[str]) -> Lists:
     """VGGSound: `vggsound.csv` without header, and files in `train/`, `test/` or flat.
 
@@ -196,9 +188,6 @@ def list_hmdb51(folder: Path, fold: int, files: list[str]) -> Lists:
             key, split = path.removesuffix(".avi"), SPLITS["train" if match[2] == "1" else "test"]
             entries.append(Entry(id=key, path=path, label=label, split=split))
     return classes, entries, unused
-
-
-# ---- a plain folder -----------------------------------------------------------------------------
 
 
 def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:

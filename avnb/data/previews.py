@@ -13,15 +13,14 @@ from PIL import Image
 
 from avnb.config import digest
 from avnb.data.decoding import read_frames, read_soundtrack
-from avnb.data.encoding import Form, encode
 from avnb.data.manifest import Manifest, Video
+from avnb.data.synthetic.world import Form, encode
 from avnb.files import replacing
 
 SECONDS, FPS, HEIGHT, HZ = 3.0, 15, 120, 24_000  # of a small file, at most
 WINDOW, BANDS, FLOOR = 0.032, 128, 1e-5  # seconds; mel bands; of magnitudes
-STREAMED = {"movflags": "faststart"}  # a browser can begin before it has all
 X264 = {"crf": "30", "preset": "veryfast", "g": "30"}
-SMALL = Form("mp4", "libx264", X264, "aac", 48_000, STREAMED)
+SMALL = Form("mp4", "libx264", X264, "aac")
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,8 @@ def draw_subset(
     train, validation = (read_ids(file) if file else [] for file in files)
     if unknown := [name for name in (*train, *validation) if name not in labels]:
         raise ValueError(
-            f"{' or '.join(filter(None, files))} names {unknown[0]!r} and {len(unknown) - 1} more "
-            "that are no training videos of the lists; their ids are such as "
-            f"{min(labels, default='')!r}"
+            f"{' or '.join(filter(None, files))} names {unknown[0]!r}, no training video of the "
+            f"lists; their ids are such as {min(labels, default='')!r}"
         )
     if both := {*train} & {*validation}:
         raise ValueError(f"{' and '.join(files)} both name {min(both)!r}")

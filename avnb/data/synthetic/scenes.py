@@ -10,13 +10,14 @@ Arrays: a frame is [H, W, 3] uint8; audio is [samples] float32 at `AUDIO_HZ`, mo
 import colorsys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from avnb.config import Group, within
 
 AUDIO_HZ = 22_050  # unlike the 16 kHz of the models, so that resampling is always exercised
+MARGIN = 6  # pixels that the camera shakes at most
 Flaw = Literal["", "silent", "dubbed", "off_screen", "broken"]
 MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
 
@@ -174,8 +175,10 @@ def random_colour(rng: np.random.Generator, low: float, high: float) -> np.ndarr
     return 255 * np.array(colorsys.hsv_to_rgb(*hsv))
 
 
-def backdrop(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A colour gradient with faint blotches, [H, W, 3] float."""
+def draw_look(height: int, width: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Colours of a video, of whatever class: its background, a gradient with faint blotches
+    [H, W, 3], and the pale and the dark colour [3] of its object; float.
+    """
     yy, xx = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(angle) * xx + np.sin(angle) * yy) * rng.uniform(0, 40)
@@ -183,7 +186,7 @@ def backdrop(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     for _ in range(3):
         fx, fy, shift = rng.uniform(2, 9), rng.uniform(2, 9), rng.uniform(0, 6)
         image = image + rng.uniform(1, 6) * np.sin(fx * xx + fy * yy + shift)[..., None]
-    return image
+    return [image, random_colour(rng, 0.9, 1.0), random_colour(rng, 0.0, 0.25)]
 
 
 def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -197,40 +200,13 @@ def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return (image - image.mean()) / image.std()
 
 
-@dataclass(frozen=True)
-class Look:
-    """Colours of a video: its background and the two of its object; no class has its own."""
-
-    background: np.ndarray  # [H, W, 3]
-    pale: np.ndarray
-    dark: np.ndarray
-
-    @classmethod
-    def draw(cls, height: int, width: int, rng: np.random.Generator) -> "Look":
-        """Any colours, over a background of this size."""
-        background = backdrop(height, width, rng)
-        return cls(background, random_colour(rng, 0.9, 1.0), random_colour(rng, 0.0, 0.25))
-
-    def towards(self, other: "Look", share: float) -> "Look":
-        """A share of the way to other colours."""
-        return Look(
-            self.background + share * (other.background - self.background),
-            self.pale + share * (other.pale - self.pale),
-            self.dark + share * (other.dark - self.dark),
-        )
-
-
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a scene's object is, frame by frame, in pixels; its half width and height is `size`."""
 
     x: np.ndarray
     y: np.ndarray
     size: np.ndarray
     shake: np.ndarray  # [frames, 2] of the camera, down and to the right, whole
-
-
-MARGIN = 6  # pixels that the camera shakes at most
 
 
 def place(
@@ -255,44 +231,35 @@ def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.n
     """Draw the scene, frame by frame, [H, W, 3] uint8."""
     rng, look_rng = np.random.default_rng([scene.seed, 1]), np.random.default_rng(scene.look_seed)
     n, large = scene.nuisances, (height + 2 * MARGIN, width + 2 * MARGIN)
-    look, later = Look.draw(*large, look_rng), Look.draw(*large, look_rng)
+    first, last = draw_look(*large, look_rng), draw_look(*large, look_rng)
     relief = n.texture * look_rng.random() * texture(*large, look_rng)[..., None]
     pale_body = look_rng.random() < 0.5
     at = place(path, height, width, rng, n.camera_shake)
     shade = rng.uniform(-25, 25)
     drift = n.colour_drift * (1 + swing(path.t, (3, 6), rng)) / 2
     light = 1 + n.light_drift * swing(path.t, (2, 6), rng)
-    for i in range(len(path.x)):
-        (dy, dx), now = at.shake[i], look.towards(later, drift[i])
-        frame = (now.background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
+    for i, (dy, dx) in enumerate(at.shake):
+        now = [a + drift[i] * (b - a) for a, b in zip(first, last, strict=True)]
+        background, body, mark = now if pale_body else (now[0], now[2], now[1])
+        frame = (background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
         if scene.flaw != "off_screen":
-            colours = (now.pale, now.dark) if pale_body else (now.dark, now.pale)
-            paint_object(frame, scene.thing, at, path.turn[i], i, colours, shade)
+            near, x, y = object_frame(frame, at.x[i], at.y[i], at.size[i], path.turn[i])
+            cover = np.clip(0.5 - SHAPES[scene.thing](x, y) * at.size[i], 0, 1)[:, None]
+            paint = np.where(PATTERNS[scene.thing](x, y)[:, None], mark, body) + shade * y[:, None]
+            frame[near] += cover * (paint - frame[near])
         frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
-def paint_object(
-    frame: np.ndarray,
-    thing: str,
-    at: Placement,
-    turn: float,
-    i: int,
-    colours: tuple[np.ndarray, np.ndarray],
-    shade: float,
-) -> None:
-    """Paint the object over frame `i` [H, W, 3], in its two colours."""
-    body, mark = colours
+def object_frame(
+    frame: np.ndarray, x: float, y: float, size: float, turn: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pixels [H, W] near an object at x, y, and their places in its own frame, x and y."""
     yy, xx = np.mgrid[0 : frame.shape[0], 0 : frame.shape[1]]
-    size = at.size[i]
-    x0, y0 = (xx - at.x[i]) / size, (yy - at.y[i]) / size
+    x0, y0 = (xx - x) / size, (yy - y) / size
     near = np.maximum(abs(x0), abs(y0)) < 1.5
-    x0, y0 = x0[near], y0[near]
     cos, sin = np.cos(turn), np.sin(turn)
-    x, y = cos * x0 + sin * y0, cos * y0 - sin * x0
-    cover = np.clip(0.5 - SHAPES[thing](x, y) * size, 0, 1)[:, None]
-    paint = np.where(PATTERNS[thing](x, y)[:, None], mark, body) + shade * y[:, None]
-    frame[near] += cover * (paint - frame[near])
+    return near, cos * x0[near] + sin * y0[near], cos * y0[near] - sin * x0[near]
 
 
 # ---- audio ------------------------------------------------------------------------------------

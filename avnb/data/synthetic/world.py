@@ -11,36 +11,22 @@ import json
 import re
 import typing
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import av
 import numpy as np
 
 from avnb.config import Config, digest, within
-from avnb.data.encoding import Form, encode
 from avnb.data.manifest import Manifest
-from avnb.data.synthetic.scenes import (
-    AUDIO_HZ,
-    Flaw,
-    Look,
-    Nuisances,
-    Path2d,
-    Scene,
-    frames,
-    move,
-    noise_db,
-    pitch_octaves,
-    place,
-    soundtrack,
-)
+from avnb.data.synthetic import scenes as looks
+from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Nuisances, Path2d, Scene
 from avnb.files import in_parallel, locked, read_json, write_text
 
-AVI = Form("avi", "mpeg4", {"qscale": "3"}, "libmp3lame")
-# No mb-tree, whose look-ahead races: the same bytes every time.
-X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
-MP4 = Form("mp4", "libx264", X264, "aac")
 FORMAT = 3  # raised whenever the same World gives other videos
 
 
@@ -62,11 +48,9 @@ class World(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        flaws = ("silent", "dubbed", "off_screen", "broken")
-        total = sum(getattr(self, f"{flaw}_fraction") for flaw in flaws)
-        if total > 1:
-            names = ", ".join(f"{flaw}_fraction" for flaw in flaws)
-            raise ValueError(f"a video has one flaw at most: {names} sum up to {total:.3g}")
+        names = [f"{flaw}_fraction" for flaw in typing.get_args(Flaw) if flaw]
+        if (total := sum(getattr(self, name) for name in names)) > 1:
+            raise ValueError(f"{', '.join(names)} sum up to {total:.3g}; at most 1")
 
 
 def classes(text: str) -> dict[str, tuple[str, str]]:
@@ -100,6 +84,53 @@ HMDB51 = classes(
 # ---- files ------------------------------------------------------------------------------------
 
 
+class Form(NamedTuple):
+    """How a file is encoded: container and codecs by FFmpeg's names."""
+
+    container: str
+    video: str
+    options: Mapping[str, str]  # of the video codec
+    audio: str
+
+
+AVI = Form("avi", "mpeg4", {"qscale": "3"}, "libmp3lame")
+# No mb-tree, whose look-ahead races: the same bytes every time.
+X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
+MP4 = Form("mp4", "libx264", X264, "aac")
+
+
+def encode(
+    path: Path,
+    images: Iterable[np.ndarray],
+    fps: int,
+    audio: np.ndarray | None,
+    hz: int,
+    form: Form,
+) -> None:
+    """Write frames [H, W, 3] uint8 of even size, and mono audio [samples] in [-1, 1], if any.
+
+    The same bytes every time on one machine.
+    """
+    images = list(images)
+    with av.open(str(path), "w", form.container) as container:
+        video: Any = container.add_stream(form.video, rate=fps, options=dict(form.options))
+        video.height, video.width, _ = images[0].shape
+        video.pix_fmt, video.time_base = "yuv420p", Fraction(1, fps)
+        video.codec_context.thread_count = 1
+        sound: Any = None
+        if audio is not None:
+            sound = container.add_stream(form.audio, rate=hz, layout="mono", bit_rate=64_000)
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if audio is not None:
+            wave = av.AudioFrame.from_ndarray(audio[None], format="fltp", layout="mono")
+            wave.sample_rate, wave.pts, wave.time_base = hz, 0, Fraction(1, hz)
+            container.mux([*sound.encode(wave), *sound.encode()])
+
+
 def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
     """The object's path, frames a second, height, width, and the rest of the randomness."""
     rng = np.random.default_rng([scene.seed, 0])
@@ -110,7 +141,7 @@ def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
     else:
         width, height = [(80, 60), (88, 56), (60, 80), (72, 72)][rng.integers(4)]
         seconds = rng.uniform(2.6, 4.0)
-    path = move(scene.motion, np.arange(int(seconds * fps)) / fps, rng)
+    path = looks.move(scene.motion, np.arange(int(seconds * fps)) / fps, rng)
     return path, fps, height, width, rng
 
 
@@ -121,7 +152,7 @@ def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
     """
     path, fps, height, width, _ = filmed(scene)
     rng = np.random.default_rng([scene.seed, 1])
-    at = place(path, height, width, rng, scene.nuisances.camera_shake)
+    at = looks.place(path, height, width, rng, scene.nuisances.camera_shake)
     row = np.clip((times * fps).astype(int), 0, len(path.x) - 1)
     x, y, size = at.x[row], at.y[row], at.size[row]
     corners = np.stack([x - size, y - size, x + size, y + size], axis=1)
@@ -132,48 +163,34 @@ def causes(scene: Scene) -> dict[str, Any]:
     """What made the video: names of the class's causes, numbers of the others."""
     box = object_boxes(scene, np.arange(0, 1, 0.1)).mean(axis=0)
     rng = np.random.default_rng(scene.look_seed)
-    looks = [Look.draw(8, 8, rng).background.mean(axis=(0, 1)) for _ in range(2)]
+    backgrounds = [looks.draw_look(8, 8, rng)[0].mean(axis=(0, 1)) for _ in range(2)]
     return {
         "shape": scene.thing,
         "motion": scene.motion,
         "size": box[2] - box[0],
         "place": (box[0] + box[2]) / 2,
-        "colour": np.mean([red - blue for red, _, blue in looks]),
-        "pitch": pitch_octaves(scene),
-        "noise": noise_db(scene),
+        "colour": np.mean([red - blue for red, _, blue in backgrounds]),
+        "pitch": looks.pitch_octaves(scene),
+        "noise": looks.noise_db(scene),
     }
 
 
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
-    """The scene of each video by the video's id; {} for real videos.
-
-    Raises:
-        ValueError: as `read_scenes`.
-    """
+    """The scene of each video by the video's id; {} for real videos."""
     scenes = {path.resolve(): scene for path, scene in read_scenes(manifest.folder).items()}
     files = {video.id: manifest.original(video).resolve() for video in manifest.videos}
     return {name: scenes[path] for name, path in files.items() if path in scenes}
 
 
 def read_scenes(folder: Path) -> dict[Path, Scene]:
-    """The scenes of the world that a data set's folder is in, by file; {} for real videos.
-
-    Raises:
-        ValueError: when `scenes.json` is not what `make` writes.
-    """
+    """The scenes of the world that a data set's folder is in, by file; {} for real videos."""
     table = folder.parent / "scenes.json"
     if not table.exists():
         return {}
-    scenes = read_json(table, "the scenes of a synthetic world")
-    try:
-        return {
-            folder.parent / values["path"]: Scene(
-                **{**values, "nuisances": Nuisances(**values["nuisances"])}
-            )
-            for values in scenes
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{table} does not hold the scenes of a synthetic world") from error
+    rows = read_json(table, "the scenes of a synthetic world")
+    for row in rows:
+        row["nuisances"] = Nuisances(**row["nuisances"])
+    return {folder.parent / row["path"]: Scene(**row) for row in rows}
 
 
 def render(root: Path, scene: Scene) -> None:
@@ -183,10 +200,10 @@ def render(root: Path, scene: Scene) -> None:
     path, fps, height, width, rng = filmed(scene)
     audio = None
     if scene.audio and scene.flaw != "silent":
-        audio = soundtrack(scene, path, len(path.x) / fps)
+        audio = looks.soundtrack(scene, path, len(path.x) / fps)
     aside = out.with_name(f".{out.stem}.partial{out.suffix}")
     form = AVI if out.suffix == ".avi" else MP4
-    encode(aside, list(frames(scene, path, height, width)), fps, audio, AUDIO_HZ, form)
+    encode(aside, looks.frames(scene, path, height, width), fps, audio, AUDIO_HZ, form)
     if scene.flaw == "broken":
         damage(aside, rng)
     aside.replace(out)
@@ -289,11 +306,13 @@ def make(world: World, root: str | Path, *, workers: int = 2) -> Path:
     values, stamp = {"format": FORMAT, **world.flat()}, root / "world.json"
     with locked(root):
         if stamp.exists():
-            check_values(root, read_json(stamp, "the mark of a synthetic world"), values)
+            stored = read_json(stamp, "the mark of a synthetic world")
+            if stored != values:
+                raise ValueError(f"{root} holds a world made from other values: {stored}")
             return root
         scenes, texts = list[Scene](), dict[str, str]()
-        for write in (vggsound, ucf101, hmdb51):
-            more, lists = write(world)
+        for contents in (vggsound, ucf101, hmdb51):
+            more, lists = contents(world)
             scenes, texts = scenes + more, texts | lists
         for name, text in texts.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -305,16 +324,6 @@ def make(world: World, root: str | Path, *, workers: int = 2) -> Path:
             pass
         write_text(stamp, json.dumps(values, indent=1))
     return root
-
-
-def check_values(root: Path, stored: dict[str, Any], values: dict[str, Any]) -> None:
-    """Raise ValueError when a world is stored that was made from other values."""
-    if stored != values:
-        changed = {k: (stored.get(k), v) for k, v in values.items() if stored.get(k) != v}
-        raise ValueError(
-            f"{root} holds a world made from other values (stored, now): {changed}\n"
-            "Give this world its own folder, or delete that one."
-        )
 
 
 def world_id(world: World) -> str:
