@@ -29,22 +29,23 @@ def is_spec(text: str) -> bool:
     return name.isidentifier() and (module.endswith(".py") or dotted)
 
 
-def is_file_spec(text: str) -> bool:
-    """Whether a text names code in a file, as `file.py:name`."""
-    return is_spec(text) and text.rpartition(":")[0].endswith(".py")
+def file_of(text: str) -> Path | None:
+    """The file that a spec `file.py:name` names; None for any other text."""
+    source, _, _ = text.rpartition(":")
+    is_file = is_spec(text) and source.endswith(".py")
+    return Path(source).expanduser().resolve() if is_file else None
 
 
 def resolved_spec(text: str) -> str:
     """The same name with the path of its file made absolute; other names as they are."""
-    path, _, name = text.rpartition(":")
-    return f"{Path(path).expanduser().resolve()}:{name}" if is_file_spec(text) else text
+    file = file_of(text)
+    return f"{file}:{text.rpartition(':')[2]}" if file else text
 
 
 def source_digest(text: str) -> str:
     """Hash of the file that a spec names, so that changed code is another run; '' without one."""
-    if not is_file_spec(text):
-        return ""
-    return hashlib.sha256(Path(text.rpartition(":")[0]).read_bytes()).hexdigest()[:16]
+    file = file_of(text)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
 
 
 def load_spec(text: str) -> Any:
@@ -55,8 +56,8 @@ def load_spec(text: str) -> Any:
         ImportError: when there is no such module, or it defines no such name.
     """
     source, _, name = text.rpartition(":")
-    file = is_file_spec(text)
-    module = module_of_file(Path(source)) if file else importlib.import_module(source)
+    file = file_of(text)
+    module = module_of_file(file) if file else importlib.import_module(source)
     if not hasattr(module, name):
         names = [n for n in vars(module) if not n.startswith("_")][:12]
         raise ImportError(f"{text!r}: {source} defines no {name!r}; it has {', '.join(names)}")
@@ -80,7 +81,6 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
 
 def module_of_file(path: Path) -> ModuleType:
     """The module in a file, executed once in a process; FileNotFoundError without the file."""
-    path = path.expanduser().resolve()
     if not path.is_file():
         raise FileNotFoundError(f"{path}, named as code of your own, does not exist")
     name = f"avnb_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

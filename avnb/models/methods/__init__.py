@@ -3,23 +3,12 @@
 import torch
 
 from avnb.config import Pretrain
-from avnb.models.methods.base import Method, TrainableModule, derive_seed
+from avnb.models.methods.base import Method, derive_seed
 from avnb.models.methods.random import Random
 from avnb.models.methods.supervised import Supervised
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
 from avnb.models.methods.xid import CrossModalDiscrimination
 from avnb.models.own import find, resolved_spec
-
-__all__ = [
-    "METHODS",
-    "Method",
-    "TrainableModule",
-    "build_method",
-    "derive_seed",
-    "find_method",
-    "method_label",
-    "parse_methods",
-]
 
 # In the order of tables and figures.
 METHODS: dict[str, type[Method]] = {
