@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from avnb.config import Pretrain
-from avnb.data.batch import Batch
-from avnb.models.heads import Projector
+from avnb.data.clips import Batch
+from avnb.models.encoders import Projector
 from avnb.models.losses import at_least_float
 from avnb.models.methods import Method
 

@@ -1,4 +1,4 @@
-"""The two encoders of pre-training (thesis 4.1.2).
+"""The two encoders of pre-training (thesis 4.1.2) and the heads on their features.
 
 Shapes: B clips, T frames of H x W pixels, M mel bands x t spectrogram frames, w the width
 (64 in the thesis). Both encoders return [B, 8w] features.
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 def initialise(module: nn.Module) -> None:
     """Draw weights so that ReLU layers preserve the scale of their inputs, and zero the biases.
 
-    He et al. 2015, arXiv:1502.01852. torch's default shrinks the signal until the biases dominate:
-    embeddings of different clips then start nearly parallel, and features start close to zero.
+    He et al. 2015, arXiv:1502.01852. With torch's default the biases dominate: embeddings of
+    different clips start nearly parallel, and features close to zero.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
@@ -28,10 +28,10 @@ def initialise(module: nn.Module) -> None:
 def scale_residuals(encoder: nn.Module, scale: float) -> None:
     """Multiply the last convolution of every residual branch, so that deep blocks start small.
 
-    At the start, the features of a deep network with batch normalisation have little left of how
-    alike two clips are; short runs spend most of their steps on finding it again. With branches
+    At initialisation, the features of a deep network with batch normalisation hardly reflect how
+    alike two clips are, and short runs spend most of their steps on recovering it. With branches
     near zero the network begins shallow. Goyal et al. 2017, arXiv:1706.02677, begin with zero. The
-    audio encoder has no such branches, and a backbone of the user's own stays as it is.
+    audio encoder has no such branches, and a user's own backbone is left unchanged.
     """
     for block in encoder.modules():
         if isinstance(block, Block):
@@ -75,7 +75,7 @@ class FrameStackConv3d(nn.Conv3d):
 
     The same sums of the same products: each frame is joined by its two neighbours as further
     channels, and a 2-D convolution goes over the stacks. With three channels, the kernels for 3-D
-    are slow: it was 30 % of a small step on a CPU and of the thesis's on a GPU.
+    are slow.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class VideoEncoder(nn.Module):
 
     def feature_map(self, frames: Tensor) -> Tensor:
         """Normalised frames [B, 3, T, H, W] -> [B, 8w, T/8, H/32, W/32], each rounded up."""
-        # Faster on a CPU; `python tests/bench/encoder_layout.py` measures by how much.
+        # The convolutions of a CPU are faster in this layout.
         x = frames.contiguous(memory_format=torch.channels_last_3d)
         x = self.pool(self.stem(x))  # [B, w, T, H/4, W/4]
         for stage in self.stages:
@@ -152,8 +152,49 @@ class AudioEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """Standardised log-mel [B, 1, M, t] -> [B, 8w], max-pooled over frequency and time."""
-        # As for video; a single channel has no order, so that the second layer must be told.
+        # As for video; one channel has no layout, so it is set after the first layer.
         x = self.stem(audio).contiguous(memory_format=torch.channels_last)  # [B, w, M/2, t/2]
         for stage in self.stages:
             x = stage(x)
         return x.amax(dim=(2, 3))  # [B, 8w]
+
+
+class Projector(nn.Sequential):
+    """Three linear layers from features to the embedding, with a ReLU between them.
+
+    The thesis puts a ReLU after every layer. Like the released code, this leaves the output
+    linear: an embedding without negative entries cannot reach every direction.
+
+    With `batch_norm`, every layer is followed by BatchNorm, the last one without an affine map, so
+    that embeddings are centred from the first step (SimCLR's head, Chen et al. 2020,
+    arXiv:2002.05709). Without it they start nearly parallel, and only long runs separate them.
+    """
+
+    def __init__(self, features: int, dim: int, *, batch_norm: bool = False):
+        layers: list[nn.Module] = []
+        for i, out in enumerate((features, features, dim)):
+            layers.append(nn.Linear(features, out, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(out, affine=i < 2))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers[:-1])
+        initialise(self)
+
+
+class Expander(nn.Sequential):
+    """Three linear layers from features to a wide embedding, with BatchNorm and ReLU between them.
+
+    A layer followed by BatchNorm has no bias, because BatchNorm would subtract it again.
+    """
+
+    def __init__(self, features: int, dim: int):
+        super().__init__(
+            nn.Linear(features, dim, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(dim, dim, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(dim, dim),
+        )
+        initialise(self)

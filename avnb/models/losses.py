@@ -1,4 +1,7 @@
-"""Losses as pure functions of similarities or embeddings: no state, no process groups."""
+"""Losses and collapse statistics, pure functions of similarities or embeddings.
+
+Shapes: B clips, K negatives, D dimensions.
+"""
 
 import math
 
@@ -75,14 +78,14 @@ def covariance_energy(z: Tensor) -> Tensor:
 
         ||C||^2 = ||Z Z^T||^2 / (B - 1)^2
 
-    The diagonal's part is subtracted. Where it is r times the rest, the result loses a factor r of
-    precision, so this is done in float64: 2e-16 r of it is lost.
+    minus the diagonal's part. Where that is r times the rest, the difference loses a factor r of
+    precision; hence float64.
     """
     if len(z) >= z.shape[1]:
         return off_diagonal(z.T @ z / (len(z) - 1)).square().sum()
     z = z.double()
     off = (z @ z.T).square().sum() - z.square().sum(dim=0).square().sum()
-    return off.clamp_min(0) / (len(z) - 1) ** 2  # rounding may leave less than 0 of nothing
+    return off.clamp_min(0) / (len(z) - 1) ** 2  # rounding may leave a negative zero
 
 
 def vicreg_terms(
@@ -125,3 +128,56 @@ def vicreg_terms(
         "variance": (hinges[0] + hinges[1]) / 2,
         "covariance": (covariances[0] + covariances[1]).to(x.dtype),
     }
+
+
+# ---- collapse ---------------------------------------------------------------------------------
+
+MIN_SPREAD, MIN_RANK = 0.05, 1.5  # below either, all embeddings practically coincide
+MAX_HINGE = 0.95  # variance term above which embeddings have shrunk towards a point
+
+
+def spread(z: Tensor) -> Tensor:
+    """Mean standard deviation over dimensions of z [B, D] on the unit sphere, times sqrt(D).
+
+    1 for evenly spread directions, 0 for identical ones (Chen & He 2021, arXiv:2011.10566).
+    """
+    return F.normalize(z.float(), dim=1).std(dim=0).mean() * z.shape[1] ** 0.5
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    """Effective rank of z [B, D]: e^entropy of the singular values of the centred embeddings.
+
+    Between 1 (also for constant embeddings) and min(B - 1, D); Roy & Vetterli 2007. NaN if an
+    embedding is not finite.
+    """
+    if not z.isfinite().all():
+        return z.new_tensor(torch.nan)  # LAPACK would raise an error of its own
+    values = torch.linalg.svdvals((z - z.mean(dim=0)).float())
+    p = values / values.sum().clamp_min(1e-12)
+    return torch.special.entr(p).sum().exp()
+
+
+def collapse_metrics(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Spread, mean standard deviation and effective rank of each named embedding [B, D].
+
+    Embeddings of fewer than three clips are left out: two points always lie on a line.
+    """
+    metrics = {}
+    for name, z in embeddings.items():
+        if len(z) > 2:
+            metrics[f"{name}_spread"] = spread(z)
+            metrics[f"{name}_std"] = z.float().std(dim=0).mean()
+            metrics[f"{name}_rank"] = effective_rank(z)
+    return metrics
+
+
+def collapse_warning(row: dict[str, float]) -> str:
+    """Warning if the embeddings of one row of the training log have collapsed, '' otherwise."""
+    problems = []
+    for name in sorted(key.removesuffix("_spread") for key in row if key.endswith("_spread")):
+        flat, rank = row[f"{name}_spread"], row[f"{name}_rank"]
+        if flat < MIN_SPREAD or rank < MIN_RANK:
+            problems.append(f"{name} embeddings have spread {flat:.3f} and rank {rank:.1f}")
+    if row.get("variance", 0) > MAX_HINGE:
+        problems.append(f"the variance term is {row['variance']:.2f} of 1: embeddings have shrunk")
+    return f"collapse after epoch {row['epoch'] + 1:.0f}: {'; '.join(problems)}" if problems else ""

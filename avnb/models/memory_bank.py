@@ -32,12 +32,12 @@ class MemoryBank(nn.Module):
         """Move rows `video` [B] towards the embeddings `z` [B, D] and normalise them.
 
         A video that occurs twice in a batch moves towards the mean of its embeddings, so that the
-        result does not depend on the order in which the device writes. No size depends on the
-        values of `video`, which the device would have to be asked for.
+        result does not depend on the order in which the device writes. No shape depends on the
+        values of `video`, so that nothing waits for the device.
         """
         same = video[:, None] == video  # [B, B]
         first = same.int().argmax(1)  # duplicates write the very same row
-        # In double precision sums are exact enough whatever the order, and never rounded to TF32.
+        # In double precision the order of summation does not matter, and TF32 is not used.
         mean = (same.double() @ z.double() / same.sum(1, keepdim=True))[first].to(self.rows.dtype)
         mixed = self.momentum * self.rows[video] + (1 - self.momentum) * mean
         self.rows[video] = F.normalize(mixed, dim=1)

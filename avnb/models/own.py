@@ -1,14 +1,145 @@
-"""Shim of the redesign."""
+"""The user's own code, named as `package.module:name` or `file.py:name`, and video backbones.
 
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = ["avnb.models.specs", "avnb.models.backbones"]
+Whatever is named is imported, that is, executed: name only code that you trust.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from avnb.config import unknown_name
+from avnb.models.encoders import VideoEncoder
+
+# Each takes the width and returns a module [B, 3, T, S, S] -> [B, features].
+VIDEO_BACKBONES: dict[str, Callable[[int], nn.Module]] = {"r2plus1d_18": VideoEncoder}
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+def is_spec(text: str) -> bool:
+    """Whether a text names a user's code (a path without `.py:` in it does not)."""
+    module, _, name = text.rpartition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return name.isidentifier() and (module.endswith(".py") or dotted)
 
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)
+
+def file_of(text: str) -> Path | None:
+    """The file that a spec `file.py:name` names; None for any other text."""
+    source, _, _ = text.rpartition(":")
+    is_file = is_spec(text) and source.endswith(".py")
+    return Path(source).expanduser().resolve() if is_file else None
+
+
+def resolved_spec(text: str) -> str:
+    """The same name with the path of its file made absolute; other names as they are."""
+    file = file_of(text)
+    return f"{file}:{text.rpartition(':')[2]}" if file else text
+
+
+def source_digest(text: str) -> str:
+    """Hash of the file that a spec names, so that changed code is another run; '' without one."""
+    file = file_of(text)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+
+
+def load_spec(text: str) -> Any:
+    """The object that a spec names.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ImportError: when there is no such module, or it defines no such name.
+    """
+    source, _, name = text.rpartition(":")
+    file = file_of(text)
+    module = module_of_file(file) if file else importlib.import_module(source)
+    if not hasattr(module, name):
+        names = [n for n in vars(module) if not n.startswith("_")][:12]
+        raise ImportError(f"{text!r}: {source} defines no {name!r}; it has {', '.join(names)}")
+    return getattr(module, name)
+
+
+def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """The entry of a registry, or what a spec names.
+
+    Raises:
+        ValueError: for a name that is neither.
+        FileNotFoundError, ImportError: as `load_spec`.
+    """
+    if name in known:
+        return known[name]
+    if not is_spec(name):
+        hint = "; one of your own is given as package.module:name or file.py:name"
+        raise ValueError(unknown_name(kind, name, known) + hint)
+    return load_spec(name)
+
+
+def module_of_file(path: Path) -> ModuleType:
+    """The module in a file, executed once in a process; FileNotFoundError without the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}, named as code of your own, does not exist")
+    name = f"avnb_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look here
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # a notebook may load the corrected file
+            raise
+    return sys.modules[name]
+
+
+class OwnEncoder(nn.Module):
+    """Any module [B, 3, T, S, S] -> [B, D] as a video encoder with `features` = D.
+
+    Models of torchvision lose their classification head. D is measured on clips of 16 frames of
+    112 x 112.
+
+    Raises:
+        ValueError: when the output is not [B, D].
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        if type(network).__module__.startswith("torchvision."):
+            for head in ("fc", "head", "classifier"):
+                if hasattr(network, head):
+                    setattr(network, head, nn.Identity())
+        self.network = network
+        training = network.training
+        with torch.no_grad():
+            shape = network.eval()(torch.zeros(2, 3, 16, 112, 112)).shape
+        network.train(training)
+        if len(shape) != 2 or shape[0] != 2:
+            raise ValueError(
+                f"a video encoder maps [B, 3, T, S, S] to [B, D]; {type(network).__name__} gives "
+                f"{tuple(shape)} for B = 2"
+            )
+        self.features = int(shape[1])
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Normalised frames [B, 3, T, S, S] -> [B, D]."""
+        return self.network(frames)
+
+
+def build_video_encoder(name: str, width: int) -> VideoEncoder:
+    """A video encoder: a name of VIDEO_BACKBONES, or a callable that returns an `nn.Module`.
+
+    Raises:
+        ValueError: for an unknown name, or something that is no module from clips to features.
+        FileNotFoundError, ImportError: as `load_spec`.
+    """
+    build = find("video backbone", name, VIDEO_BACKBONES)
+    if name in VIDEO_BACKBONES:
+        return cast(VideoEncoder, build(width))
+    network = build()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{name!r} gives {type(network).__name__}, not a torch.nn.Module")
+    return cast(VideoEncoder, OwnEncoder(network))

@@ -1,9 +1,23 @@
+"""Losses by their closed forms and limits; collapse metrics of known embeddings."""
+
 import math
 
 import pytest
 import torch
 
-from avnb.models.losses import info_nce, rince, vicreg_terms
+from avnb.models.losses import (
+    MAX_HINGE,
+    MIN_RANK,
+    MIN_SPREAD,
+    collapse_metrics,
+    collapse_warning,
+    effective_rank,
+    info_nce,
+    off_diagonal,
+    rince,
+    spread,
+    vicreg_terms,
+)
 
 torch.manual_seed(0)
 POS = torch.randn(6) * 5
@@ -33,10 +47,11 @@ def test_rince_is_the_printed_formula(q, lam):
     torch.testing.assert_close(rince(pos, neg, q=q, lam=lam), printed, rtol=1e-9, atol=1e-9)
 
 
-def test_at_q_1_the_gradient_is_linear_in_the_exponential():
-    pos = POS.double().requires_grad_()
-    rince(pos, NEG.double(), q=1.0, lam=0.3).backward()
-    torch.testing.assert_close(pos.grad, -(1 - 0.3) * pos.detach().exp() / 6)
+def test_one_positive_and_one_negative_at_known_scores():
+    pos, neg = torch.tensor([2.0, 2.0]).double().log(), torch.tensor([[6.0], [6.0]]).double().log()
+    assert info_nce(pos, neg).item() == pytest.approx(math.log(8 / 2))
+    # q = 1/2, lam = 1/2: -2 sqrt(2) + 2 sqrt(8 / 2)
+    assert rince(pos, neg, q=0.5, lam=0.5).item() == pytest.approx(4 - 2 * math.sqrt(2))
 
 
 def test_a_low_positive_pulls_less_as_q_grows():
@@ -60,10 +75,11 @@ def test_half_precision_loses_only_the_rounding_of_the_inputs(dtype):
     )
 
 
-@pytest.mark.parametrize("q, lam", [(0, 0.5), (1.1, 0.5), (0.5, 0), (0.5, 2)])
+@pytest.mark.parametrize("q, lam", [(0, 0.5), (1.1, 0.5), (0.5, 0), (0.5, 1.1)])
 def test_q_and_lam_out_of_range_are_refused(q, lam):
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
         rince(POS, NEG, q=q, lam=lam)
+    rince(POS, NEG, q=1, lam=1)
 
 
 @pytest.mark.parametrize("pos, neg", [(POS[:, None], NEG), (POS, NEG[:3]), (POS, NEG[:, 0])])
@@ -137,11 +153,8 @@ def test_collapsed_embeddings_are_invariant_but_penalised_by_the_variance_term()
     assert terms["variance"].item() == pytest.approx(1 - 0.01)  # sqrt(eps) remains
 
 
-def test_covariance_penalises_a_duplicated_dimension():
-    z = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
-    twice = torch.stack([z[:, 0], z[:, 0]], dim=1)
-    assert vicreg_terms(z, z)["covariance"] < 0.01
-    assert vicreg_terms(twice, twice)["covariance"].item() == pytest.approx(2, rel=0.1)
+def test_off_diagonal_entries_come_row_by_row():
+    assert off_diagonal(torch.arange(9).view(3, 3)).tolist() == [1, 2, 3, 5, 6, 7]
 
 
 def test_huber_is_quadratic_for_small_differences_and_linear_for_large_ones():
@@ -155,3 +168,46 @@ def test_huber_is_quadratic_for_small_differences_and_linear_for_large_ones():
 def test_vicreg_refuses_mismatched_shapes(shapes):
     with pytest.raises(ValueError, match="must both be"):
         vicreg_terms(*(torch.zeros(s) for s in shapes))
+    vicreg_terms(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+# ---- collapse ---------------------------------------------------------------------------------
+
+
+def test_evenly_spread_directions_have_a_spread_of_one_and_full_rank():
+    z = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
+    assert spread(z).item() == pytest.approx(1, abs=0.02)
+    assert effective_rank(z).item() == pytest.approx(8, rel=0.01)
+
+
+def test_identical_embeddings_have_no_spread_and_a_rank_of_one():
+    z = torch.ones(16, 8)
+    assert spread(z).item() == pytest.approx(0, abs=1e-6)
+    assert effective_rank(z).item() == pytest.approx(1)
+
+
+def test_a_line_has_a_rank_of_one_and_a_plane_of_two():
+    t = torch.linspace(0, 2 * math.pi, 65)[:-1]
+    line = torch.stack([t, 2 * t, -t], dim=1)
+    circle = torch.stack([t.cos(), t.sin(), 0 * t], dim=1)
+    assert effective_rank(line).item() == pytest.approx(1, abs=1e-3)
+    assert effective_rank(circle).item() == pytest.approx(2, abs=1e-3)
+    assert effective_rank(torch.full((4, 4), torch.nan)).isnan()
+
+
+def test_metrics_are_those_of_at_least_three_clips():
+    z = torch.tensor([[0.0, 3.0], [2.0, 3.0], [4.0, 3.0]])
+    assert collapse_metrics({"video": z[:2]}) == {}
+    metrics = collapse_metrics({"video": z})
+    assert metrics["video_std"].item() == pytest.approx(1)  # of 2 and 0
+    assert metrics["video_spread"] == spread(z) and metrics["video_rank"] == effective_rank(z)
+
+
+def test_warnings_name_what_has_collapsed():
+    row = {"epoch": 2, "audio_spread": MIN_SPREAD, "audio_rank": MIN_RANK, "variance": MAX_HINGE}
+    row |= {"video_spread": 1.0, "video_rank": 9.0}
+    assert not collapse_warning(row) and not collapse_warning({"epoch": 0})
+    for change in ({"audio_spread": MIN_SPREAD - 0.01}, {"audio_rank": MIN_RANK - 0.1}):
+        text = collapse_warning(row | change)
+        assert text.startswith("collapse after epoch 3: audio embeddings") and "video" not in text
+    assert "embeddings have shrunk" in collapse_warning(row | {"variance": MAX_HINGE + 0.01})

@@ -1,16 +1,20 @@
-"""Properties of the methods that hold for any data."""
+"""Losses of the methods from their embeddings; properties that hold for any data."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from avnb.data.batch import Batch
-from avnb.models.methods import METHODS, build_method, parse_methods
+from avnb.data.clips import Batch
+from avnb.models.losses import info_nce, rince, vicreg_terms
+from avnb.models.memory_bank import MemoryBank
+from avnb.models.methods import METHODS, build_method, derive_seed, parse_methods
 from tests.conftest import with_values
 
 
-def a_batch(run, size=8, second_view=True) -> Batch:
+def a_batch(size=8, second_view=True) -> Batch:
     rng = torch.Generator().manual_seed(0)
     frames = torch.randn(2, size, 3, 8, 16, 16, generator=rng)
     return Batch(
@@ -20,12 +24,16 @@ def a_batch(run, size=8, second_view=True) -> Batch:
     )  # fmt: skip
 
 
+def built(run, name="xid", **changes):
+    """The method of a run on 20 videos of 3 classes."""
+    return build_method(with_values(run, method=name, **changes), 20, 3)
+
+
 @pytest.mark.parametrize(
     "name", sorted(name for name, method in METHODS.items() if method.is_trained)
 )
 def test_a_step_along_the_gradient_lowers_the_loss(tiny, name):
-    run = with_values(tiny, method=name, q_first=0.1, q_last=0.1)
-    method, batch = build_method(run, 20, 3).train(), a_batch(run)
+    method, batch = built(tiny, name, q_first=0.1, q_last=0.1).train(), a_batch()
     before = method(batch, 0.0)["loss"]
     before.backward()
     trained = [p for p in method.parameters() if p.grad is not None]
@@ -37,15 +45,52 @@ def test_a_step_along_the_gradient_lowers_the_loss(tiny, name):
 
 
 def test_all_methods_start_from_the_same_encoders(tiny):
-    weights = [build_method(with_values(tiny, method=name), 20, 3).state_dict() for name in METHODS]
+    weights = [built(tiny, name).state_dict() for name in METHODS]
     for other in weights[1:]:
         for key in (k for k in weights[0] if k.split(".")[0] in ("video_encoder", "audio_encoder")):
             assert torch.equal(other[key], weights[0][key])
 
 
+def test_a_method_is_initialised_from_its_seed_alone_and_its_residuals_are_scaled(tiny):
+    state = torch.get_rng_state()
+    one, same, other = (built(tiny, seed=seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    key = "video_encoder.stages.0.0.second.3.weight"
+    assert torch.equal(one[key], same[key]) and not torch.equal(one[key], other[key])
+    full = built(tiny, residual_scale=1.0).state_dict()
+    torch.testing.assert_close(one[key], tiny.residual_scale * full[key])
+
+
+# ---- xID --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["rince", "info_nce"])
+def test_xid_compares_each_embedding_with_the_bank_of_the_other_modality(tiny, loss):
+    values = {"temperature": 0.3, "q_first": 0.1, "q_last": 0.5, "lam": 0.2, "xid_loss": loss}
+    method, batch = built(tiny, **values).eval(), a_batch()
+    v = F.normalize(method.video_projector(method.video_encoder(batch.frames)), dim=1)
+    a = F.normalize(method.audio_projector(method.audio_encoder(batch.audio)), dim=1)
+    neg, function = method.negatives(batch), info_nce
+    if loss == "rince":
+        function = partial(rince, q=0.3, lam=0.2)  # half way between the first and the last q
+    terms, expected, cosines = method(batch, 0.5), [], []
+    for z, bank in ((v, method.audio_bank), (a, method.video_bank)):
+        pos = (z * bank.rows[batch.video_index]).sum(1)
+        others = torch.einsum("bd,bkd->bk", z, bank.rows[neg])
+        expected.append(function(pos / 0.3, others / 0.3))
+        cosines.append((pos.mean(), others.mean()))
+    own, other = (sum(pair) / 2 for pair in zip(*cosines, strict=True))
+    for name, value in (
+        ("video_to_audio", expected[0]), ("audio_to_video", expected[1]),
+        ("loss", sum(expected) / 2), ("cosine_own", own), ("cosine_other", other),
+    ):  # fmt: skip
+        torch.testing.assert_close(terms[name], value)
+
+
 def test_negatives_do_not_depend_on_the_division_of_the_batch(tiny):
-    method, batch = build_method(tiny, 20, 3), a_batch(tiny)
+    method, batch = built(tiny), a_batch()
     whole = method.negatives(batch)
+    assert whole.shape == (8, tiny.xid.negatives)
     parts = [method.negatives(part) for part in batch.split(2)]
     assert torch.equal(torch.cat(parts), whole)
     assert (whole != batch.video_index[:, None]).all()
@@ -53,45 +98,114 @@ def test_negatives_do_not_depend_on_the_division_of_the_batch(tiny):
     assert not torch.equal(later, whole)
 
 
-def test_banks_are_updated_after_the_step_and_not_before(tiny):
-    method, batch = build_method(tiny, 20, 3).train(), a_batch(tiny)
-    before = method.video_bank.rows.clone()
+def test_banks_are_updated_after_the_step_with_the_embeddings_of_their_modality(tiny):
+    method, batch = built(tiny, bank_momentum=0.75).train(), a_batch()
+    banks = [
+        MemoryBank(20, tiny.xid.embedding_dim, momentum=0.75, seed=derive_seed(tiny.seed, k))
+        for k in (1, 2)
+    ]
+    own = method.video_bank, method.audio_bank
     method(batch, 0.0)
-    assert torch.equal(method.video_bank.rows, before)
+    assert all(torch.equal(a.rows, b.rows) for a, b in zip(own, banks, strict=True))
     method.after_step()
-    moved = (method.video_bank.rows != before).any(dim=1)
-    assert moved[:8].all() and not moved[8:].any()
+    for name, bank, expected in zip(("video", "audio"), own, banks, strict=True):
+        expected.update(batch.video_index, method.embeddings[name][0])
+        torch.testing.assert_close(bank.rows, expected.rows)
     method.eval()(batch, 0.0)
     assert not method.pending  # evaluation does not update the banks
+    with pytest.raises(ValueError, match="two videos to tell apart, got 1"):
+        build_method(tiny, 1, 1)
 
 
-def test_xid_can_use_info_nce(tiny):
-    batch = a_batch(tiny)
-    rince, nce = (
-        build_method(with_values(tiny, xid_loss=loss), 20, 3).train()(batch, 0.0)["loss"]
-        for loss in ("rince", "info_nce")
-    )
-    assert nce > 0 and rince != nce
+# ---- VICReg -----------------------------------------------------------------------------------
 
 
-def test_huber_reduces_the_weight_of_outlying_pairs(tiny):
-    batch = a_batch(tiny)
-    square, huber = (
-        build_method(with_values(tiny, method="vicreg_av", huber_delta=d), 20, 3).train()(
-            batch, 0.0
-        )
-        for d in (0.0, 0.1)
-    )
-    assert huber["invariance"] < square["invariance"]
-    assert huber["variance"] == square["variance"]
+def test_vicreg_is_the_weighted_sum_of_its_terms(tiny):
+    weights = {"invariance_weight": 3.0, "variance_weight": 5.0, "covariance_weight": 0.5}
+    method, batch = built(tiny, "vicreg_av", huber_delta=0.1, **weights).eval(), a_batch()
+    terms = method(batch, 0.0)
+    v = method.video_expander(method.video_encoder(batch.frames))
+    a = method.audio_expander(method.audio_encoder(batch.audio))
+    expected = vicreg_terms(v, a, huber_delta=0.1)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value)
+    whole = 3 * expected["invariance"] + 5 * expected["variance"] + 0.5 * expected["covariance"]
+    torch.testing.assert_close(terms["loss"], whole)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_vicreg_v_compares_two_clips_of_a_video_without_audio(tiny, passes):
+    method, batch = built(tiny, "vicreg_v", views_per_forward=passes).train(), a_batch()
+    terms = method(batch, 0.0)
+    views = (batch.frames, batch.second_view)
+    z = [method.video_expander(method.video_encoder(x)) for x in views]
+    if passes == 2:  # BatchNorm's statistics are those of both
+        z = method.video_expander(method.video_encoder(torch.cat(views))).chunk(2)
+    torch.testing.assert_close(terms["invariance"], vicreg_terms(*z)["invariance"])
+    terms["loss"].backward()
+    assert all(p.grad is None for p in method.audio_encoder.parameters())
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.25, 1.0])
+def test_the_audio_path_rests_in_the_given_share_of_steps(tiny, prob):
+    method, rests = built(tiny, "vicreg_av", audio_rest_prob=prob), 0
+    audio = [*method.audio_encoder.parameters(), *method.audio_expander.parameters()]
+    for step in range(200):
+        for p in method.parameters():
+            p.grad = torch.zeros(p.shape)
+        method.before_step(step)
+        skipped = {p.grad is None for p in audio}
+        assert len(skipped) == 1
+        assert all(p.grad is not None for p in method.video_expander.parameters())
+        rests += skipped.pop()
+    assert rests / 200 == pytest.approx(prob, abs=0.08)
+
+
+# ---- the others -------------------------------------------------------------------------------
+
+
+def test_supervised_classifies_the_features_of_both_modalities(tiny):
+    method, batch = built(tiny, "supervised").eval(), a_batch()
+    both = [method.video_encoder(batch.frames), method.audio_encoder(batch.audio)]
+    logits = method.classifier(torch.cat(both, dim=1))
+    correct = (logits.argmax(1) == batch.label).float()
+    losses = F.cross_entropy(logits, batch.label, reduction="none")
+    terms, metrics = method(batch, 0.0), method.validate(batch)
+    torch.testing.assert_close(terms, {"loss": losses.mean(), "accuracy": correct.mean()})
+    torch.testing.assert_close(metrics, {"validation_loss": losses, "validation_accuracy": correct})
+    assert tuple(metrics) == method.validation_metrics
+
+
+def test_supervised_is_finished_after_its_last_epoch_or_when_accuracy_stagnates(tiny):
+    config = with_values(tiny, method="supervised", epochs=6, patience_epochs=2)
+    for accuracies, finished in (
+        ([], False), ([0.1, 0.3, 0.2], False), ([0.1, 0.3, 0.2, 0.3], True),
+        ([0.3, 0.2, 0.4, 0.1], False), ([0.1, 0.2, 0.3, 0.4, 0.5], False),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], True),
+    ):  # fmt: skip
+        log = [{"validation_accuracy": x} for x in accuracies]
+        assert METHODS["supervised"].is_finished(config, log) is finished
+        assert METHODS["xid"].is_finished(config, log) is (len(log) == 6)
+    assert METHODS["random"].is_finished(config, [])
+
+
+def test_embeddings_are_recorded_in_training_alone(tiny):
+    for name, keys in (("xid", "video audio"), ("vicreg_v", "first second")):
+        method, batch = built(tiny, name), a_batch()
+        method.eval()(batch, 0.0)
+        assert not method.embeddings
+        for _ in range(2):
+            method.train()(batch, 0.0)
+        assert sorted(method.embeddings) == sorted(keys.split())
+        assert all(len(z) == 2 and not z[0].requires_grad for z in method.embeddings.values())
 
 
 def test_a_missing_second_clip_and_missing_validation_are_clear_errors(tiny):
-    batch = a_batch(tiny, second_view=False)
+    batch = a_batch(second_view=False)
     with pytest.raises(ValueError, match="needs batches with a second clip"):
-        build_method(with_values(tiny, method="vicreg_v"), 20, 3)(batch, 0.0)
+        built(tiny, "vicreg_v")(batch, 0.0)
     with pytest.raises(NotImplementedError, match="CrossModalDiscrimination is not validated"):
-        build_method(tiny, 20, 3).validate(batch)
+        built(tiny).validate(batch)
 
 
 def test_method_names_are_parsed_and_checked():

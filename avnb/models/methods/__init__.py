@@ -1,32 +1,14 @@
-"""Ways to pre-train, by name; a method of your own is named by its class.
-
-base         what training asks of a module, what all methods have in common
-untrained    random: no pre-training
-late_fusion  supervised: video and audio features side by side
-vicreg       vicreg_av and vicreg_v
-xid          xid: instance discrimination against memory banks
-"""
+"""Pre-training methods by name; a method of your own is named by its class."""
 
 import torch
 
-from avnb.config import Pretrain, unknown_name
-from avnb.models.methods.base import Method, TrainableModule, derive_seed
+from avnb.config import Pretrain
+from avnb.models.methods.base import Method, derive_seed
 from avnb.models.methods.random import Random
 from avnb.models.methods.supervised import Supervised
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
 from avnb.models.methods.xid import CrossModalDiscrimination
-from avnb.models.specs import is_spec, load_spec, resolved_spec
-
-__all__ = [
-    "METHODS",
-    "Method",
-    "TrainableModule",
-    "build_method",
-    "derive_seed",
-    "find_method",
-    "method_label",
-    "parse_methods",
-]
+from avnb.models.own import find, resolved_spec
 
 # In the order of tables and figures.
 METHODS: dict[str, type[Method]] = {
@@ -45,24 +27,19 @@ def find_method(name: str) -> type[Method]:
         ValueError: for an unknown name, or a class that is no `Method`.
         FileNotFoundError, ImportError: when the module of a class cannot be found or imported.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if not is_spec(name):
-        hint = "; a class of your own is given as package.module:Class or file.py:Class"
-        raise ValueError(unknown_name("method", name, METHODS) + hint)
-    found = load_spec(name)
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    method = find("method", name, METHODS)
+    if not (isinstance(method, type) and issubclass(method, Method)):
         raise ValueError(
-            f"method {name!r} is {found!r}, not a subclass of {Method.__module__}.Method"
+            f"method {name!r} is {method!r}, not a subclass of avnb.models.methods.Method"
         )
-    return found
+    return method
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
-    """`"random, xid"` -> ("random", "xid"); files of a user's own methods become absolute.
+    """`"random, xid"` -> ("random", "xid"); paths of a user's own files become absolute.
 
     Raises:
-        ValueError: when a method does not exist, is named twice, or none is.
+        ValueError: for an unknown method, a method named twice, or no method.
         FileNotFoundError, ImportError: as `find_method`.
     """
     names = [resolved_spec(name.strip()) for name in text.split(",") if name.strip()]

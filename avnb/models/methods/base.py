@@ -1,4 +1,4 @@
-"""What training asks of a module, and what all ways to pre-train have in common."""
+"""What training expects of a module, and what all pre-training methods have in common."""
 
 from typing import Any, ClassVar
 
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from avnb.config import Pretrain
-from avnb.data.batch import Batch
-from avnb.models.backbones import build_video_encoder
+from avnb.data.clips import Batch
 from avnb.models.encoders import AudioEncoder, scale_residuals
+from avnb.models.own import build_video_encoder
 
 Terms = dict[str, Tensor]
 Log = list[dict[str, float]]
@@ -35,16 +35,16 @@ class TrainableModule(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
-        self.embeddings: dict[str, list[Tensor]] = {}  # [B, D] each, of the parts of the step
+        self.embeddings: dict[str, list[Tensor]] = {}  # [B, D] of each micro-batch of a step
 
     def record(self, **embeddings: Tensor) -> None:
-        """Keep the embeddings [B, D] of a training batch, or a part of it, to monitor collapse."""
+        """Keep the embeddings [B, D] of a training (micro-)batch for the collapse metrics."""
         if self.training:
             for name, z in embeddings.items():
                 self.embeddings.setdefault(name, []).append(z.detach())
 
     def autocast(self, batch: Batch) -> torch.autocast:
-        """The precision of the networks; losses are computed outside of it."""
+        """Autocast of the networks; losses are computed outside of it."""
         lower = self.config.compute.precision == "bf16"
         return torch.autocast(batch.label.device.type, torch.bfloat16, enabled=lower)
 
@@ -61,10 +61,10 @@ class TrainableModule(nn.Module):
 
 
 class Method(TrainableModule):
-    """A way to pre-train: the two encoders, initialised alike, and whatever else it needs.
+    """A pre-training method: the two encoders, initialised alike, and what else the loss needs.
 
-    A method of your own is a subclass with a `forward`; the class attributes say what others need
-    to know of it. Only `video_encoder` and `audio_encoder` are used after pre-training.
+    A method of your own is a subclass with a `forward`; the class attributes tell the trainer and
+    the figures about it. Only `video_encoder` and `audio_encoder` are used after pre-training.
 
     Args:
         config: the values of the run.
@@ -80,7 +80,7 @@ class Method(TrainableModule):
     supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
     shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
     validation_metrics: ClassVar[tuple[str, ...]] = ()  # of `validate`; () without validation
-    heads: ClassVar[dict[str, str]] = {}  # by modality, what maps features to the loss's space
+    heads: ClassVar[dict[str, str]] = {}  # attribute that maps features to the loss, by modality
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config)

@@ -1,11 +1,11 @@
-"""`supervised`: classification of video and audio features side by side."""
+"""`supervised`: classification by late fusion of video and audio features."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avnb.config import Pretrain
-from avnb.data.batch import Batch
+from avnb.data.clips import Batch
 from avnb.models.losses import at_least_float
 from avnb.models.methods.base import Log, Method, Terms
 
@@ -23,7 +23,7 @@ class Supervised(Method):
         self.classifier = nn.Linear(both, classes)
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, classes], not in half precision."""
+        """[B, classes] float32."""
         with self.autocast(batch):
             v, a = self.video_encoder(batch.frames), self.audio_encoder(batch.audio)
             self.record(video=v, audio=a)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from avnb import distributed
 from avnb.config import Pretrain
-from avnb.data.batch import Batch
-from avnb.models.heads import Expander
+from avnb.data.clips import Batch
+from avnb.models.encoders import Expander
 from avnb.models.losses import at_least_float, vicreg_terms
 from avnb.models.methods.base import Method, Terms
 
@@ -33,7 +33,7 @@ class AudioVisualVICReg(Method):
         self.audio_expander = Expander(self.audio_encoder.features, dim)
 
     def regularised(self, **views: Tensor) -> Terms:
-        """The weighted sum and its terms, of two embeddings [B, D] of each clip of a process."""
+        """Weighted sum and terms over all processes, from two views' embeddings [B, D] of one."""
         self.record(**views)
         x, y = map(distributed.whole_batch, at_least_float(*views.values()))
         c = self.config.vicreg

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from avnb import distributed
 from avnb.config import Pretrain
-from avnb.data.batch import Batch
-from avnb.models.heads import Projector
+from avnb.data.clips import Batch
+from avnb.models.encoders import Projector
 from avnb.models.losses import at_least_float, info_nce, rince
 from avnb.models.memory_bank import MemoryBank, draw_negatives
 from avnb.models.methods.base import Method, Terms, derive_seed
 
 
 class CrossModalDiscrimination(Method):
-    """xID: find the audio of a video clip among that of other videos, and the reverse.
+    """xID: identify the audio of a clip among that of other videos, and vice versa.
 
     Thesis 3.1, eq. 3.3; Morgado et al. 2021, arXiv:2004.12943, with RINCE for InfoNCE.
     """
@@ -39,10 +39,10 @@ class CrossModalDiscrimination(Method):
             MemoryBank(videos, dim, momentum=momentum, seed=derive_seed(config.seed, k))
             for k in (1, 2)
         )
-        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []  # embeddings for the banks
+        self.pending: list[tuple[Tensor, Tensor, Tensor]] = []  # video, embeddings
 
     def negatives(self, batch: Batch) -> Tensor:
-        """[B, N] rows of either bank; drawn for the batch of all processes, then divided."""
+        """[B, N] rows of either bank, drawn for the batch of all processes at once."""
         rng = torch.Generator().manual_seed(derive_seed(self.config.seed, 3, batch.step))
         count, whole = self.config.xid.negatives, self.config.optim.batch
         return draw_negatives(
@@ -66,7 +66,7 @@ class CrossModalDiscrimination(Method):
         return rince(pos, neg, q=c.q_at(progress), lam=c.lam)
 
     def forward(self, batch: Batch, progress: float) -> Terms:
-        """The loss, its two directions, and cosines with the video's own and with other rows."""
+        """Loss, its two directions, and mean cosines with positives and negatives."""
         v, a = self.embed(batch)
         neg = self.negatives(batch)
         pos_v, neg_v = self.audio_bank.similarities(v, batch.video_index, neg)
