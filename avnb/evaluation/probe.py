@@ -1,12 +1,18 @@
-"""Linear probe: one linear layer on frozen, cached features (thesis 4.2.1).
+"""Linear probes: linear layers on frozen features (thesis 4.2.1), many of them trained together.
 
-Shapes: V videos, D clips of each training video, C clips of each test video, F features, B clips
-of a batch.
+With `probe_clips` = fresh, as in the released code, new clips are encoded in every epoch; with
+`probe_batch_norm` = train the encoder's statistics move meanwhile.
+
+Shapes: R layers trained together, V videos, D clips of each training video, C clips of each test
+video, F features, N videos that a layer is trained on, S steps, B clips of a step.
 """
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,28 +20,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.bars import tqdm
-from avnb.config import Evaluation
-from avnb.data.clips import VideoClips
-from avnb.data.loader import AUTO, ClipLoader, video_blocks
+from avnb.config import PROTOCOLS, Clip, Evaluation, Pretrain
+from avnb.data.clips import Sampling, VideoClips
+from avnb.data.loader import AUTO, ClipLoader
 from avnb.data.manifest import Manifest
-from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.features import Features, FrozenEncoders, device, encode_all
-from avnb.evaluation.probe_features import (
-    ProbeFeatures,
+from avnb.distributed import one_thread
+from avnb.evaluation.features import (
+    EncoderSource,
+    Features,
+    FrozenEncoders,
     Sources,
+    device,
     downstream_clip,
-    extract_each,
+    encode_all,
+    extract_parts,
     row_metadata,
-    samplings,
-    testing,
 )
 from avnb.evaluation.results import Row, percent_row, record
+from avnb.files import tqdm
 from avnb.profiles import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
-Examples = tuple[Tensor, Tensor]  # features [B, F] of a batch, labels [B]
-BLOCK = 1024  # videos classified at a time: the logits of all clips need not fit in memory
+TOGETHER = 20  # layers in one batch: with more, their weights leave a processor's cache
+PADDING = -100  # label of what fills up the last batch of an epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,25 +60,182 @@ class Probe:
 Fitted = tuple[Probe, list[float]]  # a probe and its mean loss in each epoch
 
 
-# ---- training ---------------------------------------------------------------------------------
+# ---- clips and features -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeFeatures:
+    """Features that a probe is trained and tested on."""
+
+    train: Features | None  # random clips, random crops; None where fresh ones are encoded
+    clip: Features  # random clips of test videos, centre crops
+    video: Features  # uniformly spaced clips of test videos, centre crops
+
+
+def testing(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
+    """How clips of test videos are sampled, by level."""
+    common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
+    common["interpolation"] = config.interpolation
+    return {
+        "clip": Sampling(count=config.clip_level_clips, place="random", **common),
+        "video": Sampling(count=config.video_level_clips, place="uniform", **common),
+    }
+
+
+def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
+    """How clips are sampled for training and for both levels of testing."""
+    test = testing(downstream_clip(run, config), config)
+    options: dict[str, Any] = {"count": config.train_clips, "flip_prob": config.flip_prob}
+    return {"train": replace(test["clip"], random_crop=True, **options), **test}
+
+
+def extract_each(
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
+) -> dict[str, ProbeFeatures]:
+    """Features for training and both levels of testing by method, cached."""
+    parts = {"train": manifest.split("train"), "clip": manifest.split("test")}
+    parts["video"] = parts["clip"]
+    if config.probe_clips == "fresh":
+        del parts["train"]
+    sampling_of = functools.partial(samplings, config=config)
+    features = extract_parts(sources, parts, sampling_of, config, cache, workers)
+    return {m: ProbeFeatures(**{"train": None, **found}) for m, found in features.items()}
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Training data and seed of one linear layer."""
+
+    features: Tensor  # [V, D, F] of all training videos; shared by many layers, never copied
+    videos: Tensor  # [N] rows of `features` that it is trained on
+    label: Tensor  # [N] in [0, classes)
+    classes: int
+    seed: int
+
+
+class BatchedProbes:
+    """Linear layers that take their steps together, each on its own clips: R x Adam in one.
+
+    Layers with fewer classes are padded with classes whose bias is minus infinity: probability
+    and gradient of these are zero, so they never change.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]):
+        self.classes = [len(weight) for weight in weights]
+        shape = len(weights), max(self.classes)
+        self.weight, self.bias = torch.zeros(*shape, weights[0].shape[1]), torch.zeros(shape)
+        for row, weight in enumerate(weights):
+            self.weight[row, : len(weight)] = weight
+            self.bias[row, len(weight) :] = -torch.inf
+        parameters = [self.weight.requires_grad_(), self.bias.requires_grad_()]
+        self.adam = torch.optim.Adam(parameters, fused=True)
+
+    def step(self, x: Tensor, label: Tensor, lr: float) -> Tensor:
+        """A step on clips [R, B, F] with labels [R, B]; the summed loss of each layer before it.
+
+        Clips whose label is `PADDING` do not count; a layer's loss is the mean over the others.
+        """
+        logits = torch.baddbmm(self.bias[:, None], x, self.weight.mT)  # [R, B, C]
+        loss = F.cross_entropy(logits.mT, label, ignore_index=PADDING, reduction="none")
+        count = (label != PADDING).sum(dim=1)
+        self.adam.zero_grad()
+        (loss.sum(dim=1) / count).sum().backward()
+        self.adam.param_groups[0]["lr"] = lr
+        self.adam.step()
+        return loss.detach().sum(dim=1)
+
+    @property
+    def probes(self) -> list[Probe]:
+        """The layers as they are now."""
+        layers = zip(self.classes, self.weight.detach(), self.bias.detach(), strict=True)
+        return [Probe(weight=w[:c].clone(), bias=b[:c].clone()) for c, w, b in layers]
+
+
+def initial_weight(classes: int, width: int, rng: torch.Generator) -> Tensor:
+    """[classes, F] weights of an untrained layer, uniform within 1 / sqrt(F)."""
+    bound = width**-0.5
+    return torch.empty(classes, width).uniform_(-bound, bound, generator=rng)
+
+
+def epoch_orders(
+    videos: int, clips: int, epochs: int, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each epoch the shuffled videos [V] and which of its clips each shows [V].
+
+    No clip is shown again before all others of its video were.
+    """
+    for epoch in range(epochs):
+        if epoch % clips == 0:
+            turn = torch.rand(videos, clips, generator=rng).argsort(dim=1)  # [V, D]
+        order = torch.randperm(videos, generator=rng)
+        yield order, turn[order, epoch % clips]
+
+
+def schedule(training: Training, config: Evaluation) -> tuple[Tensor, Tensor, Tensor]:
+    """The first weight [classes, F], and the clips [S, B] and labels [S, B] of all steps.
+
+    Clips are rows of the features as [V * D, F].
+    """
+    rng = torch.Generator().manual_seed(training.seed)
+    videos, (_, clips, width) = len(training.videos), training.features.shape
+    weight = initial_weight(training.classes, width, rng)
+    orders = list(epoch_orders(videos, clips, config.probe_epochs, rng))
+    rows = torch.stack([training.videos[order] * clips + clip for order, clip in orders])
+    label = torch.stack([training.label[order] for order, _ in orders])
+    padding, size = (0, -videos % config.probe_batch), config.probe_batch
+    label = F.pad(label, padding, value=PADDING)
+    return weight, F.pad(rows, padding).view(-1, size), label.view(-1, size)
+
+
+def fit_stack(trainings: Sequence[Training], config: Evaluation) -> list[Fitted]:
+    """Layers of one width, with the same number of steps, trained at once."""
+    weights, rows, labels = zip(*(schedule(one, config) for one in trainings), strict=True)
+    flat = [one.features.flatten(0, 1) for one in trainings]  # [V * D, F] each
+    layers, label, losses = BatchedProbes(weights), torch.stack(labels), list[Tensor]()
+    steps = len(rows[0]) // config.probe_epochs  # of an epoch
+    for step in range(len(rows[0])):
+        x = torch.stack([clips[row[step]] for clips, row in zip(flat, rows, strict=True)])
+        losses.append(layers.step(x, label[:, step], config.probe_lr_at(step // steps)))
+    curves = torch.stack(losses, dim=1).unflatten(1, (-1, steps)).sum(dim=2)  # [R, epochs]
+    means = [curve / len(one.videos) for curve, one in zip(curves, trainings, strict=True)]
+    return list(zip(layers.probes, [mean.tolist() for mean in means], strict=True))
+
+
+def fit_together(
+    trainings: Sequence[Training], config: Evaluation, *, together: int = TOGETHER
+) -> list[Fitted]:
+    """Train many layers; what is trained beside a layer changes nothing but its rounding.
+
+    Those of one width and one number of steps are trained at once, `together` of them at most.
+    The seed of `config` is not used.
+    """
+    groups = dict[tuple[int, int], list[int]]()
+    for i, one in enumerate(trainings):
+        steps = -(-len(one.videos) // config.probe_batch)
+        groups.setdefault((one.features.shape[2], steps), []).append(i)
+    fitted = dict[int, Fitted]()
+    with one_thread(), tqdm(total=len(trainings), desc="linear layers", unit="layer") as bar:
+        for group in groups.values():
+            for first in range(0, len(group), together):
+                block = group[first : first + together]
+                fitted |= zip(block, fit_stack([trainings[i] for i in block], config), strict=True)
+                bar.update(len(block))
+    return [fitted[i] for i in range(len(trainings))]
 
 
 def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fitted:
     """Train on features [V, D, F] of D random clips of each of V videos, labels [V].
 
-    Each epoch shows every video once, through one of its D clips; no clip is shown again before
-    all others of its video were. With D equal to the number of epochs each clip is shown once, as
-    when fresh clips are encoded in every epoch. Memory-mapped features are read batch by batch.
-    ValueError when there is no clip.
+    Each epoch shows every video once, through one of its D clips. With D equal to the number of
+    epochs each clip is shown once, as when fresh clips are encoded in every epoch.
     """
-    videos, clips, width = features.shape
-    if not videos or not clips:
-        raise ValueError(
-            f"features of {videos} videos with {clips} clips each cannot train a probe; with "
-            "probe_clips = 'fresh' none are kept, and `fit_fresh` encodes them"
-        )
-    rng = torch.Generator().manual_seed(config.seed)
-    return descend(cached_epochs(features, label, config, rng), width, classes, config, rng)
+    every = torch.arange(len(features))
+    options: dict[str, Any] = {"classes": classes, "seed": config.seed}
+    one = Training(features=features, videos=every, label=label, **options)
+    return fit_together([one], config)[0]
 
 
 def fit_fresh(
@@ -87,22 +251,41 @@ def fit_fresh(
     With `probe_batch_norm` = train the encoder normalises with the statistics of each batch, and
     its running ones move with them, as in the released code; `frozen` keeps what they become.
 
-    Args:
-        frozen: the encoders.
-        train: the training videos.
-        config: values of the probe.
-        classes: labels of the data set that the layer tells apart, ascending; all by default.
-        workers: decoding processes.
+    `classes` are the labels of the data set that the layer tells apart, ascending; all by default.
     """
-    sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
-    rng = torch.Generator().manual_seed(config.seed)
-    clips = VideoClips(train, sampling, seed=config.seed)
     labels = torch.arange(len(train.classes)) if classes is None else classes
-    epochs = fresh_epochs(frozen, clips, labels, config, rng, workers)
+    rng, curve = torch.Generator().manual_seed(config.seed), [0.0] * config.probe_epochs
+    layer = BatchedProbes([initial_weight(len(labels), frozen.video_encoder.features, rng)])
     frozen.train(config.probe_batch_norm == "train")
-    fitted = descend(epochs, frozen.video_encoder.features, len(labels), config, rng)
+    for epoch, x, label in fresh_batches(frozen, train, config, rng, workers):
+        label = torch.searchsorted(labels, label)
+        loss = layer.step(x[None], label[None], config.probe_lr_at(epoch))
+        curve[epoch] += loss.item() / len(train)
     frozen.eval()
-    return fitted
+    return layer.probes[0], curve
+
+
+def fresh_batches(
+    frozen: FrozenEncoders, train: Manifest, config: Evaluation, rng: torch.Generator, workers: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each batch its epoch, features [B, F] and labels [B]; every clip is a new one."""
+    sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
+    clips, size = VideoClips(train, sampling, seed=config.seed), config.probe_batch
+    orders = [torch.randperm(len(train), generator=rng) for _ in range(config.probe_epochs)]
+    batches = [[[(v, 0) for v in part.tolist()] for part in order.split(size)] for order in orders]
+    loader = ClipLoader(clips, list(enumerate(batches)), size=size, workers=workers)
+    epochs = [epoch for epoch, plan in enumerate(batches) for _ in plan]
+    title = f"{frozen.source.method} on {train.name}, {len(orders)} epochs"
+    loaded = tqdm(loader, total=len(epochs), desc=title, unit="batch")
+    # Batch statistics are those of the whole batch.
+    at_once = size if frozen.training else config.clips_per_forward
+    for epoch, batch in zip(epochs, loaded, strict=True):
+        # Cloned: a tensor made in inference mode cannot take part in a gradient.
+        yield (
+            epoch,
+            frozen.encode(batch, audio=False, at_once=at_once)["video"].clone(),
+            batch.label,
+        )
 
 
 def tested_by(
@@ -130,6 +313,7 @@ def fit_probe(
     """
     if config.probe_clips == "cached":
         train = features.train
+        assert train is not None
         return fit(train.video, train.label, len(manifest.classes), config), features
     frozen = FrozenEncoders(source).to(device())
     fitted = fit_fresh(frozen, manifest.split("train"), config, workers=workers)
@@ -139,92 +323,7 @@ def fit_probe(
     return fitted, features
 
 
-def epoch_orders(
-    videos: int, clips: int, epochs: int, rng: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each epoch the shuffled videos [V] and which of its clips each shows [V]."""
-    for epoch in range(epochs):
-        if epoch % clips == 0:
-            turn = torch.rand(videos, clips, generator=rng).argsort(dim=1)  # [V, D]
-        order = torch.randperm(videos, generator=rng)
-        yield order, turn[order, epoch % clips]
-
-
-def cached_epochs(
-    features: Tensor, label: Tensor, config: Evaluation, rng: torch.Generator
-) -> Iterator[Iterator[Examples]]:
-    """The batches of each epoch, taken from features [V, D, F]."""
-    size = config.probe_batch
-    videos, clips, _ = features.shape
-    for order, clip in epoch_orders(videos, clips, config.probe_epochs, rng):
-        batches = zip(order.split(size), clip.split(size), strict=True)
-        yield ((features[rows, shown], label[rows]) for rows, shown in batches)
-
-
-def fresh_epochs(
-    frozen: FrozenEncoders,
-    dataset: VideoClips,
-    classes: Tensor,
-    config: Evaluation,
-    rng: torch.Generator,
-    workers: int,
-) -> Iterator[Iterator[Examples]]:
-    """The batches of each epoch, decoded from the videos: other clips every time.
-
-    Labels are counted within `classes`, ascending labels of the data set.
-    """
-    videos, size = len(dataset), config.probe_batch
-    orders = [torch.randperm(videos, generator=rng) for _ in range(config.probe_epochs)]
-    plans = [(epoch, video_blocks(order.tolist(), 1, size)) for epoch, order in enumerate(orders)]
-    clips = ClipLoader(dataset, plans, size=size, workers=workers)
-    title = f"{frozen.source.method} on {dataset.manifest.name}, {len(orders)} epochs"
-    steps = sum(len(plan) for _, plan in plans)
-    loaded = iter(tqdm(clips, total=steps, desc=title, unit="batch"))
-    for _, plan in plans:
-        # Batch statistics are those of the whole batch.
-        at_once = size if frozen.training else config.clips_per_forward
-        encoded = (
-            (frozen.encode(batch, audio=False, at_once=at_once), batch.label)
-            for batch in itertools.islice(loaded, len(plan))
-        )
-        # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        yield (
-            (features["video"].clone(), torch.searchsorted(classes, label))
-            for features, label in encoded
-        )
-
-
-def initial_weight(classes: int, width: int, rng: torch.Generator) -> Tensor:
-    """[classes, F] weights of an untrained layer, uniform within 1 / sqrt(F)."""
-    bound = width**-0.5
-    return torch.empty(classes, width).uniform_(-bound, bound, generator=rng)
-
-
-def descend(
-    epochs: Iterable[Iterable[Examples]],
-    width: int,
-    classes: int,
-    config: Evaluation,
-    rng: torch.Generator,
-) -> Fitted:
-    """Train a layer from `width` features to `classes` with Adam on the batches of each epoch."""
-    weight = initial_weight(classes, width, rng).requires_grad_()
-    bias = torch.zeros(classes, requires_grad=True)
-    adam, losses = torch.optim.Adam([weight, bias]), []
-    for number, epoch in enumerate(epochs):
-        adam.param_groups[0]["lr"] = config.probe_lr_at(number)
-        total, count = 0.0, 0
-        for features, label in epoch:
-            loss = F.cross_entropy(F.linear(features, weight, bias), label)
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            total, count = total + loss.item() * len(label), count + len(label)
-        losses.append(total / count)
-    return Probe(weight=weight.detach(), bias=bias.detach()), losses
-
-
-# ---- accuracy ---------------------------------------------------------------------------------
+# ---- accuracy -----------------------------------------------------------------------------------
 
 
 def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
@@ -235,13 +334,12 @@ def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
 
 def clip_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
     """[V] share of each video's C clips that are classified correctly; features [V, C, F]."""
-    blocks = zip(features.split(BLOCK), label.split(BLOCK), strict=True)
-    return torch.cat([top_k(probe(x), y[:, None], k).double().mean(dim=1) for x, y in blocks])
+    return top_k(probe(features), label[:, None], k).double().mean(dim=1)
 
 
 def probabilities(probe: Classify, features: Tensor) -> Tensor:
     """[V, classes] softmax of each clip, averaged over a video's C clips; features [V, C, F]."""
-    return torch.cat([probe(x).softmax(dim=-1).mean(dim=1) for x in features.split(BLOCK)])
+    return probe(features).softmax(dim=-1).mean(dim=1)
 
 
 def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
@@ -266,14 +364,9 @@ def accuracies(
     classes: int,
     **metadata: Any,
 ) -> list[Row]:
-    """Rows of top-1 and top-5 at each level; `metadata` gives their other fields.
+    """Rows of top-1 and top-5 of `classes` at each level; `metadata` gives their other fields.
 
-    Args:
-        classify: turns features into logits.
-        clips: by level, [V, C, F] of the C clips of each test video.
-        label: [V].
-        config: number of bootstrap resamples, and their seed.
-        classes: number of classes to choose from.
+    `clips` are features [V, C, F] of the test videos by level, `label` [V] their classes.
     """
     rows = []
     for (level, features), k in itertools.product(clips.items(), (1, 5)):
@@ -284,14 +377,14 @@ def accuracies(
     return rows
 
 
-# ---- rows -------------------------------------------------------------------------------------
-
-
 def scored(probe: Probe, features: ProbeFeatures, config: Evaluation, **metadata: Any) -> list[Row]:
     """Rows of one probe: both levels and metrics."""
     clips, label = {"clip": features.clip.video, "video": features.video.video}, features.clip.label
-    metadata |= {"task": "probe", "classes": len(probe.bias)}
+    metadata = {"task": "probe", "classes": len(probe.bias), **metadata}
     return accuracies(probe, clips, label, config, **metadata)
+
+
+# ---- chapters -----------------------------------------------------------------------------------
 
 
 def probe_rows(
@@ -318,21 +411,46 @@ def probe_rows(
         seeded = replace(config, seed=config.seed + i)
         trained, tested = fit_probe(source, manifest, features[method], seeded)
         fitted[method].append(trained)
+        first.setdefault(method, tested)
         metadata = row_metadata(source, manifest, work, config)
         rows += scored(trained[0], tested, seeded, split=split, **metadata)
-        first[method] = tested if i == 0 else first[method]
     return record(work.results, rows), fitted, first
 
 
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = ["avnb.evaluation.batched_probes", "avnb.evaluation.probe_choices"]
+# Each choice that the released code makes otherwise than the thesis, alone and all together.
+CHOICES: dict[str, dict[str, Any]] = {
+    "thesis": {},
+    "fresh clips": {"probe_clips": "fresh"},
+    "moving BatchNorm": {"probe_clips": "fresh", "probe_batch_norm": "train"},
+    "mirrored clips": {"flip_prob": 0.5},
+    "nearest neighbour": {"interpolation": "nearest"},
+    "author": {"protocol": "author", **PROTOCOLS["author"]},
+}
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+def choice_rows(
+    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace, *, split: str
+) -> pd.DataFrame:
+    """Probes of several encoders under each of `CHOICES`; their rows, appended as well.
 
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)
+    `seconds` are those of training a layer, the encoding of its training clips included.
+    """
+    rows, train = list[Row](), manifest.split("train")
+    for changes in CHOICES.values():
+        changed = config.changed(**changes)
+        features = extract_each(sources, manifest, changed, work.features)
+        for method, source in sources.items():
+            begin = time.monotonic()
+            if changed.probe_clips == "cached":  # its clips may have been there already
+                sampling, frozen = (
+                    samplings(source.config, changed)["train"],
+                    FrozenEncoders(source),
+                )
+                encode_all(frozen.to(device()), train, sampling, seed=changed.seed)
+            trained, tested = fit_probe(source, manifest, features[method], changed)
+            seconds = time.monotonic() - begin
+            metadata = {"split": split, **row_metadata(source, manifest, work, changed)}
+            metadata["task"] = "protocol"  # shorter than the probe's
+            rows += scored(trained[0], tested, changed, **metadata)
+            rows.append(Row(metric="seconds", value=seconds, seed=config.seed, **metadata))
+    return record(work.results, rows)
