@@ -21,16 +21,8 @@ from avnb.config import Evaluation, digest, unknown_name
 from avnb.data.manifest import Manifest
 from avnb.evaluation import results
 from avnb.evaluation.features import Features, FrozenEncoders, Sources, device, row_metadata
-from avnb.evaluation.probe import (
-    Probe,
-    ProbeFeatures,
-    Training,
-    accuracies,
-    extract_each,
-    fit_fresh,
-    fit_together,
-    tested_by,
-)
+from avnb.evaluation.linear import Probe, Training, fit_together
+from avnb.evaluation.probe import ProbeFeatures, accuracies, extract_each, fit_fresh, tested_by
 from avnb.evaluation.results import Row
 from avnb.files import locked, write_text
 from avnb.profiles import Workspace
@@ -130,11 +122,8 @@ def draws(
 ) -> list[Draw]:
     """Draws of every seed, percentage and part, from files that are made once in `folder`.
 
-    `classes` names those of each part, `percents` counts the training videos of each class, and
-    `rounding` makes it a number.
-
-    Raises:
-        ValueError: for a class that the data set lacks, and a part without training videos.
+    `classes` names those of each part. ValueError for a class that the data set lacks, and a part
+    without training videos.
     """
     train = manifest.split("train")
     row = {video.id: i for i, video in enumerate(train.videos)}
@@ -166,8 +155,9 @@ def numbered(manifest: Manifest, names: Sequence[str], part: str) -> Tensor:
 # ---- training and testing ---------------------------------------------------------------------
 
 
-def training(train: Features, draw: Draw) -> Training:
+def training(train: Features | None, draw: Draw) -> Training:
     """Training data of a draw's layer; labels are counted within the draw's classes."""
+    assert train is not None  # where clips are fresh, `measure_fresh` is called
     return Training(
         features=train.video,
         videos=draw.videos,
@@ -197,12 +187,7 @@ def measure(
     the rows by method.
     """
     jobs = sorted(itertools.product(features, drawn), key=lambda job: (job[0], job[1].part))
-    trainings = []
-    for method, draw in jobs:
-        train = features[method].train
-        assert train is not None
-        trainings.append(training(train, draw))
-    fitted = fit_together(trainings, config)
+    fitted = fit_together([training(features[m].train, draw) for m, draw in jobs], config)
     for (method, draw), (probe, _) in zip(jobs, fitted, strict=True):
         yield from scored(features[method], draw, probe, config, **metadata[method])
 
@@ -251,10 +236,9 @@ def few_shot_rows(
     Each method is trained on `shares` percent of the training videos of each class, once for each
     of `seeds` draws from `config.seed` on. Returns the rows of these encoders, shares and seeds.
     """
-    seeded, test = range(config.seed, config.seed + seeds), target.split("test")
-    options: dict[str, Any] = {"percents": shares, "seeds": seeded}
-    options["rounding"] = config.draw_rounding
-    drawn = draws(target, classes, work.folder / "splits", **options)
+    every, test = range(config.seed, config.seed + seeds), target.split("test")
+    options: dict[str, Any] = {"percents": shares, "rounding": config.draw_rounding}
+    drawn = draws(target, classes, work.folder / "splits", seeds=every, **options)
     halves = digest({draw.part: draw.classes.tolist() for draw in drawn})
     metadata = {m: row_metadata(source, test, work, config) for m, source in sources.items()}
     for known in metadata.values():

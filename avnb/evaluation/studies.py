@@ -140,13 +140,10 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
 def agreement(both: pd.DataFrame) -> str:
     """How many of the compared rows come out again, and a table of those that do not.
 
-    Only the same kind of processor rounds alike; on another, training ends elsewhere, as from
-    another seed, which intervals over test videos do not contain.
+    Only the same kind of processor rounds alike; on another, training ends as from another seed.
     """
-    text = (
-        f"{both['equal'].sum()} of {len(both)} rows equal the stored ones, "
-        f"the intervals of {both['agrees'].sum()} overlap"
-    )
+    text = f"{both['equal'].sum()} of {len(both)} rows equal the stored ones"
+    text += f", the intervals of {both['agrees'].sum()} overlap"
     apart = both[~both["agrees"]].drop(columns=["equal", "agrees", "profile"])
     return text if apart.empty else f"{text}; apart are\n{apart.round(1).to_string(index=False)}"
 
@@ -165,18 +162,8 @@ def measure(
     """Train and measure what is missing of these studies; rows are appended to `out` as they come.
 
     Everything resumes: runs from their checkpoints, and variants whose rows are there are left out.
-    Small networks gain little from a second process, so each run has one; several parts can be
-    made at once.
-
-    Args:
-        work: the workspace, of the profile `study` or a smaller one.
-        names: of the studies.
-        out: file of the rows.
-        seeds: of pre-training, where a study has several.
-        part: the k-th of n, to be made by this process.
-
-    Raises:
-        ValueError: for a study that does not exist.
+    Small networks gain little from a second process, so each run has one; instead the k-th of n
+    processes may make `part` (k, n). ValueError for a study that does not exist.
     """
     names, seeds = list(names), set(seeds)
     for name in names:
@@ -200,10 +187,7 @@ def in_world(work: Workspace, **changes: Any) -> Workspace:
 
 
 def tested_on(work: Workspace, variant: Variant) -> Manifest:
-    """The videos that a variant's encoders are tested on: the usual world's, or those of its seed.
-
-    Other changes of a world are of the pre-training videos, and all their encoders share one test.
-    """
+    """The test videos: other changes of a world than its seed are of the pre-training videos."""
     return load_dataset(in_world(work, seed=variant.world_seed), "ucf101")
 
 
