@@ -1,25 +1,30 @@
 """The encoders to evaluate, by name: runs of this workspace, checkpoints, the user's own code."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from avnb.config import Pretrain, digest, parse_values
-from avnb.data.catalogue import load_dataset
+from avnb.data.augment import BatchTransform, mel_statistics
+from avnb.data.clips import Batch
+from avnb.data.loader import AUTO
+from avnb.data.manifest import Manifest
+from avnb.data.prepare import load_dataset
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
 from avnb.files import locked
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label, parse_methods
-from avnb.models.specs import is_spec, resolved_spec, source_digest
+from avnb.models.own import is_spec, resolved_spec, source_digest
 from avnb.profiles import Workspace
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import Metadata
-from avnb.training.finetuning import StartingPoint
-from avnb.training.pretraining import code_digest, pretraining_runs, run_name, with_absolute_files
-from avnb.training.resources import Resources
-from avnb.training.runs import TrainingRun
+from avnb.training.launch import Resources
+from avnb.training.runs import StartingPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +39,12 @@ class EncoderSource:
 
     def load(self) -> tuple[VideoEncoder, AudioEncoder | None, Metadata]:
         """The frozen encoders and what their run was."""
-        if self.checkpoint is not None:
-            backbone = self.config.backbone
-            video, audio, metadata = checkpoint.load_encoders(self.checkpoint, backbone=backbone)
-            statistics = self.mel_statistics or metadata.mel_statistics
-            return video, audio, replace(metadata, mel_statistics=statistics)
-        encoder = checkpoint.own_encoder(self.config.backbone)
-        return encoder, None, unknown_training(self.config)
+        backbone = self.config.backbone
+        if self.checkpoint is None:
+            return checkpoint.own_encoder(backbone), None, unknown_training(self.config)
+        video, audio, metadata = checkpoint.load_encoders(self.checkpoint, backbone=backbone)
+        statistics = self.mel_statistics or metadata.mel_statistics
+        return video, audio, replace(metadata, mel_statistics=statistics)
 
     def heads(self) -> dict[str, nn.Module]:
         """By modality, what maps features to the space of the loss; empty where nothing does."""
@@ -67,31 +71,33 @@ class EncoderSource:
         return ClassList(key, TITLES.get(key, key), tuple(metadata.classes)) if key else None
 
     @property
+    def folder_name(self) -> str:
+        """Of its features: made of the file or the code of the encoders and of the statistics."""
+        backbone, file = self.config.backbone, self.checkpoint
+        key = [backbone, source_digest(backbone), self.mel_statistics, checkpoint.FORMAT]
+        if file is not None:
+            key += [str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size]
+        return f"{self.method}-{digest(key)}"
+
+    @property
     def starting_point(self) -> StartingPoint:
         """The video encoder, as fine-tuning starts from it."""
-        config = self.config
+        c = self.config
         return StartingPoint(
-            method=self.method,
-            checkpoint=self.checkpoint,
-            backbone=config.backbone,
-            width=config.width,
+            method=self.method, checkpoint=self.checkpoint, backbone=c.backbone, width=c.width
         )
+
+
+Sources = Mapping[str, EncoderSource]  # encoders to evaluate, by method
 
 
 def unknown_training(config: Pretrain) -> Metadata:
     """Metadata of encoders that were not trained here: no data set, no statistics."""
-    return Metadata(
-        kind="pretraining",
-        config=config.flat(),
-        data="",
-        data_set="",
-        videos=0,
-        classes=[],
-        code=code_digest(config),
-    )
+    own = {"config": config.flat(), "code": runs.code_digest(config)}
+    return Metadata(kind="pretraining", data="", data_set="", videos=0, classes=[], **own)
 
 
-def source_of_run(run: TrainingRun) -> EncoderSource:
+def source_of_run(run: runs.TrainingRun) -> EncoderSource:
     """The encoders of a finished run."""
     return EncoderSource(
         method=run.method, name=run.name, config=run.config, checkpoint=run.checkpoint
@@ -121,15 +127,14 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
         with path.open("rb") as opened:
             name = f"{label}-released-{hashlib.file_digest(opened, 'sha256').hexdigest()[:8]}"
     else:
-        name = run_name(config, metadata.data, metadata.code)
+        name = runs.run_name(config, metadata.data, metadata.code)
     return EncoderSource(method=label, name=name, config=config, checkpoint=path)
 
 
 def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
     """A video encoder of the user's own, on the clips of `config`; it has no audio."""
     spec = resolved_spec(spec)
-    own = config.changed(backbone=spec)
-    label = method_label(spec)
+    own, label = config.changed(backbone=spec), method_label(spec)
     name = f"{label}-{digest([spec, source_digest(spec), own.clip])}"
     return EncoderSource(method=label, name=name, config=own, checkpoint=None)
 
@@ -140,13 +145,12 @@ def untrained_source(config: Pretrain, folder: Path) -> EncoderSource:
     They belong to no data set, so the statistics of their mel bands are those of the videos that
     they are evaluated on.
     """
-    config = with_absolute_files(config.changed(method="random"))
-    name = run_name(config, "", code_digest(config))
+    config = runs.with_absolute_files(config.changed(method="random"))
+    name = runs.run_name(config, "", runs.code_digest(config))
     path = folder / name / "last.pt"
     with locked(path.parent):
         if not path.exists():
-            model = build_method(config, 2, 0)
-            checkpoint.save(path, unknown_training(config), model, log=[])
+            checkpoint.save(path, unknown_training(config), build_method(config, 2, 0), log=[])
     return EncoderSource(method="random", name=name, config=config, checkpoint=path)
 
 
@@ -164,9 +168,8 @@ def encoder_sources(
 
     Args:
         work: where runs are; those that are missing are trained now.
-        methods: separated by commas, as `parse_methods` takes them; '' for the checkpoints alone.
-            Where none of them is trained (`random` alone), no data are needed, and the untrained
-            encoders are like those of the first checkpoint.
+        methods: separated by commas; '' for the checkpoints alone. Where `random` is the only one,
+            no data are needed, and it is like the encoders of the first checkpoint.
         checkpoints: further encoders, separated by commas: files of ours or released ones, or
             callables `package.module:name` or `file.py:name` that give a video encoder. One of a
             method's name takes its place.
@@ -193,10 +196,66 @@ def encoder_sources(
     sources: dict[str, EncoderSource] = {}
     if any(find_method(name).is_trained for name in names):
         manifest = load_dataset(work, "", data, subset=config.subset)
-        trained = pretraining_runs(work, manifest, names, seed=seed, values=changes)
+        trained = runs.pretraining_runs(work, manifest, names, seed=seed, values=changes)
         runs.train(list(trained.values()), resources, f"pre-training {', '.join(trained)}")
         sources = {method: source_of_run(run) for method, run in trained.items()}
     elif names:
         files = [source.config for source in given if source.checkpoint]
         sources["random"] = untrained_source(files[0] if files else config, work.runs)
     return sources | {source.method: source for source in given}
+
+
+def device() -> torch.device:
+    """Where encoders run: the first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class FrozenEncoders(nn.Module):
+    """The encoders of a source with their transform, in evaluation mode.
+
+    Where a source has no statistics of the mel bands, as untrained encoders, those of the
+    `training` videos are taken, and a line says so.
+    """
+
+    def __init__(
+        self, source: EncoderSource, training: Manifest | None = None, workers: int = AUTO
+    ):
+        super().__init__()
+        self.source = source
+        self.video_encoder, self.audio_encoder, metadata = source.load()
+        statistics: Any = metadata.mel_statistics
+        if statistics is None and training is not None and self.audio_encoder is not None:
+            origin = f"taken from {len(training.with_audio())} videos of {training.name}"
+            print(f"{source.checkpoint} holds no mel band statistics: {origin}")
+            statistics = mel_statistics(training, source.config, workers=workers)
+        self.transform = BatchTransform(source.config, statistics)
+        self.eval()
+
+    @torch.inference_mode()
+    def encode(self, batch: Batch, *, audio: bool, at_once: int) -> dict[str, Tensor]:
+        """Features of a batch on the CPU, `video` and `audio` [B, F], `at_once` clips at a time.
+
+        `audio` is [B, 0] when no audio is wanted, or the encoder has none.
+        """
+        parts = []
+        for part in batch.split(at_once):
+            part = part.to(next(self.parameters()).device)
+            video = self.video_encoder(self.transform.video(part.frames)).cpu()
+            wave = part.audio if audio else part.audio[:, :0]
+            parts.append((video, self.encode_audio(wave)))
+        video, sound = (torch.cat(side) for side in zip(*parts, strict=True))
+        return {"video": video, "audio": sound}
+
+    @torch.inference_mode()
+    def encode_audio(self, wave: Tensor) -> Tensor:
+        """Features [B, F] on the CPU of waveforms [B, samples]; [B, 0] where there are none.
+
+        Raises:
+            ValueError: when the statistics of the mel bands are not known.
+        """
+        if self.audio_encoder is None or not wave.shape[1]:
+            return torch.empty(len(wave), 0)
+        if self.transform.audio is None:
+            raise ValueError("no mel band statistics: name the videos to take them from")
+        features: Tensor = self.audio_encoder(self.transform.audio(wave))
+        return features.cpu()

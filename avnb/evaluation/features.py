@@ -1,102 +1,94 @@
-"""Frozen encoders over a manifest, once: features on disk, from which all else is arithmetic.
+"""Frozen encoders over a table of videos, once: features on disk, and the rest is arithmetic.
 
-Features are written as they come and read where they are, so a data set may be larger than
-memory. Several encoders on the same clips share one reading of the videos.
+Features are .npy files that are mapped, so a data set may be larger than memory. Several encoders
+that look at the same clips share one reading of the videos.
 
 Shapes: V videos, C clips of each, F features.
 """
 
-import contextlib
-from collections.abc import Sequence
+import functools
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from avnb.config import digest
-from avnb.data.batch import Batch
-from avnb.data.batch_transform import BatchTransform
+from avnb.config import Clip, Evaluation, Pretrain, digest
 from avnb.data.clips import Sampling, VideoClips
+from avnb.data.decoding import read_soundtrack
 from avnb.data.loader import AUTO, video_loader
 from avnb.data.manifest import Manifest
-from avnb.data.mel_statistics import mel_statistics
-from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.feature_store import FeatureWriter, mapped, whole
-from avnb.files import locked, tqdm
-from avnb.models.specs import source_digest
-from avnb.training import checkpoint
+from avnb.evaluation.encoder_source import EncoderSource, FrozenEncoders, Sources, device
+from avnb.evaluation.encoder_source import encoder_sources as encoder_sources
+from avnb.evaluation.encoder_source import source_of_code as source_of_code
+from avnb.evaluation.encoder_source import source_of_file as source_of_file
+from avnb.evaluation.encoder_source import source_of_run as source_of_run
+from avnb.evaluation.encoder_source import untrained_source as untrained_source
+from avnb.files import locked, tqdm, write_text
+from avnb.profiles import Workspace
 
 CLIPS_PER_FORWARD = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features of the clips of each video, with the labels of the videos.
-
-    Those that `load` gives are mapped from the disk and must not be written to.
-    """
+    """Features of the clips of each video, with the labels of the videos."""
 
     video: Tensor  # [V, C, F]
     audio: Tensor  # [V, C, F]; [V, C, 0] when none was wanted, or the encoder has no audio
     label: Tensor  # [V]
 
 
-class FrozenEncoders(torch.nn.Module):
-    """The encoders of a source with their transform, in evaluation mode.
-
-    Where a source has no statistics of the mel bands, as untrained encoders, those of the
-    `training` videos are taken, and a line says so.
-    """
-
-    def __init__(
-        self, source: EncoderSource, training: Manifest | None = None, workers: int = AUTO
-    ):
-        super().__init__()
-        self.source = source
-        self.video_encoder, self.audio_encoder, metadata = source.load()
-        statistics: Any = metadata.mel_statistics
-        if statistics is None and training is not None and self.audio_encoder is not None:
-            count = len(training.with_audio())
-            origin = f"taken from {count} videos of {training.name}"
-            print(f"{source.checkpoint} holds no mel band statistics: {origin}")
-            statistics = mel_statistics(training, source.config, workers=workers)
-        self.transform = BatchTransform(source.config, statistics)
-        self.eval()
-
-    def widths(self, *, audio: bool) -> dict[str, int]:
-        """Features per clip of each modality."""
-        width = self.audio_encoder.features if audio and self.audio_encoder is not None else 0
-        return {"video": self.video_encoder.features, "audio": width}
-
-    @torch.inference_mode()
-    def encode(self, batch: Batch, *, audio: bool, at_once: int) -> dict[str, Tensor]:
-        """Features of a batch on the CPU, `video` and `audio` [B, F], `at_once` clips at a time.
-
-        `audio` is [B, 0] when no audio is wanted, or the encoder has none.
-
-        Raises:
-            ValueError: when the statistics of the mel bands are not known.
-        """
-        device = next(self.parameters()).device
-        parts = []
-        for part in batch.split(at_once):
-            part = self.transform(part.to(device))
-            a = part.label.new_empty(len(part), 0).float()
-            if audio and self.audio_encoder is not None:
-                if self.transform.audio is None:
-                    raise ValueError("no mel band statistics: name the videos to take them from")
-                a = self.audio_encoder(part.audio)
-            parts.append((self.video_encoder(part.frames).cpu(), a.cpu()))
-        video, waveform = (torch.cat(side) for side in zip(*parts, strict=True))
-        return {"video": video, "audio": waveform}
+Block = tuple[int, list[dict[str, Tensor]]]  # first video of several, their features by encoder
 
 
-def device() -> torch.device:
-    """Where encoders run: the first GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def training_part(manifest: Manifest) -> Manifest:
+    """The training videos of the data set that `manifest` is a part of."""
+    return Manifest.load(manifest.where).split("train")
+
+
+def encoded_blocks(
+    encoders: Sequence[FrozenEncoders],
+    begin: int,
+    *,
+    clips: VideoClips,
+    workers: int,
+    at_once: int,
+    title: str,
+) -> Iterator[Block]:
+    """Features [V, C, F] of all clips of the videos from `begin` on, `at_once` clips at a time."""
+    count, audio = clips.sampling.count, clips.sampling.audio
+    block = max(1, at_once // count)
+    with tqdm(total=len(clips), initial=begin, desc=title, unit="video") as bar:
+        for batch in video_loader(clips, block, begin=begin, workers=workers):
+            found = [frozen.encode(batch, audio=audio, at_once=at_once) for frozen in encoders]
+            size = (len(batch) // count, count)
+            yield begin, [{k: x.unflatten(0, size) for k, x in one.items()} for one in found]
+            begin += size[0]
+            bar.update(size[0])
+
+
+def soundtrack_blocks(
+    encoders: Sequence[FrozenEncoders], begin: int, *, manifest: Manifest
+) -> Iterator[Block]:
+    """Features [1, 1, F] of the whole audio of each video from `begin` on."""
+    rows = range(begin, len(manifest))
+    for row in tqdm(rows, f"{manifest.name}, soundtracks", unit="video"):
+        waves = (soundtrack(manifest, row, f.source.config.clip.audio_hz) for f in encoders)
+        both = zip(encoders, waves, strict=True)
+        yield row, [{"audio": f.encode_audio(wave.to(device()))[:, None]} for f, wave in both]
+
+
+def soundtrack(manifest: Manifest, row: int, hz: int) -> Tensor:
+    """The whole audio of a video, [1, samples]."""
+    video = manifest.videos[row]
+    wave = read_soundtrack(manifest.path(video), hz, seconds=video.seconds, start=video.start)
+    return torch.from_numpy(wave)[None]
 
 
 def encode_all(
@@ -111,22 +103,10 @@ def encode_all(
 ) -> Features:
     """Features of encoders that are in no file, in memory; arguments as of `extract`."""
     clips = VideoClips(manifest, sampling, seed=seed)
-    block = max(1, at_once // sampling.count)
-    loader = video_loader(clips, block, workers=workers)
-    encoded = [
-        frozen.encode(batch, audio=sampling.audio, at_once=at_once)
-        for batch in tqdm(loader, title, -(-len(clips) // block), unit="batch")
-    ]
-    video, audio = (
-        torch.cat([part[name] for part in encoded]).unflatten(0, (len(clips), -1)).clone()
-        for name in ("video", "audio")
-    )
-    return Features(video=video, audio=audio, label=torch.tensor(clips.labels))
-
-
-def training_part(manifest: Manifest) -> Manifest:
-    """The training videos of the data set that `manifest` is a part of."""
-    return Manifest.load(manifest.where).split("train")
+    options: dict[str, Any] = {"workers": workers, "at_once": at_once, "title": title}
+    blocks = [found for _, (found,) in encoded_blocks([frozen], 0, clips=clips, **options)]
+    video, audio = (torch.cat([block[name] for block in blocks]) for name in ("video", "audio"))
+    return Features(video=video.clone(), audio=audio.clone(), label=torch.tensor(clips.labels))
 
 
 def extract(
@@ -142,20 +122,8 @@ def extract(
 ) -> list[Features]:
     """Features of every video under the encoders of each source, in their order.
 
-    Every video is read once for all sources whose features are not there yet. They are kept in
-    `cache`, in a folder per source, whose name is made of the encoders, the data and the
-    sampling. An interrupted extraction resumes, to the same bytes.
-
-    Args:
-        sources: of the encoders.
-        manifest: the videos.
-        sampling: which clips are taken of each.
-        cache: the folder of all features.
-        seed: of the sampling.
-        workers: decoding processes.
-        at_once: clips per forward pass, at most; as many videos as that makes are encoded
-            together.
-        title: of the progress bar.
+    They are kept in `cache`, in a folder of the data and the sampling with a folder of each
+    source. At most `at_once` clips go through an encoder together.
 
     Raises:
         CheckpointError: when a source's file is not a checkpoint.
@@ -165,112 +133,138 @@ def extract(
     if not manifest.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
     training = training_part(manifest) if sampling.audio else None
-    keys = [key_of(source, manifest, training, sampling, seed) for source in sources]
-    folders = [cache / f"{manifest.name}-{digest(key)}" for key in keys]
-    with contextlib.ExitStack() as locks:
-        for folder in sorted({f for f in folders if not whole(f)}):
-            locks.enter_context(locked(folder))  # in one order everywhere: nobody waits in a circle
-        left = {f: i for i, f in enumerate(folders) if not whole(f)}
-        if left:
-            dataset = VideoClips(manifest, sampling, seed=seed)
-            block = max(1, at_once // sampling.count)
-            pairs = []
-            for folder, i in left.items():
-                encoders = FrozenEncoders(sources[i], training, workers).to(device())
-                pairs.append((encoders, writer_for(folder, encoders, dataset, block)))
-            fill(pairs, dataset, block, workers=workers, at_once=at_once, title=title)
-            for i, (_, writer) in zip(left.values(), pairs, strict=True):
-                writer.finish(keys[i], label=torch.tensor(dataset.labels))
-    return [load(folder) for folder in folders]
+    reading = [manifest.digest, training and training.digest, sampling, seed]
+    clips, label = VideoClips(manifest, sampling, seed=seed), torch.tensor(manifest.labels)
+    options: dict[str, Any] = {"workers": workers, "at_once": at_once, "title": title}
+    blocks = functools.partial(encoded_blocks, clips=clips, **options)
+    home = cache / f"{manifest.name}-{digest(reading)}"
+    folders = fill(sources, training, home, len(clips), blocks, workers)
+    tensors = [{n: mapped(f / f"{n}.npy") for n in ("video", "audio")} for f in folders]
+    return [Features(**both, label=label) for both in tensors]
 
 
-def key_of(
-    source: EncoderSource,
-    manifest: Manifest,
-    training: Manifest | None,
-    sampling: Sampling,
-    seed: int,
-) -> dict[str, Any]:
-    """What the features of a source depend on."""
-    return {
-        "encoders": encoders_key(source),
-        "data": manifest.digest,
-        "training": training and training.digest,
-        "sampling": sampling,
-        "seed": seed,
-        "format": checkpoint.FORMAT,
-    }
+def soundtrack_features(
+    sources: Sequence[EncoderSource], manifest: Manifest, cache: Path
+) -> list[Tensor]:
+    """Features [V, 1, F] of each video's whole audio under the encoder of each source.
+
+    As the released code retrieves: the peak is that of the whole video. F is 0 for an encoder
+    without audio.
+    """
+    training = training_part(manifest)
+    home = cache / f"{manifest.name}-soundtracks-{digest([manifest.digest, training.digest])}"
+    blocks = functools.partial(soundtrack_blocks, manifest=manifest)
+    folders = fill(sources, training, home, len(manifest), blocks)
+    return [mapped(folder / "audio.npy") for folder in folders]
 
 
-def encoders_key(source: EncoderSource) -> list[Any]:
-    """What the encoders of a source are made of."""
-    backbone = source.config.backbone
-    key: list[Any] = [backbone, source_digest(backbone)]
-    if source.checkpoint is not None:
-        stat = source.checkpoint.stat()
-        key += [str(source.checkpoint.resolve()), stat.st_mtime_ns, stat.st_size]
-    if source.mel_statistics is not None:
-        key += source.mel_statistics
-    return key
-
-
-def writer_for(
-    folder: Path, encoders: FrozenEncoders, dataset: VideoClips, block: int
-) -> FeatureWriter:
-    """Writes the features of one source, after what is there already."""
-    widths = encoders.widths(audio=dataset.sampling.audio)
-    shapes = {name: (dataset.sampling.count, width) for name, width in widths.items()}
-    return FeatureWriter(folder, len(dataset), shapes, block)
+# ---- on the disk --------------------------------------------------------------------------------
 
 
 def fill(
-    pairs: Sequence[tuple[FrozenEncoders, FeatureWriter]],
-    dataset: VideoClips,
-    block: int,
-    *,
+    sources: Sequence[EncoderSource],
+    training: Manifest | None,
+    home: Path,
+    videos: int,
+    blocks: Callable[[Sequence[FrozenEncoders], int], Iterator[Block]],
+    workers: int = AUTO,
+) -> list[Path]:
+    """The folders of each source's features in `home`; what is missing in them is encoded.
+
+    Every video is read once for all sources, and an interrupted call resumes.
+    """
+    folders = [home / source.folder_name for source in sources]
+    with locked(home):
+        left = {f: s for f, s in zip(folders, sources, strict=True) if done_videos(f) < videos}
+        if left:
+            encoders = [FrozenEncoders(s, training, workers).to(device()) for s in left.values()]
+            for row, found in blocks(encoders, min(map(done_videos, left))):
+                for folder, rows in zip(left, found, strict=True):
+                    write_rows(folder, videos, row, rows)
+    return folders
+
+
+def done_videos(folder: Path) -> int:
+    """How many videos' features are in a folder."""
+    note = folder / "done.txt"
+    return int(note.read_text()) if note.exists() else 0
+
+
+def write_rows(folder: Path, videos: int, begin: int, rows: Mapping[str, Tensor]) -> None:
+    """Write features of some videos, the first of which is number `begin` of all, to .npy files.
+
+    What is there already stays. OSError when the disk has no room.
+    """
+    done, end = done_videos(folder), begin + len(next(iter(rows.values())))
+    if end <= done:  # another source was interrupted earlier
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensor in rows.items():
+        path = folder / f"{name}.npy"
+        if not done:
+            check_room(folder, 4 * videos * tensor[0].numel())
+            open_memmap(path, "w+", np.float32, (videos, *tensor.shape[1:]))
+        array = open_memmap(path, "r+")
+        array[begin:end] = tensor.numpy()
+        array.flush()
+    write_text(folder / "done.txt", str(end))
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise OSError when the disk lacks so many bytes: mapped files would end the process there."""
+    if size > (free := shutil.disk_usage(folder).free):
+        raise OSError(
+            f"{folder} needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: make room, set "
+            "AVNB_BUILD to a folder on a larger disk, or take fewer clips of each video"
+        )
+
+
+def mapped(path: Path) -> Tensor:
+    """The tensor of a .npy file, mapped: memory holds what is used; writing changes no file."""
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+# ---- for chapters -------------------------------------------------------------------------------
+
+
+def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:
+    """The clips of an evaluation: video, and audio that starts with it."""
+    return Clip(
+        video_seconds=config.video_seconds,
+        video_fps=config.video_fps,
+        frame_px=run.clip.frame_px,
+        audio_seconds=audio_seconds,
+        audio_hz=run.clip.audio_hz,
+        max_offset_seconds=0.0,
+    )
+
+
+def extract_parts(
+    sources: Sources,
+    parts: Mapping[str, Manifest],
+    sampling_of: Callable[[Pretrain], Mapping[str, Sampling]],
+    config: Evaluation,
+    cache: Path,
     workers: int,
-    at_once: int,
-    title: str,
-) -> None:
-    """Read the videos that are missing somewhere, `block` at a time, and add their features."""
-    sampling, begin = dataset.sampling, min(writer.done for _, writer in pairs)
-    clips = video_loader(dataset, block, begin=begin, workers=workers)
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=len(dataset), initial=begin, desc=title, unit="video"))
-        for _, writer in pairs:
-            stack.enter_context(writer)
-        row = begin
-        for batch in clips:
-            size = (len(batch) // sampling.count, sampling.count)
-            for encoders, writer in pairs:
-                if writer.done == row:  # others were interrupted later, and have this block
-                    encoded = encoders.encode(batch, audio=sampling.audio, at_once=at_once)
-                    writer.add({name: x.unflatten(0, size) for name, x in encoded.items()})
-            row += size[0]
-            bar.update(size[0])
+) -> dict[str, dict[str, Features]]:
+    """Features by method and part, cached; encoders with equal sampling share a reading."""
+    features: dict[str, dict[str, Features]] = {method: {} for method in sources}
+    options: dict[str, Any] = {"seed": config.seed, "at_once": config.clips_per_forward}
+    for part, videos in parts.items():
+        asked = {method: sampling_of(source.config)[part] for method, source in sources.items()}
+        options |= {"workers": workers, "title": f"{videos.name}, {part}"}
+        for sampling in dict.fromkeys(asked.values()):
+            methods = [method for method in sources if asked[method] == sampling]
+            chosen = [sources[method] for method in methods]
+            extracted = extract(chosen, videos, sampling, cache, **options)
+            for method, result in zip(methods, extracted, strict=True):
+                features[method][part] = result
+    return features
 
 
-def load(folder: Path) -> Features:
-    """Features that `extract` has written, mapped: memory holds what is used."""
-    label = torch.from_numpy(np.load(folder / "label.npy"))
-    video, audio = (mapped(folder / f"{name}.npy") for name in ("video", "audio"))
-    return Features(video=video, audio=audio, label=label)
-
-
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = [
-    "avnb.evaluation.encoder_source",
-    "avnb.evaluation.feature_store",
-    "avnb.evaluation.probe_features",
-    "avnb.evaluation.soundtracks",
-]
-
-
-def __getattr__(name: str) -> object:
-    import importlib
-
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)
+def row_metadata(
+    source: EncoderSource, manifest: Manifest, work: Workspace, config: Evaluation
+) -> dict[str, Any]:
+    """Fields of result rows that identify the encoder, the videos, the profile and protocol."""
+    encoder = {"method": source.method, "run": source.name, "protocol": config.protocol_title}
+    return {"dataset": manifest.name, "data": manifest.origin, "profile": work.name, **encoder}

@@ -1,13 +1,16 @@
-"""Few-shot probes on seen and unseen classes (thesis 4.3): many linear layers in one batch.
+"""Few-shot probes on seen and unseen classes (thesis 4.3): many linear layers, trained together.
 
-Shapes: V training videos, D clips cached of each, F features, N videos drawn, C classes of a part.
+A draw of training videos is a function of the videos, their labels and a seed; it lies in a file
+of a folder named after all three, which every process reads.
+
+Shapes: V training videos, D clips of each, F features, N videos drawn, C classes of a part.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,14 +19,18 @@ from torch import Tensor
 
 from avnb.config import Evaluation, digest, unknown_name
 from avnb.data.manifest import Manifest
-from avnb.evaluation import results, splits
-from avnb.evaluation.batched_probes import Training, fit_together
-from avnb.evaluation.features import Features, FrozenEncoders, device
-from avnb.evaluation.probe import Probe, accuracies, fit_fresh, tested_by
-from avnb.evaluation.probe_features import ProbeFeatures, Sources, extract_each, row_metadata
+from avnb.evaluation import results
+from avnb.evaluation.features import Features, FrozenEncoders, Sources, device, row_metadata
+from avnb.evaluation.linear import Probe, Training, fit_together
+from avnb.evaluation.probe import ProbeFeatures, accuracies, extract_each, fit_fresh, tested_by
 from avnb.evaluation.results import Row
-from avnb.evaluation.splits import Rounding
+from avnb.files import locked, write_text
 from avnb.profiles import Workspace
+
+PERCENTS = (5.0, 10.0, 20.0, 50.0, 100.0)
+Rounding = Literal["down", "nearest"]
+ROUNDED = {"down": 1e-9, "nearest": 0.5}  # added before the fraction is cut off
+
 
 # ---- draws ------------------------------------------------------------------------------------
 
@@ -55,34 +62,78 @@ def percentages(text: str) -> tuple[float, ...]:
     return tuple(percents)
 
 
+def draw_size(videos: int, percent: float, rounding: Rounding = "down") -> int:
+    """Number of a class's videos in a draw, at least one; the released code rounds down."""
+    return max(1, int(videos * percent / 100 + ROUNDED[rounding]))
+
+
+def drawn_rows(
+    labels: Sequence[str], percent: float, seed: int, rounding: Rounding = "down"
+) -> list[int]:
+    """Positions of the videos drawn from each class, in ascending order.
+
+    A class's videos are shuffled once and a draw takes the first of them, so that a smaller draw
+    is part of every larger one. The order depends on the seed and the class's name alone, so that
+    leaving out other classes changes nothing.
+    """
+    drawn: list[int] = []
+    for label, group in pd.Series(range(len(labels))).groupby(list(labels)):
+        rng = np.random.default_rng(int(digest([seed, label]), 16))
+        order = rng.permutation(len(group))
+        drawn += group.iloc[order[: draw_size(len(group), percent, rounding)]].tolist()
+    return sorted(drawn)
+
+
+def draw_files(
+    train: Manifest,
+    folder: Path | str,
+    *,
+    seed: int,
+    percents: Sequence[float] = PERCENTS,
+    rounding: Rounding = "down",
+) -> dict[float, Path]:
+    """Draws of training videos as tables `video,label`, one file per percentage, made once.
+
+    ValueError when a file that is there says something else.
+    """
+    ids, labels = [v.id for v in train.videos], [v.label for v in train.videos]
+    own = Path(folder) / f"few-shot-{digest([ids, labels, seed, rounding])}"
+    files, table = {}, pd.DataFrame({"video": ids, "label": labels})
+    with locked(own):
+        for percent in percents:
+            file = files[percent] = own / f"{percent:g}-percent.csv"
+            drawn = table.iloc[drawn_rows(labels, percent, seed, rounding)]
+            text = drawn.to_csv(index=False, lineterminator="\n")
+            if not file.exists():
+                write_text(file, text)
+            elif file.read_text(encoding="utf-8") != text:
+                raise ValueError(f"{file} was changed by hand; delete it, and it is made again")
+    return files
+
+
 def draws(
     manifest: Manifest,
     classes: Mapping[str, Sequence[str]],
     folder: Path | str,
     *,
-    percents: Sequence[float] = splits.PERCENTS,
+    percents: Sequence[float] = PERCENTS,
     seeds: Sequence[int] = (0,),
     rounding: Rounding = "down",
 ) -> list[Draw]:
     """Draws of every seed, percentage and part, from files that are made once in `folder`.
 
-    `classes` names those of each part, `percents` counts the training videos of each class, and
-    `rounding` makes it a number.
-
-    Raises:
-        ValueError: for a class that the data set lacks, and a part without training videos.
+    `classes` names those of each part. ValueError for a class that the data set lacks, and a part
+    without training videos.
     """
     train = manifest.split("train")
     row = {video.id: i for i, video in enumerate(train.videos)}
     label, drawn = [video.label for video in train.videos], []
     numbers = {part: numbered(manifest, names, part) for part, names in classes.items()}
     for seed in seeds:
-        files = splits.write_draws(
-            folder, list(row), label, seed=seed, percents=percents, rounding=rounding
-        )
+        files = draw_files(train, folder, seed=seed, percents=percents, rounding=rounding)
         for (percent, file), part in itertools.product(files.items(), classes):
-            rows, names = [row[video] for video in splits.read_draw(file)], set(classes[part])
-            videos = torch.tensor([i for i in rows if label[i] in names])
+            rows = [row[video] for video in pd.read_csv(file, dtype=str)["video"]]
+            videos = torch.tensor([i for i in rows if label[i] in classes[part]])
             if not len(videos):
                 raise ValueError(f"no {part} class of {manifest.name} has a training video")
             origin: dict[str, Any] = {"part": part, "percent": percent, "seed": seed}
@@ -104,8 +155,9 @@ def numbered(manifest: Manifest, names: Sequence[str], part: str) -> Tensor:
 # ---- training and testing ---------------------------------------------------------------------
 
 
-def training(train: Features, draw: Draw) -> Training:
+def training(train: Features | None, draw: Draw) -> Training:
     """Training data of a draw's layer; labels are counted within the draw's classes."""
+    assert train is not None  # where clips are fresh, `measure_fresh` is called
     return Training(
         features=train.video,
         videos=draw.videos,
@@ -132,17 +184,12 @@ def measure(
     """Train a layer on every draw under every method, all together; result rows.
 
     Every layer is tested on all test videos of its classes. `metadata` gives the other fields of
-    the rows, by method as the features; the classes of both parts are added to `data`.
+    the rows by method.
     """
-    jobs = [(method, draw) for method in features for draw in drawn]
-    jobs.sort(key=lambda job: (job[0], job[1].part))
+    jobs = sorted(itertools.product(features, drawn), key=lambda job: (job[0], job[1].part))
     fitted = fit_together([training(features[m].train, draw) for m, draw in jobs], config)
-    halves = class_digest(drawn)
-    layers = zip(jobs, (probe for probe, _ in fitted), strict=True)
-    for (method, _), group in itertools.groupby(layers, lambda one: (one[0][0], one[0][1].part)):
-        tested = [(draw, probe) for (_, draw), probe in group]
-        known = {**metadata[method], "data": f"{metadata[method]['data']}, classes {halves}"}
-        yield from scored(features[method], tested, config, **known)
+    for (method, draw), (probe, _) in zip(jobs, fitted, strict=True):
+        yield from scored(features[method], draw, probe, config, **metadata[method])
 
 
 def measure_fresh(
@@ -155,7 +202,6 @@ def measure_fresh(
 ) -> Iterator[Row]:
     """As `measure`, one layer after the other, on clips that are encoded in every epoch."""
     train, test = target.split("train"), target.split("test")
-    halves = class_digest(drawn)
     for (method, source), draw in itertools.product(sources.items(), drawn):
         frozen, seeded = FrozenEncoders(source).to(device()), replace(config, seed=draw.seed)
         videos = train.only(train.videos[i] for i in draw.videos.tolist())
@@ -163,26 +209,17 @@ def measure_fresh(
         tested = features[method]
         if config.probe_batch_norm == "train":
             tested = replace(tested, **tested_by(frozen, test, config))
-        known = {**metadata[method], "data": f"{metadata[method]['data']}, classes {halves}"}
-        yield from scored(tested, [(draw, probe)], config, **known)
-
-
-def class_digest(drawn: Sequence[Draw]) -> str:
-    """Identifies the classes of all parts."""
-    return digest({draw.part: draw.classes.tolist() for draw in drawn})
+        yield from scored(tested, draw, probe, config, **metadata[method])
 
 
 def scored(
-    features: ProbeFeatures, layers: Sequence[tuple[Draw, Probe]], config: Evaluation, **known: Any
-) -> Iterator[Row]:
-    """Rows of both levels and metrics for layers of the same classes."""
-    classes = layers[0][0].classes
-    clips, label = of_classes(features.clip, classes)
-    levels = {"clip": clips, "video": of_classes(features.video, classes)[0]}
-    known |= {"task": "few-shot", "classes": len(classes)}
-    for draw, probe in layers:
-        seeded = replace(config, seed=draw.seed)
-        yield from accuracies(probe, levels, label, seeded, split=draw.split, **known)
+    features: ProbeFeatures, draw: Draw, probe: Probe, config: Evaluation, **known: Any
+) -> list[Row]:
+    """Rows of both levels and metrics of a draw's layer."""
+    clips, label = of_classes(features.clip, draw.classes)
+    levels = {"clip": clips, "video": of_classes(features.video, draw.classes)[0]}
+    known |= {"task": "few-shot", "split": draw.split, "classes": len(draw.classes)}
+    return accuracies(probe, levels, label, replace(config, seed=draw.seed), **known)
 
 
 def few_shot_rows(
@@ -191,7 +228,7 @@ def few_shot_rows(
     classes: Mapping[str, Sequence[str]],
     config: Evaluation,
     work: Workspace,
-    shares: Sequence[float] = splits.PERCENTS,
+    shares: Sequence[float] = PERCENTS,
     seeds: int = 1,
 ) -> pd.DataFrame:
     """Few-shot probes of several encoders, measured and appended to the workspace's results.
@@ -199,13 +236,13 @@ def few_shot_rows(
     Each method is trained on `shares` percent of the training videos of each class, once for each
     of `seeds` draws from `config.seed` on. Returns the rows of these encoders, shares and seeds.
     """
-    seeded, test = range(config.seed, config.seed + seeds), target.split("test")
-    options: dict[str, Any] = {"percents": shares, "seeds": seeded}
-    options["rounding"] = config.draw_rounding
-    drawn = draws(target, classes, work.folder / "splits", **options)
-    metadata = {
-        method: row_metadata(source, test, work, config) for method, source in sources.items()
-    }
+    every, test = range(config.seed, config.seed + seeds), target.split("test")
+    options: dict[str, Any] = {"percents": shares, "rounding": config.draw_rounding}
+    drawn = draws(target, classes, work.folder / "splits", seeds=every, **options)
+    halves = digest({draw.part: draw.classes.tolist() for draw in drawn})
+    metadata = {m: row_metadata(source, test, work, config) for m, source in sources.items()}
+    for known in metadata.values():
+        known["data"] += f", classes {halves}"
     features = extract_each(sources, target, config, work.features)
     if config.probe_clips == "fresh":
         rows = measure_fresh(sources, features, target, drawn, config, metadata)
@@ -252,17 +289,3 @@ def gaps(rows: pd.DataFrame, base: str = "supervised") -> pd.DataFrame:
     gap, half = both["value"] - both["value_base"], np.hypot(both["half"], both["half_base"])
     both = both.assign(value=gap, low=gap - half, high=gap + half)
     return results.over_seeds(both[table.columns.drop("half")], student=True)
-
-
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = ["avnb.evaluation.splits"]
-
-
-def __getattr__(name: str) -> object:
-    import importlib
-
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)

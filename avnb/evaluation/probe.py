@@ -1,77 +1,89 @@
-"""Linear probe: one linear layer on frozen, cached features (thesis 4.2.1).
+"""Linear probes: linear layers on frozen features (thesis 4.2.1), many of them trained together.
 
-Shapes: V videos, D clips of each training video, C clips of each test video, F features, B clips
-of a batch.
+With `probe_clips` = fresh, as in the released code, new clips are encoded in every epoch; with
+`probe_batch_norm` = train the encoder's statistics move meanwhile.
+
+Shapes: V videos, C clips of each test video, F features, B clips of a batch.
 """
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.config import Evaluation
-from avnb.data.clips import VideoClips
-from avnb.data.loader import AUTO, ClipLoader, video_blocks
+from avnb.config import PROTOCOLS, Clip, Evaluation, Pretrain
+from avnb.data.clips import Sampling, VideoClips
+from avnb.data.loader import AUTO, ClipLoader
 from avnb.data.manifest import Manifest
-from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.features import Features, FrozenEncoders, device, encode_all
-from avnb.evaluation.probe_features import (
-    ProbeFeatures,
+from avnb.evaluation.features import (
+    EncoderSource,
+    Features,
+    FrozenEncoders,
     Sources,
+    device,
     downstream_clip,
-    extract_each,
+    encode_all,
+    extract_parts,
     row_metadata,
-    samplings,
-    testing,
 )
+from avnb.evaluation.linear import BatchedProbes, Fitted, Probe, fit, initial_weight
 from avnb.evaluation.results import Row, percent_row, record
 from avnb.files import tqdm
 from avnb.profiles import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
-Examples = tuple[Tensor, Tensor]  # features [B, F] of a batch, labels [B]
-BLOCK = 1024  # videos classified at a time: the logits of all clips need not fit in memory
+
+
+# ---- clips and features -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
-    """A trained linear layer: features [..., F] -> logits [..., classes]."""
+class ProbeFeatures:
+    """Features that a probe is trained and tested on."""
 
-    weight: Tensor  # [classes, F]
-    bias: Tensor  # [classes]
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Logits of features."""
-        return F.linear(features, self.weight, self.bias)
+    train: Features | None  # random clips, random crops; None where fresh ones are encoded
+    clip: Features  # random clips of test videos, centre crops
+    video: Features  # uniformly spaced clips of test videos, centre crops
 
 
-Fitted = tuple[Probe, list[float]]  # a probe and its mean loss in each epoch
+def testing(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
+    """How clips of test videos are sampled, by level."""
+    common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
+    common["interpolation"] = config.interpolation
+    return {
+        "clip": Sampling(count=config.clip_level_clips, place="random", **common),
+        "video": Sampling(count=config.video_level_clips, place="uniform", **common),
+    }
 
 
-# ---- training ---------------------------------------------------------------------------------
+def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
+    """How clips are sampled for training and for both levels of testing."""
+    test = testing(downstream_clip(run, config), config)
+    options: dict[str, Any] = {"count": config.train_clips, "flip_prob": config.flip_prob}
+    return {"train": replace(test["clip"], random_crop=True, **options), **test}
 
 
-def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fitted:
-    """Train on features [V, D, F] of D random clips of each of V videos, labels [V].
+def extract_each(
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
+) -> dict[str, ProbeFeatures]:
+    """Features for training and both levels of testing by method, cached."""
+    parts = {"train": manifest.split("train"), "clip": manifest.split("test")}
+    parts["video"] = parts["clip"]
+    if config.probe_clips == "fresh":
+        del parts["train"]
+    sampling_of = functools.partial(samplings, config=config)
+    features = extract_parts(sources, parts, sampling_of, config, cache, workers)
+    return {m: ProbeFeatures(**{"train": None, **found}) for m, found in features.items()}
 
-    Each epoch shows every video once, through one of its D clips; no clip is shown again before
-    all others of its video were. With D equal to the number of epochs each clip is shown once, as
-    when fresh clips are encoded in every epoch. Memory-mapped features are read batch by batch.
-    ValueError when there is no clip.
-    """
-    videos, clips, width = features.shape
-    if not videos or not clips:
-        raise ValueError(
-            f"features of {videos} videos with {clips} clips each cannot train a probe; with "
-            "probe_clips = 'fresh' none are kept, and `fit_fresh` encodes them"
-        )
-    rng = torch.Generator().manual_seed(config.seed)
-    return descend(cached_epochs(features, label, config, rng), width, classes, config, rng)
+
+# ---- training -----------------------------------------------------------------------------------
 
 
 def fit_fresh(
@@ -87,22 +99,41 @@ def fit_fresh(
     With `probe_batch_norm` = train the encoder normalises with the statistics of each batch, and
     its running ones move with them, as in the released code; `frozen` keeps what they become.
 
-    Args:
-        frozen: the encoders.
-        train: the training videos.
-        config: values of the probe.
-        classes: labels of the data set that the layer tells apart, ascending; all by default.
-        workers: decoding processes.
+    `classes` are the labels of the data set that the layer tells apart, ascending; all by default.
     """
-    sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
-    rng = torch.Generator().manual_seed(config.seed)
-    clips = VideoClips(train, sampling, seed=config.seed)
     labels = torch.arange(len(train.classes)) if classes is None else classes
-    epochs = fresh_epochs(frozen, clips, labels, config, rng, workers)
+    rng, curve = torch.Generator().manual_seed(config.seed), [0.0] * config.probe_epochs
+    layer = BatchedProbes([initial_weight(len(labels), frozen.video_encoder.features, rng)])
     frozen.train(config.probe_batch_norm == "train")
-    fitted = descend(epochs, frozen.video_encoder.features, len(labels), config, rng)
+    for epoch, x, label in fresh_batches(frozen, train, config, rng, workers):
+        label = torch.searchsorted(labels, label)
+        loss = layer.step(x[None], label[None], config.probe_lr_at(epoch))
+        curve[epoch] += loss.item() / len(train)
     frozen.eval()
-    return fitted
+    return layer.probes[0], curve
+
+
+def fresh_batches(
+    frozen: FrozenEncoders, train: Manifest, config: Evaluation, rng: torch.Generator, workers: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Of each batch its epoch, features [B, F] and labels [B]; every clip is a new one."""
+    sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
+    clips, size = VideoClips(train, sampling, seed=config.seed), config.probe_batch
+    orders = [torch.randperm(len(train), generator=rng) for _ in range(config.probe_epochs)]
+    batches = [[[(v, 0) for v in part.tolist()] for part in order.split(size)] for order in orders]
+    loader = ClipLoader(clips, list(enumerate(batches)), size=size, workers=workers)
+    epochs = [epoch for epoch, plan in enumerate(batches) for _ in plan]
+    title = f"{frozen.source.method} on {train.name}, {len(orders)} epochs"
+    loaded = tqdm(loader, total=len(epochs), desc=title, unit="batch")
+    # Batch statistics are those of the whole batch.
+    at_once = size if frozen.training else config.clips_per_forward
+    for epoch, batch in zip(epochs, loaded, strict=True):
+        # Cloned: a tensor made in inference mode cannot take part in a gradient.
+        yield (
+            epoch,
+            frozen.encode(batch, audio=False, at_once=at_once)["video"].clone(),
+            batch.label,
+        )
 
 
 def tested_by(
@@ -130,6 +161,7 @@ def fit_probe(
     """
     if config.probe_clips == "cached":
         train = features.train
+        assert train is not None
         return fit(train.video, train.label, len(manifest.classes), config), features
     frozen = FrozenEncoders(source).to(device())
     fitted = fit_fresh(frozen, manifest.split("train"), config, workers=workers)
@@ -139,92 +171,7 @@ def fit_probe(
     return fitted, features
 
 
-def epoch_orders(
-    videos: int, clips: int, epochs: int, rng: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each epoch the shuffled videos [V] and which of its clips each shows [V]."""
-    for epoch in range(epochs):
-        if epoch % clips == 0:
-            turn = torch.rand(videos, clips, generator=rng).argsort(dim=1)  # [V, D]
-        order = torch.randperm(videos, generator=rng)
-        yield order, turn[order, epoch % clips]
-
-
-def cached_epochs(
-    features: Tensor, label: Tensor, config: Evaluation, rng: torch.Generator
-) -> Iterator[Iterator[Examples]]:
-    """The batches of each epoch, taken from features [V, D, F]."""
-    size = config.probe_batch
-    videos, clips, _ = features.shape
-    for order, clip in epoch_orders(videos, clips, config.probe_epochs, rng):
-        batches = zip(order.split(size), clip.split(size), strict=True)
-        yield ((features[rows, shown], label[rows]) for rows, shown in batches)
-
-
-def fresh_epochs(
-    frozen: FrozenEncoders,
-    dataset: VideoClips,
-    classes: Tensor,
-    config: Evaluation,
-    rng: torch.Generator,
-    workers: int,
-) -> Iterator[Iterator[Examples]]:
-    """The batches of each epoch, decoded from the videos: other clips every time.
-
-    Labels are counted within `classes`, ascending labels of the data set.
-    """
-    videos, size = len(dataset), config.probe_batch
-    orders = [torch.randperm(videos, generator=rng) for _ in range(config.probe_epochs)]
-    plans = [(epoch, video_blocks(order.tolist(), 1, size)) for epoch, order in enumerate(orders)]
-    clips = ClipLoader(dataset, plans, size=size, workers=workers)
-    title = f"{frozen.source.method} on {dataset.manifest.name}, {len(orders)} epochs"
-    steps = sum(len(plan) for _, plan in plans)
-    loaded = iter(tqdm(clips, total=steps, desc=title, unit="batch"))
-    for _, plan in plans:
-        # Batch statistics are those of the whole batch.
-        at_once = size if frozen.training else config.clips_per_forward
-        encoded = (
-            (frozen.encode(batch, audio=False, at_once=at_once), batch.label)
-            for batch in itertools.islice(loaded, len(plan))
-        )
-        # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        yield (
-            (features["video"].clone(), torch.searchsorted(classes, label))
-            for features, label in encoded
-        )
-
-
-def initial_weight(classes: int, width: int, rng: torch.Generator) -> Tensor:
-    """[classes, F] weights of an untrained layer, uniform within 1 / sqrt(F)."""
-    bound = width**-0.5
-    return torch.empty(classes, width).uniform_(-bound, bound, generator=rng)
-
-
-def descend(
-    epochs: Iterable[Iterable[Examples]],
-    width: int,
-    classes: int,
-    config: Evaluation,
-    rng: torch.Generator,
-) -> Fitted:
-    """Train a layer from `width` features to `classes` with Adam on the batches of each epoch."""
-    weight = initial_weight(classes, width, rng).requires_grad_()
-    bias = torch.zeros(classes, requires_grad=True)
-    adam, losses = torch.optim.Adam([weight, bias]), []
-    for number, epoch in enumerate(epochs):
-        adam.param_groups[0]["lr"] = config.probe_lr_at(number)
-        total, count = 0.0, 0
-        for features, label in epoch:
-            loss = F.cross_entropy(F.linear(features, weight, bias), label)
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            total, count = total + loss.item() * len(label), count + len(label)
-        losses.append(total / count)
-    return Probe(weight=weight.detach(), bias=bias.detach()), losses
-
-
-# ---- accuracy ---------------------------------------------------------------------------------
+# ---- accuracy -----------------------------------------------------------------------------------
 
 
 def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
@@ -235,13 +182,12 @@ def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
 
 def clip_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
     """[V] share of each video's C clips that are classified correctly; features [V, C, F]."""
-    blocks = zip(features.split(BLOCK), label.split(BLOCK), strict=True)
-    return torch.cat([top_k(probe(x), y[:, None], k).double().mean(dim=1) for x, y in blocks])
+    return top_k(probe(features), label[:, None], k).double().mean(dim=1)
 
 
 def probabilities(probe: Classify, features: Tensor) -> Tensor:
     """[V, classes] softmax of each clip, averaged over a video's C clips; features [V, C, F]."""
-    return torch.cat([probe(x).softmax(dim=-1).mean(dim=1) for x in features.split(BLOCK)])
+    return probe(features).softmax(dim=-1).mean(dim=1)
 
 
 def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Tensor:
@@ -266,14 +212,9 @@ def accuracies(
     classes: int,
     **metadata: Any,
 ) -> list[Row]:
-    """Rows of top-1 and top-5 at each level; `metadata` gives their other fields.
+    """Rows of top-1 and top-5 of `classes` at each level; `metadata` gives their other fields.
 
-    Args:
-        classify: turns features into logits.
-        clips: by level, [V, C, F] of the C clips of each test video.
-        label: [V].
-        config: number of bootstrap resamples, and their seed.
-        classes: number of classes to choose from.
+    `clips` are features [V, C, F] of the test videos by level, `label` [V] their classes.
     """
     rows = []
     for (level, features), k in itertools.product(clips.items(), (1, 5)):
@@ -284,14 +225,14 @@ def accuracies(
     return rows
 
 
-# ---- rows -------------------------------------------------------------------------------------
-
-
 def scored(probe: Probe, features: ProbeFeatures, config: Evaluation, **metadata: Any) -> list[Row]:
     """Rows of one probe: both levels and metrics."""
     clips, label = {"clip": features.clip.video, "video": features.video.video}, features.clip.label
-    metadata |= {"task": "probe", "classes": len(probe.bias)}
+    metadata = {"task": "probe", "classes": len(probe.bias), **metadata}
     return accuracies(probe, clips, label, config, **metadata)
+
+
+# ---- chapters -----------------------------------------------------------------------------------
 
 
 def probe_rows(
@@ -318,21 +259,46 @@ def probe_rows(
         seeded = replace(config, seed=config.seed + i)
         trained, tested = fit_probe(source, manifest, features[method], seeded)
         fitted[method].append(trained)
+        first.setdefault(method, tested)
         metadata = row_metadata(source, manifest, work, config)
         rows += scored(trained[0], tested, seeded, split=split, **metadata)
-        first[method] = tested if i == 0 else first[method]
     return record(work.results, rows), fitted, first
 
 
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = ["avnb.evaluation.batched_probes", "avnb.evaluation.probe_choices"]
+# Each choice that the released code makes otherwise than the thesis, alone and all together.
+CHOICES: dict[str, dict[str, Any]] = {
+    "thesis": {},
+    "fresh clips": {"probe_clips": "fresh"},
+    "moving BatchNorm": {"probe_clips": "fresh", "probe_batch_norm": "train"},
+    "mirrored clips": {"flip_prob": 0.5},
+    "nearest neighbour": {"interpolation": "nearest"},
+    "author": {"protocol": "author", **PROTOCOLS["author"]},
+}
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+def choice_rows(
+    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace, *, split: str
+) -> pd.DataFrame:
+    """Probes of several encoders under each of `CHOICES`; their rows, appended as well.
 
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)
+    `seconds` are those of training a layer, the encoding of its training clips included.
+    """
+    rows, train = list[Row](), manifest.split("train")
+    for changes in CHOICES.values():
+        changed = config.changed(**changes)
+        features = extract_each(sources, manifest, changed, work.features)
+        for method, source in sources.items():
+            begin = time.monotonic()
+            if changed.probe_clips == "cached":  # its clips may have been there already
+                sampling, frozen = (
+                    samplings(source.config, changed)["train"],
+                    FrozenEncoders(source),
+                )
+                encode_all(frozen.to(device()), train, sampling, seed=changed.seed)
+            trained, tested = fit_probe(source, manifest, features[method], changed)
+            seconds = time.monotonic() - begin
+            metadata = {"split": split, **row_metadata(source, manifest, work, changed)}
+            metadata["task"] = "protocol"  # shorter than the probe's
+            rows += scored(trained[0], tested, changed, **metadata)
+            rows.append(Row(metric="seconds", value=seconds, seed=config.seed, **metadata))
+    return record(work.results, rows)

@@ -19,8 +19,7 @@ from scipy import special
 
 import avnb
 from avnb.config import Evaluation
-from avnb.files import appending, json_lines
-from avnb.profiles import STORED_ONLY
+from avnb.files import appending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +49,11 @@ class Row:
     version: str = ""  # of this package
 
 
-STAMPS = ("time", "version")
-MEASURED = ("value", "low", "high", "n", "chance", "source", "where", *STAMPS)
-IDENTITY = [f.name for f in fields(Row) if f.name not in MEASURED]
+COLUMNS = [f.name for f in fields(Row)]
+STAMPS = ["time", "version"]
+MEASURED = ["value", "low", "high", "n", "chance", "source", "where", *STAMPS]
+IDENTITY = [name for name in COLUMNS if name not in MEASURED]
+CONTENT = [name for name in COLUMNS if name not in STAMPS]
 
 
 def append(path: Path | str, rows: Iterable[Row]) -> None:
@@ -61,13 +62,12 @@ def append(path: Path | str, rows: Iterable[Row]) -> None:
     On reading, the last row of an identity replaces earlier ones; a row that would say again what
     that one says is left out.
     """
-    there = (row for row in json_lines(Path(path)) if isinstance(row, dict))
-    last = {identity_of(row): content_of(row) for row in there}
+    last = {part_of(row, IDENTITY): part_of(row, CONTENT) for row in read_rows(Path(path))}
     with appending(Path(path)) as add:
         for row in map(asdict, stamped(rows)):
-            if last.get(identity_of(row)) != content_of(row):
+            if last.get(part_of(row, IDENTITY)) != part_of(row, CONTENT):
                 add(json.dumps(row))
-                last[identity_of(row)] = content_of(row)
+                last[part_of(row, IDENTITY)] = part_of(row, CONTENT)
 
 
 def stamped(rows: Iterable[Row]) -> list[Row]:
@@ -76,59 +76,43 @@ def stamped(rows: Iterable[Row]) -> list[Row]:
     return [row if row.time else replace(row, time=now, version=avnb.__version__) for row in rows]
 
 
-def identity_of(row: Mapping[str, Any]) -> str:
-    """What a row is about."""
-    return json.dumps([row.get(name) or "" for name in IDENTITY])
-
-
-def content_of(row: Mapping[str, Any]) -> str:
-    """What a row says; a field that is not there has its default."""
-    return json.dumps(
-        [row.get(f.name, f.default) for f in fields(Row) if f.name not in STAMPS], default=str
-    )
+def part_of(row: Mapping[str, Any], names: Iterable[str]) -> tuple[Any, ...]:
+    """Some of a row's fields."""
+    return tuple(row[name] for name in names)
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a table, the last one of each identity."""
-    table = pd.DataFrame(list(rows), columns=[f.name for f in fields(Row)])
-    table = table.astype({"low": float, "high": float})
+    table = pd.DataFrame(list(rows), columns=COLUMNS).astype({"low": float, "high": float})
     return table.drop_duplicates(IDENTITY, keep="last", ignore_index=True)
 
 
 def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
-    """Append rows to a JSONL file, where that is allowed, and return these rows as a table."""
+    """Append rows to a JSONL file, and return these rows as a table."""
     rows = stamped(rows)
-    if not STORED_ONLY.get():
-        append(path, rows)
+    append(path, rows)
     return frame(vars(row) for row in rows)
 
 
 def read(path: Path | str) -> pd.DataFrame:
     """The rows of a JSONL file; an empty table when there is no such file.
 
-    A last line without an end was torn by a kill or a full disk, and is left out.
-
     Raises:
         ValueError: names the line that is not a row.
     """
-    rows, path = [], Path(path)
-    text = path.read_bytes() if path.exists() else b""
+    return frame(read_rows(Path(path)))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of `read` in their order; a last line that a kill has torn is left out."""
+    rows, text = [], path.read_bytes() if path.exists() else b""
     whole = text[: text.rfind(b"\n") + 1].decode(errors="replace")
     for number, line in enumerate(whole.split("\n")[:-1], 1):
         try:
             rows.append(vars(Row(**json.loads(line))))
         except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(f"{path}, line {number} is not a result row: {error}") from error
-    return frame(rows)
-
-
-def stored(path: Path | str, **values: Any) -> pd.DataFrame | None:
-    """The rows with these values where only what is stored may be used; None where not.
-
-    Raises:
-        ValueError: when there is no such row.
-    """
-    return select(read(path), **values) if STORED_ONLY.get() else None
+    return rows
 
 
 def published() -> pd.DataFrame:
@@ -166,6 +150,22 @@ def best(rows: pd.DataFrame, **values: str) -> str:
     trained = selected[selected["method"] != "random"]
     ranking = (selected if trained.empty else trained).sort_values("value", kind="stable")
     return str(ranking["method"].iloc[-1])
+
+
+def verdict(rows: pd.DataFrame, against: str = "random") -> pd.DataFrame:
+    """The rows with a column `verdict`: is the value apart from that of the method `against`?
+
+    `above` when the whole interval lies above the other's, `below` when it lies below, `undecided`
+    when they overlap or one has none. Compared are rows that are about the same but for method and
+    run; '' where `against` has no such row, and for `against` itself.
+    """
+    same = [n for n in [*IDENTITY, "source"] if n in rows and n not in ("method", "run")]
+    others = rows.loc[rows["method"] == against, [*same, "low", "high"]].drop_duplicates(same)
+    both = rows.merge(others, "left", on=same, suffixes=("", "_other"), indicator=True)
+    compared = (both["_merge"] == "both") & (both["method"] != against)
+    above, below = both["low"] > both["high_other"], both["high"] < both["low_other"]
+    column = np.select([~compared, above, below], ["", "above", "below"], "undecided")
+    return rows.assign(verdict=column)
 
 
 def interval(

@@ -1,33 +1,32 @@
-"""Features on disk: as they come, in little memory, the same after a kill; encoders stay frozen."""
+"""Features on disk: the same alone or together, after a kill too; encoders stay frozen."""
 
-import signal
-import subprocess
-import sys
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from avnb.config import Evaluation, Pretrain
-from avnb.data.clips import VideoClips
+from avnb.config import Clip, Evaluation, Pretrain
+from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
-from avnb.evaluation import feature_store, features, finetuned, retrieval
-from avnb.evaluation.encoder_source import encoder_sources, source_of_file, untrained_source
-from avnb.evaluation.features import FrozenEncoders
+from avnb.evaluation import features
+from avnb.evaluation.features import (
+    FrozenEncoders,
+    encoder_sources,
+    source_of_file,
+    untrained_source,
+)
 from avnb.models.methods import build_method
 from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
-from avnb.training.pretraining import describe
-from tests.conftest import ROOT, with_values
-from tests.job_features import SAMPLING, extracted, some
+from avnb.training.runs import describe
+from tests.conftest import with_values
 
 SMALL = Pretrain.from_flat(method="xid", mels=16, audio_seconds=0.5, frame_px=16, video_fps=8)
-
-
-def run_job(*arguments):
-    command = [sys.executable, "-m", "tests.job_features", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+SAMPLING = Sampling(
+    clip=Clip(video_seconds=0.25, video_fps=8, frame_px=16, audio_seconds=0.5),
+    count=2, place="random", resize_px=20, random_crop=True,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -37,144 +36,134 @@ def two(tmp_path_factory):
     return [untrained_source(with_values(SMALL, width=width), folder) for width in (2, 4)]
 
 
+@pytest.fixture(scope="module")
+def train(manifests):
+    whole = Manifest.load(manifests / "ucf101").split("train")
+    return whole.only(whole.videos[:14])
+
+
+def extracted(sources, train, cache):
+    """Three videos with two clips each in a forward pass."""
+    return features.extract(sources, train, SAMPLING, cache, seed=0, workers=0, at_once=6)
+
+
 def files(cache):
     """Bytes of all tensors, by folder and name."""
     return {f.relative_to(cache).as_posix(): f.read_bytes() for f in sorted(cache.rglob("*.npy"))}
 
 
 @pytest.fixture(scope="module")
-def whole(two, manifests, tmp_path_factory):
+def whole(two, train, tmp_path_factory):
     cache = tmp_path_factory.mktemp("whole")
-    return cache, extracted(two, manifests / "ucf101", cache)
+    return cache, extracted(two, train, cache)
 
 
-@pytest.mark.slow
-def test_features_of_a_killed_extraction_are_those_of_one_that_was_not(
-    two, manifests, whole, tmp_path
-):
-    where = manifests / "ucf101"
-    job = run_job("killed", where, tmp_path, *(source.checkpoint for source in two))
-    assert job.returncode == -signal.SIGKILL, job.stderr
-    counts = sorted(int(note.read_text()) for note in tmp_path.rglob("done.txt"))
-    assert counts == [9, 12] and not list(tmp_path.rglob("made.json"))  # the second was torn
-    read = []
+def read_from(monkeypatch):
+    """The first video of every reading from now on."""
+    begun, loader = [], features.video_loader
 
-    class Counted(VideoClips):
-        def read(self, item, *into):
-            read.append(item[1])
-            super().read(item, *into)
+    def watched(clips, block, *, begin=0, workers):
+        begun.append(begin)
+        return loader(clips, block, begin=begin, workers=workers)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "VideoClips", Counted)
-        found = extracted(two, where, tmp_path)
-    assert read == list(range(9, 14))
-    assert files(tmp_path) == files(whole[0])
-    for one, other in zip(found, whole[1], strict=True):
-        assert torch.equal(one.video, other.video) and torch.equal(one.audio, other.audio)
+    monkeypatch.setattr(features, "video_loader", watched)
+    return begun
 
 
-def test_an_interrupt_loses_no_block(two, manifests, whole, tmp_path, monkeypatch):
-    add, blocks = feature_store.FeatureWriter.add, []
-
-    def stopped(self, rows):
-        if len(blocks) == 5:
-            raise KeyboardInterrupt
-        blocks.append(1)
-        add(self, rows)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(feature_store.FeatureWriter, "add", stopped)
-        extracted(two, manifests / "ucf101", tmp_path)
-    assert sorted(int(n.read_text()) for n in tmp_path.rglob("done.txt")) == [6, 9]
-    extracted(two, manifests / "ucf101", tmp_path)
-    assert files(tmp_path) == files(whole[0])
-
-
-def test_each_encoder_gives_what_it_gives_alone(two, manifests, whole, tmp_path):
-    train = some(manifests / "ucf101")
+def test_each_encoder_gives_what_it_gives_alone(two, train, whole, monkeypatch):
+    begun = read_from(monkeypatch)
     for source, found in zip(two, whole[1], strict=True):
-        assert found.video.shape == (len(train), 2, FrozenEncoders(source).video_encoder.features)
-        batch = VideoClips(train, SAMPLING, seed=0).whole(3)
         frozen = FrozenEncoders(source, features.training_part(train))
-        alone = frozen.encode(batch, audio=True, at_once=1)
+        assert found.video.shape == (14, 2, frozen.video_encoder.features)
+        assert found.audio.shape == (14, 2, frozen.audio_encoder.features)
+        alone = frozen.encode(VideoClips(train, SAMPLING, seed=0).whole(3), audio=True, at_once=1)
         for name in ("video", "audio"):
             torch.testing.assert_close(getattr(found, name)[3], alone[name], rtol=1e-4, atol=1e-5)
         assert found.label.tolist() == train.labels
-    (second,) = extracted(two[1:], manifests / "ucf101", whole[0])
-    assert torch.equal(second.video, whole[1][1].video)
-    assert not set(whole[0].rglob("*.npy")) ^ {whole[0] / name for name in files(whole[0])}
+        in_memory = features.encode_all(frozen, train, SAMPLING, seed=0, workers=0, at_once=6)
+        assert torch.equal(in_memory.video, found.video)
+        assert torch.equal(in_memory.audio, found.audio)
+    assert begun == [0, 0]
+    (second,) = extracted(two[1:], train, whole[0])  # is there already
+    assert torch.equal(second.video, whole[1][1].video) and len(begun) == 2
 
 
-@pytest.mark.slow
-def test_98_mib_of_features_are_written_and_used_in_40(tmp_path):
-    job = run_job("narrow", tmp_path / "features")
-    assert job.returncode == 0, job.stderr[-2000:]
-    assert "as a whole it does not fit" in job.stdout
+def test_what_an_interrupted_extraction_has_not_done_is_done_to_the_same_bytes(
+    two, train, whole, tmp_path, monkeypatch
+):
+    write, blocks = features.write_rows, []
+
+    def stopped(folder, videos, begin, rows):
+        if len(blocks) == 5:  # as by a kill, in the middle of the third block of the second
+            features.open_memmap(folder / "video.npy", "r+")[begin] = 7
+            raise KeyboardInterrupt
+        blocks.append(begin)
+        write(folder, videos, begin, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(features, "write_rows", stopped)
+        extracted(two, train, tmp_path)
+    assert sorted(int(note.read_text()) for note in tmp_path.rglob("done.txt")) == [6, 9]
+    begun = read_from(monkeypatch)
+    found = extracted(two, train, tmp_path)
+    assert begun == [6] and files(tmp_path) == files(whole[0])
+    assert all(torch.equal(a.audio, b.audio) for a, b in zip(found, whole[1], strict=True))
 
 
-def test_encoding_changes_nothing_in_the_encoders(two, manifests):
-    train = some(manifests / "ucf101")
+def test_other_clips_or_other_videos_are_other_features(two, train, whole, tmp_path):
+    found = [extracted(two[:1], train, tmp_path)[0]]
+    other = features.extract(two[:1], train, SAMPLING, tmp_path, seed=1, workers=0)[0]
+    few = extracted(two[:1], train.only(train.videos[:3]), tmp_path)[0]
+    assert len(list(tmp_path.iterdir())) == 3 and len(few.video) == 3
+    assert not torch.equal(found[0].video, other.video)
+    silent = replace(SAMPLING, audio=False)
+    assert features.extract(two[:1], few_videos(train), silent, tmp_path, seed=0, workers=0)[
+        0
+    ].audio.shape == (2, 2, 0)
+    with pytest.raises(ValueError, match="no video of ucf101"):
+        extracted(two[:1], train.only(()), tmp_path)
+
+
+def few_videos(train):
+    return train.only(train.videos[:2])
+
+
+def test_whole_soundtracks_are_encoded_one_by_one(two, train, tmp_path):
+    few = train.only([v for v in train.videos if v.audio_hz][:4])
+    for source, found in zip(two, features.soundtrack_features(two, few, tmp_path), strict=True):
+        frozen = FrozenEncoders(source, features.training_part(train))
+        assert found.shape == (4, 1, frozen.audio_encoder.features)
+        for row in range(4):
+            wave = features.soundtrack(few, row, source.config.clip.audio_hz)
+            assert wave.shape[1] == pytest.approx(16_000 * few.videos[row].seconds, rel=0.05)
+            torch.testing.assert_close(found[row], frozen.encode_audio(wave), rtol=1e-4, atol=1e-5)
+
+
+def test_encoding_changes_nothing_in_the_encoders(two, train):
     frozen = FrozenEncoders(two[0], train)
     before = {name: value.clone() for name, value in frozen.state_dict().items()}
     assert any(name.endswith("num_batches_tracked") for name in before)
     for row in range(3):
-        batch = VideoClips(train, SAMPLING, seed=0).whole(row)
-        frozen.encode(batch, audio=True, at_once=64)
+        clips = VideoClips(train, SAMPLING, seed=0).whole(row)
+        frozen.encode(clips, audio=True, at_once=64)
     assert all(torch.equal(before[name], value) for name, value in frozen.state_dict().items())
     assert not any(part.training for part in frozen.modules())
+    with pytest.raises(ValueError, match="no mel band statistics"):
+        FrozenEncoders(two[0]).encode(clips, audio=True, at_once=64)
 
 
-def test_a_tensor_that_somebody_took_away_is_written_again(tmp_path):
-    rows = {"a": torch.rand(6, 3), "b": torch.rand(6, 0)}
-
-    def write(upto):
-        with feature_store.FeatureWriter(tmp_path, 6, {"a": (3,), "b": (0,)}, 2) as growing:
-            begin = growing.done
-            for at in range(begin, upto, 2):
-                growing.add({name: x[at : at + 2] for name, x in rows.items()})
-        return begin, growing
-
-    assert write(4)[0] == 0 and write(4)[0] == 4
-    (tmp_path / "a.npy").unlink()
-    begin, growing = write(6)
-    assert begin == 0
-    growing.finish({})
-    assert np.array_equal(np.load(tmp_path / "a.npy"), rows["a"])
-    assert np.load(tmp_path / "b.npy").shape == (6, 0)
+def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path):
+    block = {"video": torch.zeros(2, 1000, 1000)}
+    with pytest.raises(OSError, match=r"needs 40000.0 GB, and .* GB are free"):
+        features.write_rows(tmp_path / "new", 10**7, 0, block)
+    assert not list(tmp_path.rglob("*.npy"))
 
 
-def test_unfinished_or_uneven_rows_are_refused(tmp_path):
-    with feature_store.FeatureWriter(tmp_path, 4, {"a": (3,), "b": (1,)}, 2) as growing:
-        with pytest.raises(ValueError, match="added together"):
-            growing.add({"a": torch.zeros(2, 3), "b": torch.zeros(1, 1)})
-        with pytest.raises(ValueError, match="0 of 4 rows"):
-            growing.finish({})
-    assert not feature_store.whole(tmp_path)
-
-
-def test_rows_of_a_writer_that_began_anew_are_not_taken_for_the_former_ones(tmp_path):
-    rows = {"a": torch.rand(4, 3)}
-    with feature_store.FeatureWriter(tmp_path, 4, {"a": (3,)}, 2) as growing:
-        growing.add(rows)
-    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:40])  # cut off
-    feature_store.FeatureWriter(tmp_path, 4, {"a": (3,)}, 2)  # killed before its first row
-    assert (tmp_path / "a.npy").stat().st_size == 128 + 4 * 3 * 4
-    with feature_store.FeatureWriter(tmp_path, 4, {"a": (3,)}, 2) as growing:
-        assert growing.done == 0
-        growing.add(rows)
-    growing.finish({})
-    assert torch.equal(feature_store.mapped(tmp_path / "a.npy"), rows["a"])
-
-
-def test_a_file_has_its_blocks_from_the_beginning(tmp_path):
-    writer = feature_store.FeatureWriter(str(tmp_path), 1000, {"a": (512,)}, 2)
-    stat = (tmp_path / "a.npy").stat()
-    assert writer.done == 0 and 512 * stat.st_blocks >= stat.st_size >= 4 * 512 * 1000
-
-
-def test_a_disk_without_room_is_noticed_before_anything_is_encoded(tmp_path):
-    with pytest.raises(OSError, match=r"GB are still to be written and .* GB are free"):
-        feature_store.FeatureWriter(tmp_path, 10**9, {"a": (10**6,)}, 1)
+def test_an_evaluations_clips_are_the_runs_frames_with_audio_from_their_start():
+    run = with_values(SMALL, audio_hz=8000, max_offset_seconds=0.5)
+    clip = features.downstream_clip(run, Evaluation(video_fps=4.0), audio_seconds=2.0)
+    assert (clip.frame_px, clip.audio_hz, clip.video_fps) == (16, 8000, 4)
+    assert (clip.video_seconds, clip.audio_seconds, clip.max_offset_seconds) == (0.5, 2, 0)
 
 
 # ---- what is evaluated --------------------------------------------------------------------------
@@ -186,6 +175,7 @@ def test_a_checkpoint_keeps_its_name_wherever_it_is(two, tmp_path):
     source = source_of_file(moved)
     assert source.name == two[0].name == two[0].checkpoint.parent.name
     assert (source.method, source.config) == ("random", two[0].config) and source.config.width == 2
+    assert source.folder_name != two[0].folder_name  # another file may hold other weights
     with pytest.raises(FileNotFoundError):
         source_of_file(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no")
@@ -196,8 +186,7 @@ def test_a_checkpoint_keeps_its_name_wherever_it_is(two, tmp_path):
 def test_a_checkpoint_stands_beside_the_same_encoders_untrained(two, vggsound, tmp_path):
     work = Workspace("smoke", tmp_path, PROFILES["smoke"])
     found = encoder_sources(work, "random", str(two[1].checkpoint))
-    assert list(found) == ["random"]  # it is an untrained one itself
-    assert found["random"] == two[1]
+    assert found == {"random": two[1]}  # it is an untrained one itself
     config, file = with_values(SMALL, width=3), tmp_path / "xid.pt"
     statistics = ([0.0] * 16, [1.0] * 16)
     model = build_method(config, len(vggsound), len(vggsound.classes))
@@ -209,41 +198,15 @@ def test_a_checkpoint_stands_beside_the_same_encoders_untrained(two, vggsound, t
     assert found["random"].config == with_values(config, method="random")
     first = model.video_encoder.state_dict()["stem.0.weight"]
     assert all(torch.equal(s.load()[0].stem[0].weight, first) for s in found.values())
+    assert found["xid"].trained_on.names == vggsound.classes and not found["random"].trained_on
     with pytest.raises(ValueError, match="did you mean 'xid'"):
         encoder_sources(work, "random,xidd", str(file))
 
 
-@pytest.mark.slow
-def test_values_of_the_pre_training_say_which_runs_are_meant(world, manifests, tmp_path):
+def test_values_of_the_pre_training_say_which_encoders_are_meant(tmp_path):
     work = Workspace("smoke", tmp_path, PROFILES["smoke"])
-    data, narrow = str(world / "vggsound"), '{"width": 2}'
-    usual = encoder_sources(work, "random", data=data)["random"]
-    other = encoder_sources(work, "random", data=data, values=narrow)["random"]
+    usual = encoder_sources(work, "random")["random"]
+    other = encoder_sources(work, "random", values='{"width": 2}')["random"]
     assert other.config.width == 2 != usual.config.width and other.name != usual.name
-    ucf101 = Manifest.load(manifests / "ucf101")
-    run = finetuned.finetuning_runs(work, {"random": other}, ucf101)["random"]
-    assert run.start.width == 2 and run.start.load().features == 16
-
-
-def test_frames_and_audio_of_a_video_are_taken_together(two, manifests, tmp_path):
-    few = some(manifests / "ucf101")
-    few = few.only((*few.videos[:5], *Manifest.load(few.where).split("test").videos[:3]))
-    config = Evaluation(video_fps=8, video_seconds=0.25, resize_px=20, video_level_clips=2)
-    given = {source.name: source for source in two}
-    both = retrieval.extract_each(given, few, config, tmp_path, workers=0)
-    heard = few.with_audio()
-    for (test, train), width in zip(both.values(), (16, 32), strict=True):
-        for part, split in ((test, "test"), (train, "train")):
-            shape = (len(heard.split(split)), 2, width)
-            assert part.video.shape == part.audio.shape == shape
-            assert part.label.tolist() == heard.split(split).labels
-    name = next(iter(given))
-    one = {name: given[name]}
-    again = retrieval.extract_each(one, few, config, tmp_path, workers=0)[name]
-    assert torch.equal(again[0].audio, both[name][0].audio)
-    rows, features = retrieval.retrieval_rows(given, few, config, Workspace("smoke", tmp_path, {}))
-    assert set(rows["run"]) == set(given) == features.keys()
-    assert set(rows["level"]) == set(retrieval.DIRECTIONS)
-    usual = rows[(rows["space"] == retrieval.THESIS) & rows["metric"].isin(["R@1", "R@5"])]
-    assert len(usual) == 2 * 5 * 2  # of two encoders, in five directions
-    assert set(rows["data"]) == {heard.origin} and set(rows["dataset"]) == {"ucf101"}
+    seeded = encoder_sources(work, "random", seed=3)["random"]
+    assert seeded.config.seed == 3 and seeded.name != usual.name

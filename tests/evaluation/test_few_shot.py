@@ -1,101 +1,57 @@
-"""Few-shot probes: together as alone, on the right classes, with intervals that say enough."""
+"""Few-shot probes: draws, labels within the classes of a part, rows, means and differences."""
 
-from dataclasses import replace
+import itertools
+from collections import Counter
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 import torch
 
-from avnb import distributed, report
 from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
-from avnb.evaluation import batched_probes, class_splits, few_shot, probe, results, splits
-from avnb.evaluation.batched_probes import Training
-from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.features import Features
-from avnb.evaluation.probe_features import ProbeFeatures
+from avnb.evaluation import few_shot, linear, probe, results
+from avnb.evaluation.features import EncoderSource, Features
+from avnb.evaluation.probe import ProbeFeatures
 from avnb.profiles import Workspace
 
-HOW = Evaluation.from_flat(probe_epochs=7, probe_lr=1e-2, probe_batch=8, bootstrap_resamples=50)
-QUICK = Evaluation.from_flat(**{**HOW.flat(), "probe_lr": 0.3})
+QUICK = Evaluation(probe_epochs=7, probe_lr=0.3, probe_batch=8, bootstrap_resamples=50)
+LABELS = ["run"] * 70 + ["YoYo"] * 3 + ["brush_hair"] * 41
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """`probe.fit` too: on a busy machine two threads wait for each other at every step."""
-    with distributed.one_thread():
-        yield
+# ---- draws --------------------------------------------------------------------------------------
 
 
-def features(videos, clips, label, seed=0, width=6, apart=3.0):
-    """Clips around a centre of their class."""
-    g = torch.Generator().manual_seed(seed)
-    centre = apart * torch.randn(40, width, generator=torch.Generator().manual_seed(99))
-    noise = torch.randn(videos, clips, width, generator=g)
-    video = centre[label][:, None] + noise
-    return Features(video=video, audio=video[..., :0], label=label)
+@pytest.mark.parametrize(
+    "videos, percent, down, nearest",
+    [(70, 5, 3, 4), (70, 10, 7, 7), (3, 5, 1, 1), (1, 50, 1, 1), (41, 20, 8, 8), (41, 100, 41, 41),
+     (70, 0.1, 1, 1), (29, 100 * 7 / 29, 7, 7), (10, 14, 1, 1), (10, 16, 1, 2)],
+)  # fmt: skip
+def test_a_draw_is_rounded_and_holds_at_least_one_video(videos, percent, down, nearest):
+    assert few_shot.draw_size(videos, percent) == down
+    assert few_shot.draw_size(videos, percent, "nearest") == nearest
 
 
-def alone(one: Training, config=HOW):
-    config = Evaluation.from_flat(**{**config.flat(), "seed": one.seed})
-    return probe.fit(one.features[one.videos], one.label, one.classes, config)
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_smaller_draws_are_part_of_larger_ones(seed):
+    percents = (1, 5, 7.5, 10, 20, 50, 99, 100)
+    drawn = [few_shot.drawn_rows(LABELS, percent, seed) for percent in percents]
+    for small, large in itertools.pairwise(drawn):
+        assert set(small) <= set(large)
+    assert drawn[-1] == list(range(len(LABELS)))
+    assert Counter(LABELS[i] for i in drawn[1]) == {"run": 3, "YoYo": 1, "brush_hair": 2}
 
 
-@pytest.fixture
-def some_trainings():
-    """Layers of other lengths, classes, seeds and clips a video; batches that are not full."""
-    made = []
-    for i, (videos, clips, classes) in enumerate(
-        [(40, 3, 4), (3, 3, 2), (17, 10, 5), (40, 3, 4), (16, 7, 3), (1, 2, 1)]
-    ):
-        label = torch.arange(60) % classes
-        rows = torch.randperm(60, generator=torch.Generator().manual_seed(i))[:videos]
-        whole = features(60, clips, label, seed=i).video
-        made.append(
-            Training(features=whole, videos=rows, label=label[rows], classes=classes, seed=i)
-        )
-    return made
+def test_a_draw_depends_on_the_seed_and_not_on_the_other_classes():
+    whole = few_shot.drawn_rows(LABELS, 20, seed=3)
+    assert whole == few_shot.drawn_rows(LABELS, 20, seed=3) != few_shot.drawn_rows(LABELS, 20, 4)
+    assert few_shot.drawn_rows(LABELS[:70], 20, seed=3) == [i for i in whole if i < 70]
+    assert whole == sorted(whole) and whole[:14] != list(range(14))
 
 
-@pytest.mark.parametrize("together", [1, 4, 20])
-def test_a_layer_comes_out_of_a_batch_as_it_does_alone(some_trainings, together):
-    fitted = batched_probes.fit_together(some_trainings, HOW, together=together)
-    for one, (layer, losses) in zip(some_trainings, fitted, strict=True):
-        expected, curve = alone(one)
-        torch.testing.assert_close(layer.weight, expected.weight, atol=2e-5, rtol=1e-4)
-        torch.testing.assert_close(layer.bias, expected.bias, atol=2e-5, rtol=1e-4)
-        assert losses == pytest.approx(curve, rel=1e-4, abs=1e-6)
-
-
-def test_encoders_of_different_widths_are_trained_in_one_call(some_trainings):
-    wide = replace(
-        some_trainings[0], features=some_trainings[0].features.repeat_interleave(2, dim=2)
-    )
-    mixed = [wide, *some_trainings[1:], wide]
-    for one, (layer, _) in zip(mixed, batched_probes.fit_together(mixed, HOW), strict=True):
-        torch.testing.assert_close(layer.weight, alone(one)[0].weight, atol=2e-5, rtol=1e-4)
-
-
-def test_another_seed_is_another_layer_and_what_is_beside_it_changes_nothing(some_trainings):
-    one = some_trainings[2]
-    other = Training(**{**vars(one), "seed": 5})
-    (a, _), (b, _) = batched_probes.fit_together([one, other], HOW)
-    assert (a.weight - b.weight).abs().max() > 1e-2
-    (c, _), *_ = batched_probes.fit_together([one, *some_trainings], HOW)
-    torch.testing.assert_close(a.weight, c.weight, atol=2e-5, rtol=1e-4)
-
-
-def test_a_layer_without_videos_or_with_a_label_out_of_range_is_an_error(some_trainings):
-    one = some_trainings[0]
-    none = Training(**{**vars(one), "videos": one.videos[:0], "label": one.label[:0]})
-    with pytest.raises(ValueError, match="got 0 videos"):
-        batched_probes.fit_together([none], HOW)
-    with pytest.raises(ValueError, match=r"a label in \[0, 3\)"):
-        batched_probes.fit_together([Training(**{**vars(one), "classes": 3})], HOW)
-
-
-# ---- draws and rows ---------------------------------------------------------------------------
+@pytest.mark.parametrize("text", ["", "5,ten", "0,5", "5,101", "nan"])
+def test_shares_that_are_no_percentages_are_an_error(text):
+    assert few_shot.percentages("20, 5,2.5,100") == (2.5, 5, 20, 100)
+    with pytest.raises(ValueError, match=r"write percentages in \(0, 100\]"):
+        few_shot.percentages(text)
 
 
 @pytest.fixture
@@ -108,29 +64,57 @@ def classes(target):
     return {"unseen": list(target.classes[::2]), "seen": list(target.classes[1::2])}
 
 
-def probe_features(target, seed=0, apart=3.0):
-    parts = {}
-    for name, split, clips in (("train", "train", 3), ("clip", "test", 4), ("video", "test", 2)):
-        label = torch.tensor(target.split(split).labels)
-        parts[name] = features(len(label), clips, label, seed=seed, apart=apart)
-    return ProbeFeatures(**parts)
-
-
 def test_draws_are_files_nested_and_of_their_own_classes(target, classes, tmp_path):
     drawn = few_shot.draws(target, classes, tmp_path, percents=(40, 100), seeds=(0, 1))
     assert [(d.seed, d.split) for d in drawn[:4]] == [
         (0, "unseen, 40 %"), (0, "seen, 40 %"), (0, "unseen, 100 %"), (0, "seen, 100 %"),
     ]  # fmt: skip
-    assert len(list(tmp_path.glob("*/*-percent.csv"))) == 4 and len(drawn) == 8
+    files = sorted(tmp_path.glob("*/*-percent.csv"))
+    assert len(files) == 4 and len({file.parent for file in files}) == 2 and len(drawn) == 8
     train = target.split("train")
     for few, all_of in ((drawn[0], drawn[2]), (drawn[1], drawn[3])):
         assert set(few.videos.tolist()) < set(all_of.videos.tolist())
-        labels = {train.videos[i].label for i in few.videos.tolist()}
-        assert labels == set(classes[few.part])
+        assert {train.videos[i].label for i in few.videos.tolist()} == set(classes[few.part])
         assert {train.labels[i] for i in all_of.videos.tolist()} == set(few.classes.tolist())
-    again = splits.few_shot([v.label for v in train.videos], 40, seed=1)
-    both = torch.cat([drawn[4].videos, drawn[5].videos])
-    assert sorted(both.tolist()) == again
+        assert few.classes.tolist() == sorted(few.classes.tolist())
+    again = few_shot.drawn_rows([v.label for v in train.videos], 40, seed=1)
+    assert sorted(torch.cat([drawn[4].videos, drawn[5].videos]).tolist()) == again
+    rows = files[0].read_text().splitlines()
+    assert rows[0] == "video,label" and rows[1].split(",")[0] in {v.id for v in train.videos}
+    before = files[0].stat().st_mtime_ns
+    repeated = few_shot.draws(target, classes, tmp_path, percents=(40, 100), seeds=(0, 1))
+    assert all(torch.equal(a.videos, b.videos) for a, b in zip(drawn, repeated, strict=True))
+    assert files[0].stat().st_mtime_ns == before
+    files[0].write_text("video,label\n")
+    with pytest.raises(ValueError, match=r"-percent\.csv was changed by hand"):
+        few_shot.draws(target, classes, tmp_path, percents=(40, 100), seeds=(0, 1))
+
+
+def test_an_empty_part_is_an_error_in_words(target, tmp_path):
+    with pytest.raises(ValueError, match="unseen part of ucf101 holds no class"):
+        few_shot.draws(target, {"unseen": []}, tmp_path)
+    with pytest.raises(ValueError, match="'BallBounce' is unknown; did you mean 'BallBouncing'"):
+        few_shot.draws(target, {"seen": ["BallBounce"]}, tmp_path)
+    gone = target.only(v for v in target.videos if v.label != "BallBouncing")
+    with pytest.raises(ValueError, match="no seen class of ucf101 has a training video"):
+        few_shot.draws(gone, {"seen": ["BallBouncing"]}, tmp_path)
+    with pytest.raises(ValueError, match=r"no test video belongs to the classes \[77\]"):
+        few_shot.of_classes(probe_features(target).clip, torch.tensor([77]))
+
+
+# ---- training and rows --------------------------------------------------------------------------
+
+
+def probe_features(target, seed=0, apart=3.0):
+    """Clips around a centre of their class."""
+    centre = apart * torch.randn(40, 6, generator=torch.Generator().manual_seed(99))
+    parts = {}
+    for name, split, clips in (("train", "train", 3), ("clip", "test", 4), ("video", "test", 2)):
+        label = torch.tensor(target.split(split).labels)
+        noise = torch.randn(len(label), clips, 6, generator=torch.Generator().manual_seed(seed))
+        video = centre[label][:, None] + noise
+        parts[name] = Features(video=video, audio=video[..., :0], label=label)
+    return ProbeFeatures(**parts)
 
 
 def test_labels_are_counted_within_the_part_and_the_test_set_stays_whole(target, classes, tmp_path):
@@ -146,74 +130,79 @@ def test_labels_are_counted_within_the_part_and_the_test_set_stays_whole(target,
     assert len(video) == len(label) == len(expected)
 
 
-def measured(target, classes, folder, **more):
-    drawn = few_shot.draws(target, classes, folder, percents=(40, 100), seeds=(3, 4))
-    known = {"random": probe_features(target, apart=0.0), "supervised": probe_features(target, 1),
-             "xid": probe_features(target, 2)}  # fmt: skip
+def test_rows_are_complete_and_say_what_a_probe_alone_says(target, classes, tmp_path):
+    drawn = few_shot.draws(target, classes, tmp_path, percents=(40, 100), seeds=(3, 4))
+    known = {"random": probe_features(target, apart=0.0), "xid": probe_features(target, 2)}
     same = {"data": "synthetic:1", "dataset": "ucf101", "profile": "smoke"}
     metadata = {m: {"method": m, "run": f"{m}-1", **same} for m in known}
-    return drawn, known, list(few_shot.measure(known, drawn, QUICK, metadata))
-
-
-def test_rows_are_complete_and_say_what_a_probe_alone_says(target, classes, tmp_path):
-    drawn, known, rows = measured(target, classes, tmp_path)
+    rows = few_shot.measure(known, drawn, QUICK, metadata)
     table = results.frame(vars(row) for row in rows)
-    assert len(table) == 3 * len(drawn) * 4  # none has another's identity
-    assert set(table["split"]) == {f"{p}, {s} %" for p in class_splits.PARTS for s in (40, 100)}
+    assert len(table) == 2 * len(drawn) * 4  # none has another's identity
+    assert set(table["split"]) == {f"{p}, {s} %" for p in classes for s in (40, 100)}
     assert set(table["seed"]) == {3, 4} and set(table["task"]) == {"few-shot"}
-    needed = ["low", "high", "n", "chance", "run", "data", "profile"]
-    assert table[needed].notna().all(axis=None) and (table[needed] != "").all(axis=None)
     assert table["chance"].unique().round(4).tolist() == [16.6667, 83.3333]
-    draw = drawn[0]
-    layer, _ = alone(few_shot.training(known["xid"].train, draw), QUICK)
-    video, label = few_shot.of_classes(known["xid"].video, draw.classes)
-    right = 100 * probe.video_level(layer, video, label, 1).mean().item()
-    one = results.select(
-        table, method="xid", split=draw.split, seed=draw.seed, level="video", metric="top1"
-    )
-    assert one["value"].item() == pytest.approx(right) and one["n"].item() == len(label)
+    for draw in drawn:
+        one = few_shot.training(known["xid"].train, draw)
+        ((layer, _),) = linear.fit_together([one], QUICK)
+        video, label = few_shot.of_classes(known["xid"].video, draw.classes)
+        right = 100 * probe.video_level(layer, video, label, 1).mean().item()
+        about = {"method": "xid", "split": draw.split, "seed": draw.seed}
+        found = results.select(table, **about, level="video", metric="top1")
+        assert found["value"].item() == pytest.approx(right) and found["n"].item() == len(label)
     means = table[table["metric"] == "top1"].groupby("method")["value"].mean()
     assert means["random"] < 50 < 80 < means["xid"]
 
 
+def source(tiny, folder):
+    return {"xid": EncoderSource(method="xid", name="x", config=tiny, checkpoint=folder / "a.pt")}
+
+
 def test_one_call_gives_the_rows_of_the_chapter(target, classes, tmp_path, monkeypatch, tiny):
-    features = {"xid": probe_features(target)}
-    monkeypatch.setattr(few_shot, "extract_each", lambda *_: features)
-    sources = {
-        "xid": EncoderSource(
-            method="xid", name="xid-1", config=tiny, checkpoint=tmp_path / "last.pt"
-        )
-    }
+    known = {"xid": probe_features(target)}
+    monkeypatch.setattr(few_shot, "extract_each", lambda *_: known)
     work = Workspace("smoke", tmp_path, {})
-    same = sources, target, classes, QUICK, work
+    same = source(tiny, tmp_path), target, classes, QUICK, work
     rows = few_shot.few_shot_rows(*same, shares=(40, 100), seeds=2)
     assert rows.equals(results.read(work.results)) and set(rows["seed"]) == {0, 1}
     drawn = few_shot.draws(target, classes, tmp_path / "splits", percents=(40, 100), seeds=(0, 1))
     assert set(rows["split"]) == {draw.split for draw in drawn} and len(rows) == 4 * len(drawn)
     one = few_shot.few_shot_rows(*same, shares=(100,))
     assert set(one["seed"]) == {0} and len(results.read(work.results)) == len(rows)
+    other = {"unseen": classes["seen"], "seen": classes["unseen"]}
+    swapped = few_shot.few_shot_rows(same[0], target, other, QUICK, work, shares=(100,))
+    assert set(swapped["data"]).isdisjoint(one["data"])  # other halves are other test data
 
 
-def test_an_empty_part_is_an_error_in_words(target, tmp_path):
-    with pytest.raises(ValueError, match="unseen part of ucf101 holds no class"):
-        few_shot.draws(target, {"unseen": []}, tmp_path)
-    with pytest.raises(ValueError, match="'BallBounce' is unknown; did you mean 'BallBouncing'"):
-        few_shot.draws(target, {"seen": ["BallBounce"]}, tmp_path)
-    gone = target.only(v for v in target.videos if v.label != "BallBouncing")
-    with pytest.raises(ValueError, match="no seen class of ucf101 has a training video"):
-        few_shot.draws(gone, {"seen": ["BallBouncing"]}, tmp_path)
-    with pytest.raises(ValueError, match=r"no test video belongs to the classes \[77\]"):
-        few_shot.of_classes(probe_features(target).clip, torch.tensor([77]))
+def test_fresh_clips_train_a_layer_of_each_draw_on_its_own_videos(
+    target, classes, tmp_path, monkeypatch, tiny
+):
+    asked, moved = [], []
+
+    def fit_fresh(frozen, train, config, *, classes):
+        asked.append(([v.id for v in train.videos], config.seed, classes.tolist()))
+        return linear.Probe(weight=torch.zeros(len(classes), 6), bias=torch.zeros(len(classes))), []
+
+    def tested_by(frozen, test, config):
+        moved.append(len(test))
+        return {"video": known["xid"].clip}
+
+    known = {"xid": probe_features(target)}
+    monkeypatch.setattr(few_shot, "extract_each", lambda *_: known)
+    monkeypatch.setattr(few_shot, "FrozenEncoders", lambda source: torch.nn.Identity())
+    monkeypatch.setattr(few_shot, "fit_fresh", fit_fresh)
+    monkeypatch.setattr(few_shot, "tested_by", tested_by)
+    work, config = Workspace("smoke", tmp_path, {}), QUICK.changed(probe_clips="fresh")
+    few = source(tiny, tmp_path), target, classes
+    few_shot.few_shot_rows(*few, config, work, shares=(40,), seeds=2)
+    drawn = few_shot.draws(target, classes, tmp_path / "splits", percents=(40,), seeds=(0, 1))
+    ids = [v.id for v in target.split("train").videos]
+    assert asked == [([ids[i] for i in d.videos], d.seed, d.classes.tolist()) for d in drawn]
+    assert not moved
+    few_shot.few_shot_rows(*few, config.changed(probe_batch_norm="train"), work, shares=(40,))
+    assert moved == 2 * [len(target.split("test"))]
 
 
-@pytest.mark.parametrize("text", ["", "5,ten", "0,5", "5,101", "nan"])
-def test_shares_that_are_no_percentages_are_an_error(text):
-    assert few_shot.percentages("20, 5,2.5") == (2.5, 5, 20)
-    with pytest.raises(ValueError, match=r"write percentages in \(0, 100\]"):
-        few_shot.percentages(text)
-
-
-# ---- over seeds, figures, words ---------------------------------------------------------------
+# ---- over seeds ---------------------------------------------------------------------------------
 
 
 def row(method, value, seed=0, part="seen", percent=5, half=2.0, **more):
@@ -252,68 +241,12 @@ def test_differences_are_taken_seed_by_seed():
         few_shot.gaps(rows[rows["method"] == "xid"])
 
 
-@pytest.fixture(scope="module")
-def published():
-    return results.select(results.published(), task="few-shot", dataset="ucf101")
-
-
-@pytest.fixture(scope="module")
-def ours():
-    """Three methods, both levels and metrics, two shares, three seeds."""
-    height = {"random": 8.0, "supervised": 30.0, "xid": 45.0}
-    return results.frame(
-        row(m, v + percent / 5 + seed, seed, part, percent, level=level, metric=metric)
-        for m, v in height.items() for part in class_splits.PARTS for percent in (5, 100)
-        for seed in range(3) for level in ("clip", "video") for metric in ("top1", "top5")
-    )  # fmt: skip
-
-
-def test_the_published_boxes_are_all_there(published):
-    table = few_shot.over_seeds(published)
+def test_the_published_boxes_are_all_there():
+    rows = results.select(results.published(), task="few-shot", dataset="ucf101")
+    table = few_shot.over_seeds(rows)
     assert len(table) == 40 and table["low"].isna().all()
     one = table[
         (table["level"] == "video") & (table["metric"] == "top1") & (table["part"] == "seen")
     ]
     assert one["value"].tolist() == [5.32, 8.82, 14.67, 18.22, 20.85]
-
-
-def test_the_figures_show_every_method_share_and_box(ours, published):
-    means, theirs = few_shot.over_seeds(ours), few_shot.over_seeds(published)
-    fig = report.plot_few_shot(means)
-    assert len(fig.axes) == 8
-    for ax in fig.axes:
-        assert ax.get_yscale() == ax.get_xscale() == "log" and len(ax.containers) == 3
-    nothing = means.assign(value=means["value"].where(means["method"] != "random", 0.0), low=0.0)
-    assert len(report.plot_few_shot(nothing).axes[0].containers) == 3  # zero, on such an axis
-    fig = report.plot_few_shot_gaps(few_shot.gaps(ours), means, theirs)
-    assert all(len(ax.containers) == 2 for ax in fig.axes)  # supervised is the line at zero
-    (ax,) = [a for a in fig.axes if a.get_title() == "unseen classes, clip level, top-5"]
-    assert {t.get_text() for t in ax.texts} >= {"32.0", "51.0", "21.4", "76.4"}
-    plt.close("all")
-
-
-def test_words_follow_the_intervals(ours, published):
-    means, theirs = few_shot.over_seeds(ours), few_shot.over_seeds(published)
-    differences = few_shot.gaps(ours)
-    assert "Student's t over three seeds" in report.describe_intervals(means)
-    sides = report.gaps_table(differences)
-    assert sides.loc[("unseen", "Random")].tolist() == [0, 8, 0, 8]
-    assert sides.loc[("seen", "xID"), "above"] == 8
-    said = report.describe_unseen(differences, means)
-    assert said.startswith("On either half, xID leads Supervised by 15 points and Random trails it")
-    assert "No method's lead or lag on unseen classes can be told apart" in said
-    assert "xID needs 100 % of them on either half" in said
-    alone = means[means["method"] == "xid"]
-    said = report.describe_unseen(differences.iloc[:0], alone)
-    assert said.startswith("Only one method was evaluated")
-    more = differences.assign(
-        low=differences["low"].where(differences["part"] == "seen", 40), high=99
-    ).assign(high=lambda t: t["high"].where(t["part"] == "unseen", 20))
-    said = report.describe_unseen(more, means)
-    assert "Against Supervised, Random and xID do better on unseen than on seen classes." in said
-    said = report.describe_halves(means, theirs)
-    assert "47\xa0% on unseen and 21\xa0% on seen classes in the thesis" in said
-    table = report.few_shot_table(means, theirs)
-    assert table.loc[("seen", "5"), "Supervised, thesis"] == "5.32"
-    assert table.loc[("seen", "5"), "Random"] == "10.0 [7.5,\xa012.5]"
-    assert isinstance(table, pd.DataFrame) and len(table) == 4
+    assert one["percent"].tolist() == [5, 10, 20, 50, 100]

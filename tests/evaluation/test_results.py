@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import avnb
+from avnb.config import Evaluation
 from avnb.evaluation import results
 from avnb.evaluation.results import Row
 
@@ -98,12 +99,18 @@ def test_a_row_is_stored_once_with_time_and_version_and_a_new_value_again(tmp_pa
     assert results.read(file).set_index("method").loc["xid", "value"] == 30
 
 
-def test_rows_without_time_as_they_were_stored_before_are_not_stored_again(tmp_path):
+def test_what_is_not_a_row_is_named_and_a_torn_last_line_is_left_out(tmp_path):
     file, row = tmp_path / "results.jsonl", Row(method="xid", value=30, **ROW)
-    old = {k: v for k, v in vars(row).items() if k not in ("time", "version", "space")}
-    file.write_text(json.dumps(old) + "\n" + "not a row\n")
+    results.append(file, [row, replace(row, method="random")])
+    whole = file.read_text()
+    file.write_text(whole + '{"task": "pro')
+    assert len(results.read(file)) == 2
     results.append(file, [row])
-    assert len(file.read_text().splitlines()) == 2
+    assert file.read_text() == whole
+    file.write_text(whole + '{"rank": 3}\n')
+    with pytest.raises(ValueError, match="line 3 is not a result row"):
+        results.read(file)
+    assert results.read(tmp_path / "none.jsonl").empty
 
 
 def test_seeds_measured_at_different_times_are_averaged():
@@ -111,3 +118,48 @@ def test_seeds_measured_at_different_times_are_averaged():
             for s, v in enumerate((30.0, 40.0))]  # fmt: skip
     (mean,) = results.over_seeds(results.frame(vars(r) for r in rows)).to_dict("records")
     assert mean["value"] == 35 and mean["seeds"] == 2
+
+
+def test_a_verdict_needs_intervals_that_do_not_touch():
+    ends = {"random": (10, 20), "xid": (20.1, 30), "vicreg_v": (20, 30), "worse": (1, 9.9),
+            "touching": (1, 10), "published": (None, None)}  # fmt: skip
+    made = [Row(method=m, value=5, low=low, high=high, run=m, **ROW)
+            for m, (low, high) in ends.items()]  # fmt: skip
+    made += [replace(made[1], level="video"), replace(made[1], dataset="hmdb51", low=0)]
+    table = results.frame(vars(r) for r in made).iloc[::-1]
+    found = results.verdict(table)
+    assert found.index.equals(table.index) and found.drop(columns="verdict").equals(table)
+    first = found[(found["level"] == "") & (found["dataset"] == "ucf101")]
+    assert dict(zip(first["method"], first["verdict"], strict=True)) == {
+        "random": "", "xid": "above", "vicreg_v": "undecided", "worse": "below",
+        "touching": "undecided", "published": "undecided",
+    }  # fmt: skip
+    assert set(found["verdict"].drop(first.index)) == {""}  # nothing to compare them with
+    other = results.verdict(table, "worse").set_index("method")["verdict"]
+    assert other["random"] == "above" and other["touching"] == "undecided"
+
+
+def test_an_interval_of_a_seed_is_as_wide_as_students_or_that_of_the_videos():
+    rows = [Row(method="xid", value=v, low=v - 5, high=v + 6, seed=s, **ROW)
+            for s, v in enumerate((30.0, 40.0, 50.0))]  # fmt: skip
+    half = 4.302653 * 10 / 3**0.5  # t of two degrees of freedom
+    table = results.over_seeds(results.frame(vars(r) for r in rows), student=True)
+    assert table[["low", "high"]].values[0] == pytest.approx([40 - half, 40 + half])
+
+
+def test_percent_rows_are_a_hundred_times_the_scores():
+    about = {"task": "probe", "metric": "top1", "dataset": "ucf101", "method": "xid"}
+    row = results.percent_row(np.array([1, 0, 0, 1.0]), Evaluation(seed=2), **about)
+    assert (row.value, row.n, row.seed) == (50, 4, 2)
+    assert (row.low, row.high) == pytest.approx([100 * x for x in wilson(2, 4)])
+
+
+def test_the_published_rows_hold_tables_4_3_and_a_1():
+    rows = results.published()
+    sizes = rows.groupby("task").size().to_dict()
+    assert sizes["probe"] == 2 * 5 * 4 and sizes["retrieval"] == 8
+    assert set(rows["source"]) == {"thesis"}
+    one = results.select(rows, task="probe", method="xid", dataset="ucf101", level="video")
+    assert dict(zip(one["metric"], one["value"], strict=True)) == {"top1": 51.2, "top5": 80.91}
+    with pytest.raises(ValueError, match="no result row has"):
+        results.select(rows, method="none")

@@ -1,14 +1,11 @@
 import json
 import shutil
-from dataclasses import fields
 
 import pandas as pd
 import pytest
 
-from avnb.__main__ import main
-from avnb.book import nuisances
-from avnb.data.catalogue import load_dataset
-from avnb.data.synthetic.scenes import MOTIONS, THINGS, Nuisances
+from avnb.data.prepare import load_dataset
+from avnb.data.synthetic.scenes import MOTIONS, THINGS
 from avnb.data.synthetic.world import UCF101, World, world_id
 from avnb.evaluation import results, studies
 from avnb.evaluation.studies import STUDIES, Variant
@@ -54,11 +51,11 @@ def test_studies_differ_from_a_plain_run_in_values_that_exist():
 
 
 @pytest.mark.slow
-def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, capsys):
+def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch):
     variants = (
         Variant(method="random"),
         Variant(method="random", values={"residual_scale": 1.0}),
-        Variant(method="random", cache="h264"),
+        Variant(method="random", seed=1),
     )
     monkeypatch.setitem(STUDIES, "tried", variants)
     out = work.folder / "rows.jsonl"
@@ -67,13 +64,13 @@ def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch, caps
     assert studies.measure(work, ["tried"], out).equals(rows) and out.read_text() == text
     found = studies.of_study(rows, "tried")
     assert set(found["residual_scale"].fillna(-1)) == {-1, 1.0}
-    assert found["run"].nunique() == 3 and set(found["seed"]) == {0}
-    assert set(found["cache"].dropna()) == {"h264"}
+    assert found["run"].nunique() == 3 and set(found["seed"]) == {0, 1}
     assert studies.compared(rows).empty  # the stored ones are of another profile
     # a plain run is asked more
-    plain = rows[rows["space"] == "{}"]
+    is_plain = (rows["space"] == "{}") & (rows["seed"] == 0)
+    plain = rows[is_plain]
     assert set(plain["task"]) == {"probe", "retrieval", "batch norm", "read-out"}
-    assert set(rows[rows["space"] != "{}"]["task"]) == {"probe", "retrieval"}
+    assert set(rows[~is_plain]["task"]) == {"probe", "retrieval"}
     seen = plain[plain["level"].isin(["seen", "unseen"])]
     whole = plain[(plain["task"] == "probe") & (plain["level"] == "video")].iloc[0]
     right = (seen["value"] * seen["n"]).sum() / 100
@@ -97,26 +94,18 @@ def test_causes_are_those_that_made_the_videos(work):
         assert len(thirds) == 3 and thirds.max() - thirds.min() <= 1
 
 
-def test_an_unknown_study_is_named_and_so_are_the_known_ones(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("AVNB_BUILD", str(tmp_path))
-    assert main(["study", "nose", "--profile", "smoke"]) == 1
-    said = capsys.readouterr().err
-    assert "study 'nose' is unknown; did you mean 'noise'?" in said and "audio path" in said
-    assert not list(tmp_path.rglob("*.mp4"))  # asked before anything is made
-
-
-@pytest.mark.parametrize("options", ["study --seeds 0", "study --seeds 4", "bench --rounds 0"])
-def test_a_count_that_would_measure_nothing_is_refused(options, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(options.split())
-    assert f"argument {options.split()[1]}:" in capsys.readouterr().err
+def test_an_unknown_study_is_named_before_anything_is_made(tmp_path):
+    work = Workspace("smoke", tmp_path / "work", PROFILES["smoke"])
+    with pytest.raises(ValueError, match="study 'nose' is unknown; did you mean 'noise'"):
+        studies.measure(work, ["methods", "nose"], tmp_path / "rows.jsonl")
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_that_come_out_otherwise_are_found():
     rows = studies.stored()
     same = studies.compared(rows)
     assert same["agrees"].all() and same["equal"].all()
-    assert studies.agreement(same) == f"{len(same)} of {len(same)} rows equal the stored ones"
+    assert studies.agreement(same).startswith(f"{len(same)} of {len(same)} rows equal the stored")
     moved = rows.assign(value=rows["value"] + (rows["method"] == "xid"))
     near = studies.compared(moved)
     assert near["agrees"].all() and near["equal"].equals(near["method"] != "xid")
@@ -126,26 +115,25 @@ def test_rows_that_come_out_otherwise_are_found():
     assert not far["agrees"].any() and studies.agreement(far).count("\n") == len(far) + 1
 
 
-def test_the_worlds_page_shows_every_nuisance(tmp_path):
-    shown = {*nuisances.SEEN, *nuisances.HEARD}
-    others = {"noise_db_min", "test_noise_db_min", "test_noise_db_max"}  # said in its prose
-    assert {f.name for f in fields(Nuisances)} == (shown - {""}) | others
-    page = nuisances.draw(tmp_path)
-    for name in shown:
-        assert (tmp_path / f"{name or 'none'}.png").stat().st_size > 5_000
-        assert f"nuisances/{name or 'none'}." in page
-    for name in nuisances.HEARD:
-        assert (tmp_path / f"{name or 'none'}.wav").stat().st_size > 100_000
-
-
 def test_the_changes_of_a_variant_are_read_from_its_rows():
-    world = {"world": {"dubbed_fraction": 0.5}, "world_seed": 1, "cache": "h264"}
+    world = {"world": {"dubbed_fraction": 0.5}, "world_seed": 1}
     variant = Variant(method="xid", values={"lam": 0.1}, **world)
-    expected = {"dubbed_fraction": 0.5, "lam": 0.1, "world_seed": 1, "cache": "h264"}
+    expected = {"dubbed_fraction": 0.5, "lam": 0.1, "world_seed": 1}
     assert json.loads(variant.changes) == expected
-    assert Variant(method="xid").is_plain and not Variant(method="xid", seed=1).is_plain
+    assert Variant(method="xid").key == ("xid", "{}", 0)
 
 
-def test_flaws_of_more_than_all_videos_are_refused():
-    with pytest.raises(ValueError, match=r"dubbed_fraction, .* sum up to 1\.02"):
-        World.from_flat(dubbed_fraction=0.95)
+def test_a_study_is_divided_among_processes(monkeypatch, tmp_path):
+    made = []
+
+    def run_of(work, variant):
+        made.append(variant)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "run_of", run_of)
+    work, out = Workspace("smoke", tmp_path, {}), tmp_path / "rows.jsonl"
+    for k in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            studies.measure(work, ["methods", "audio path"], out, seeds=(0,), part=(k, 3))
+    wanted = STUDIES["methods"][:5] + STUDIES["audio path"]  # two of which are the same
+    assert [v.key for v in made] == list(dict.fromkeys(v.key for v in wanted))[:3]

@@ -1,0 +1,98 @@
+"""Fine-tuned classifiers on test videos: whose logits, of which clips, kept and as rows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from avnb.config import Evaluation, Finetune
+from avnb.data.clips import VideoClips
+from avnb.data.manifest import Manifest
+from avnb.evaluation import fine_tuning, results
+from avnb.evaluation.features import untrained_source
+from avnb.evaluation.probe import testing as clips_of_tests
+from avnb.profiles import PROFILES, Workspace
+from avnb.training import checkpoint
+from avnb.training.classifier import Classifier, load_classifier
+from avnb.training.runs import finetuning_run
+
+CONFIG = Evaluation.from_flat(
+    video_fps=8.0, resize_px=18, clip_level_clips=3, video_level_clips=2, bootstrap_resamples=50
+)
+
+
+@pytest.fixture
+def few(manifests):
+    whole = Manifest.load(manifests / "ucf101")
+    return whole.only((*whole.split("train").videos[:8], *whole.split("test").videos[:5]))
+
+
+@pytest.fixture
+def run(few, tiny, tmp_path):
+    """A run whose classifier is as it was before the first step."""
+    values = {**PROFILES["smoke"]["finetune"], "frame_px": 16, "batch": 6, "seed": 3}
+    start = untrained_source(tiny, tmp_path).starting_point
+    made = finetuning_run(Finetune.from_flat(**values), start, few, tmp_path)
+    model = Classifier(start.load(), len(few.classes), made.config)
+    checkpoint.save(made.checkpoint, made.metadata, model, log=[])
+    return made
+
+
+def test_logits_are_those_of_the_classifier_on_every_clip_and_are_kept(run, few):
+    found = fine_tuning.scores(run, few, CONFIG, workers=0)
+    test, classifier = few.split("test"), load_classifier(run.checkpoint)
+    assert found["label"].tolist() == test.labels
+    shapes = {level: tuple(found[level].shape) for level in ("clip", "video")}
+    assert shapes == {"clip": (5, 3, len(few.classes)), "video": (5, 2, len(few.classes))}
+    for level, sampling in clips_of_tests(run.config.clip, CONFIG).items():
+        for row in range(5):
+            clips = VideoClips(test, sampling, seed=CONFIG.seed).whole(row)
+            with torch.inference_mode():
+                alone = classifier.logits(fine_tuning.VideoTransform()(clips.frames))
+            torch.testing.assert_close(found[level][row], alone, rtol=1e-4, atol=1e-5)
+    (kept,) = run.folder.glob("test-*.safetensors")
+    before = kept.stat().st_mtime_ns
+    again = fine_tuning.scores(run, few, CONFIG, workers=0)
+    assert all(torch.equal(found[name], again[name]) for name in found)
+    assert kept.stat().st_mtime_ns == before
+    fine_tuning.scores(run, few, replace(CONFIG, seed=1), workers=0)  # other clips
+    assert len(list(run.folder.glob("test-*.safetensors"))) == 2
+
+
+def test_rows_say_whose_they_are_and_what_was_tested(run, few):
+    rows = fine_tuning.measure(run, few, CONFIG, profile="smoke", split="test1")
+    levels = [(row.level, row.metric) for row in rows]
+    assert levels == [(level, k) for level in ("clip", "video") for k in ("top1", "top5")]
+    one = {(r.task, r.method, r.run, r.dataset, r.data, r.n, r.split, r.profile) for r in rows}
+    assert one == {("finetune", "random", run.name, "ucf101", few.origin, 5, "test1", "smoke")}
+    assert rows[0].chance == pytest.approx(100 / len(few.classes))
+    assert {row.protocol for row in rows} == {"thesis"}
+
+
+def test_what_was_not_pre_trained_is_tuned_for_longer(tiny, few, tmp_path):
+    work = Workspace("thesis", tmp_path, PROFILES["thesis"])
+    random = untrained_source(tiny, tmp_path)
+    sources = {m: replace(random, method=m) for m in ("random", "xid", "of_ones_own")}
+    found = fine_tuning.finetuning_runs(work, sources, few, seed=3)
+    epochs = {name: run.config.optim.tuned_epochs for name, run in found.items()}
+    assert epochs == {"random": 100, "xid": 16, "of_ones_own": 16}
+    assert all(run.config.seed == 3 and not run.has_begun for run in found.values())
+    assert [run.method for run in found.values()] == list(sources)
+
+
+@pytest.mark.slow
+def test_a_workspaces_results_get_the_rows_of_all_runs(tiny, few, tmp_path):
+    work = Workspace("smoke", tmp_path, PROFILES["smoke"])
+    sources = {"random": untrained_source(tiny, tmp_path)}
+    tuned = fine_tuning.finetuning_runs(work, sources, few)
+    rows = fine_tuning.finetuning_rows(work, tuned, few, CONFIG, profile="smoke", split="test1")
+    assert all(run.finished for run in tuned.values())
+    assert rows["method"].tolist() == 4 * ["random"]
+    assert rows.equals(results.read(work.results))
+
+
+def test_the_published_rows_hold_table_4_4():
+    rows = results.select(results.published(), task="finetune")
+    assert len(rows) == 2 * 5 * 4 and set(rows["where"]) == {"Table 4.4"}
+    one = results.select(rows, method="xid", dataset="hmdb51")
+    assert list(one["value"]) == [38.2, 69.6, 42.85, 73.69]
