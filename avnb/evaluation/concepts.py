@@ -385,6 +385,29 @@ def rule_for(pretraining: ClassList, target: ClassList, config: Evaluation) -> s
     return "published" if known else "thesis" if strange else "synthetic"
 
 
+def unseen_labels(
+    rule: str, pretraining: ClassList, target: ClassList, config: Evaluation
+) -> tuple[set[int], Matched | None]:
+    """Labels of the unseen classes under a rule; and the names, where they are matched.
+
+    Raises:
+        ModelNotFoundError: when names have to be matched, and a text encoder is found nowhere.
+        ValueError: when the file of a list names a class that the data set does not have.
+    """
+    if rule == "file":
+        return target.positions({*from_file(config.unseen_classes).plain}), None
+    if rule == "published":
+        lines = (CLASSES / f"unseen_{target.key}.txt").read_text(encoding="utf-8").splitlines()
+        return {i for i, name in enumerate(target.plain) if name in lines}, None
+    if rule == "synthetic":
+        known = {MEANINGS[name] for name in pretraining.names}
+        return {i for i, name in enumerate(target.names) if MEANINGS[name] not in known}, None
+    cosine = config.name_threshold or THRESHOLDS.get(target.key, DEFAULT_THRESHOLD)
+    pair, top = make_pair(pretraining, target, cosine, config.outliers), config.name_top
+    matched = match(pair, *load_pair(config.text_encoders), top=top or DEFAULT_TOP)
+    return {*range(len(target))} - matched.seen()[1], matched
+
+
 def split_classes(
     folder: Path | str, pretraining: ClassList, target: Manifest, config: Evaluation
 ) -> ClassSplit:
@@ -393,60 +416,26 @@ def split_classes(
     Where names are matched, `name_threshold`, `name_top` and `outliers` replace the thesis's.
 
     Raises:
-        ModelNotFoundError: when names have to be matched, and the text encoder is found nowhere.
-        ValueError: when a part is empty, or a list names a class that the data set does not have.
+        ModelNotFoundError: as `unseen_labels`.
+        ValueError: as `unseen_labels`, and when a part is empty.
     """
     names = ClassList(target.name, TITLES.get(target.name, target.name), target.classes)
-    rule, matched, unseen = rule_for(pretraining, names, config), None, set[int]()
-    if rule == "file":
-        unseen = names.positions({*from_file(config.unseen_classes).plain})
-    elif rule == "published":
-        lines = (CLASSES / f"unseen_{names.key}.txt").read_text(encoding="utf-8").splitlines()
-        unseen = {i for i, name in enumerate(names.plain) if name in lines}
-    elif rule == "synthetic":
-        known = {MEANINGS[name] for name in pretraining.names}
-        unseen = {i for i, name in enumerate(names.names) if MEANINGS[name] not in known}
-    else:
-        cosine = config.name_threshold or THRESHOLDS.get(names.key, DEFAULT_THRESHOLD)
-        pair = make_pair(pretraining, names, cosine, config.outliers)
-        top = config.name_top or DEFAULT_TOP
-        matched = match(pair, *load_pair(config.text_encoders), top=top)
-        unseen = {*range(len(names))} - matched.seen()[1]
-    classes, title = class_parts(names, unseen), f"{pretraining.title} → {names.title}"
+    rule = rule_for(pretraining, names, config)
+    unseen, matched = unseen_labels(rule, pretraining, names, config)
+    title = f"{pretraining.title} → {names.title}"
+    classes: dict[str, list[str]] = {"seen": [], "unseen": []}
+    for i, name in enumerate(names.names):
+        classes["unseen" if i in unseen else "seen"].append(name)
     if empty := [part for part, some in classes.items() if not some]:
         at = setting(matched.pair.threshold, matched.top) if matched else f"the rule {rule!r}"
         raise ValueError(
             f"{title}: no class is {empty[0]} at {at}; a higher threshold or a lower top leaves "
             "more classes unseen (name_threshold, name_top)"
         )
-    write_parts(folder, pretraining.key, names.key, classes)
+    own = Path(folder) / f"concepts-{pretraining.key}-{names.key}-{digest(classes)}"
+    for part, some in classes.items():
+        write_text(own / f"{part}.txt", "\n".join(some) + "\n")
     return ClassSplit(title=title, rule=rule, classes=classes, matched=matched)
-
-
-def class_parts(names: ClassList, unseen: Collection[int]) -> dict[str, list[str]]:
-    """The seen classes and those with a label in `unseen`, each in label order."""
-    parts: dict[str, list[str]] = {"seen": [], "unseen": []}
-    for i, name in enumerate(names.names):
-        parts["unseen" if i in unseen else "seen"].append(name)
-    return parts
-
-
-def write_parts(
-    folder: Path | str, queries: str, targets: str, parts: Mapping[str, Sequence[str]]
-) -> dict[str, Path]:
-    """Text files with the classes of each part, one a line, in a folder of their own."""
-    own = Path(folder) / f"concepts-{queries}-{targets}-{digest(parts)}"
-    files = {part: own / f"{part}.txt" for part in parts}
-    for part, names in parts.items():
-        write_text(files[part], "".join(f"{name}\n" for name in names))
-    return files
-
-
-def write_classes(folder: Path | str, matched: Matched) -> dict[str, Path]:
-    """The seen and the unseen classes of a matched pair, as `write_parts`."""
-    queries, targets = matched.pair.queries, matched.pair.targets
-    parts = class_parts(targets, {*range(len(targets))} - matched.seen()[1])
-    return write_parts(folder, queries.key, targets.key, parts)
 
 
 def pretraining_classes(sources: Mapping[str, EncoderSource], config: Evaluation) -> ClassList:

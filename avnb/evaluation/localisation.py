@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.bars import tqdm
 from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
@@ -32,6 +31,7 @@ from avnb.evaluation.features import (
     training_part,
 )
 from avnb.evaluation.results import Row, percent_row, record
+from avnb.files import tqdm
 from avnb.models.encoders import VideoEncoder
 from avnb.profiles import Workspace
 
@@ -110,10 +110,10 @@ class Localiser:
 
 def known_scenes(manifest: Manifest) -> dict[int, Scene]:
     """By row, the scene of each synthetic video that can be heard; {} for real videos."""
-    scenes = scenes_of(manifest)
-    audible = {row: video for row, video in enumerate(manifest.videos) if video.audio_hz}
-    found = {row: scenes[video.id] for row, video in audible.items() if video.id in scenes}
-    return {row: scene for row, scene in found.items() if not scene.flaw}
+    audible = {video.id for video in manifest.with_audio().videos}
+    scenes = {name: s for name, s in scenes_of(manifest).items() if name in audible and not s.flaw}
+    rows = {video.id: row for row, video in enumerate(manifest.videos)}
+    return {row: scenes[name] for name, row in rows.items() if name in scenes}
 
 
 def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:

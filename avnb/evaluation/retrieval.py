@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import Sampling
 from avnb.data.loader import AUTO
-from avnb.data.manifest import Manifest
-from avnb.data.previews import Shown
+from avnb.data.manifest import Manifest, Video
 from avnb.evaluation.features import (
     EncoderSource,
     Features,
@@ -30,9 +29,9 @@ from avnb.evaluation.features import (
     soundtrack_features,
 )
 from avnb.evaluation.results import Row, percent_row, record
-from avnb.models.collapse import effective_rank
+from avnb.models.losses import effective_rank
 from avnb.profiles import Workspace
-from avnb.training.released import read_bands
+from avnb.training.checkpoint import read_bands
 
 DIRECTIONS = {
     "v->v": ("video", "video"),
@@ -395,6 +394,19 @@ def all_alignment_rows(
 
 
 # ---- galleries ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A video of a manifest, to be looked at."""
+
+    manifest: Manifest
+    row: int
+
+    @property
+    def video(self) -> Video:
+        """Its entry in the manifest."""
+        return self.manifest.videos[self.row]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -326,10 +326,6 @@ def test_lists_are_compared_by_both_encoders_and_recorded(tmp_path):
     assert own["value"].tolist() == [1]
     alone = concepts.match(pair, COUNTED, None, top=1)
     assert alone.method == "counted alone" and alone.seen(0.4)[1] == {1, 2}
-    files = concepts.write_classes(tmp_path, one)
-    assert {part: file.read_text() for part, file in files.items()} == {
-        "seen": "drums\n", "unseen": "archery\nblow dry hair\n",
-    }  # fmt: skip
 
 
 def test_the_published_rows_hold_table_4_5():
