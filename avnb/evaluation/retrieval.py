@@ -58,7 +58,9 @@ def unit(x: Tensor) -> Tensor:
 
 
 def distances(query: Tensor, gallery: Tensor) -> Iterator[Tensor]:
-    """Euclidean distances [B, G] float64 of some queries after the others.
+    """Euclidean distances [B, G] of a block of queries after the other.
+
+    In float64, in which matrix products tell even near duplicates apart.
 
     Raises:
         ValueError: when the shapes do not fit, or a feature is not finite.
@@ -68,8 +70,9 @@ def distances(query: Tensor, gallery: Tensor) -> Iterator[Tensor]:
         raise ValueError(f"query must be [Q, F] and gallery [G, F], got {shapes}")
     if not (query.isfinite().all() and gallery.isfinite().all()):
         raise ValueError("the features to rank are not finite")
+    gallery = gallery.double()
     for block in query.double().split(BLOCK):
-        yield torch.cdist(block, gallery.double(), compute_mode="use_mm_for_euclid_dist")
+        yield torch.cdist(block, gallery, compute_mode="use_mm_for_euclid_dist")
 
 
 def nearest(query: Tensor, gallery: Tensor, k: int) -> Tensor:
@@ -91,8 +94,9 @@ class Ranking:
 
 
 def rank(query: Tensor, gallery: Tensor, query_label: Tensor, gallery_label: Tensor) -> Ranking:
-    """Rank the gallery [G, F] with labels [G] for queries [Q, F] with labels [Q]."""
-    first, precision, ranks = [], [], torch.arange(1, len(gallery) + 1)
+    """Rank the gallery [G, F] with labels [G] for queries [Q, F] with labels [Q], by distance."""
+    first, precision = [], []
+    ranks = torch.arange(1, len(gallery) + 1, device=gallery.device)
     for labels, distance in zip(query_label.split(BLOCK), distances(query, gallery), strict=True):
         order = distance.argsort(dim=1, stable=True)
         relevant = gallery_label[order] == labels[:, None]  # [B, G]
@@ -144,7 +148,7 @@ def chance_curve(query_label: Tensor, gallery_label: Tensor) -> Tensor:
     total = len(gallery_label)
     counts, queries = relevant_counts(query_label, gallery_label).unique(return_counts=True)
     drawn = torch.arange(total)
-    miss = ((total - counts[:, None] - drawn) / (total - drawn)).clamp_min(0).cumprod(dim=1)
+    miss = ((total - counts[:, None] - drawn) / (total - drawn)).cumprod(dim=1)
     return 1 - queries.double() @ miss / len(query_label)
 
 

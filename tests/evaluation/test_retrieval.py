@@ -66,11 +66,12 @@ def test_recall_counts_a_query_once_however_many_answers_fit():
 
 
 def test_a_ranking_by_eye():
-    ranking = rank(QUERY, GALLERY, torch.tensor([1, 7]), torch.tensor([0, 1, 0, 1]))
-    assert ranking.first.tolist() == [2, 5]  # class 7 is not in the gallery
-    assert ranking.average_precision.tolist() == [(1 / 2 + 2 / 4) / 2, 0]
-    assert ranking.within(1).tolist() == [False, False]
-    assert ranking.within(2).tolist() == [True, False]
+    query, gallery_label = torch.cat([QUERY, QUERY[1:]]), torch.tensor([0, 1, 2, 1])
+    ranking = rank(query, GALLERY, torch.tensor([1, 7, 2]), gallery_label)
+    assert ranking.first.tolist() == [2, 5, 1]  # class 7 is not in the gallery
+    assert ranking.average_precision.tolist() == [(1 / 2 + 2 / 4) / 2, 0, 1]
+    assert ranking.within(1).tolist() == [False, False, True]
+    assert ranking.within(2).tolist() == [True, False, True]
 
 
 def test_distance_is_euclidean_not_cosine_but_in_the_space_of_cosines():
@@ -206,9 +207,14 @@ def test_p_is_the_share_of_shuffles_that_do_as_well_the_order_as_found_among_the
     alike = paired(torch.randn(8, 3), torch.randn(8, 3), torch.zeros(8, dtype=torch.long))
     rows = permutation_rows(alike, alike, config, THESIS, **NAMES)
     assert [(r.level, r.value) for r in rows] == [("v->a", 1), ("a->v", 1)]  # all do as well
-    found = paired(torch.eye(40), torch.eye(40), torch.arange(40))
-    (row, _) = permutation_rows(found, found, config, THESIS, **NAMES)
-    assert row.value == pytest.approx(1 / 1001) and row.n == 40  # none does
+    q = 100.0 * torch.arange(40)[:, None]
+    query = paired(q, q, torch.arange(40))
+    i, j = torch.cartesian_prod(torch.arange(40), torch.arange(1, 7)).T  # six answers to each query
+    g = (100.0 * i + j)[:, None]
+    for right, p in ((5, 1 / 1001), (6, 1)):  # which of them is right: in time, or too late
+        gallery = paired(g, g, torch.where(j == right, i, (i + 1 + j) % 40))
+        (row, _) = permutation_rows(query, gallery, config, THESIS, **NAMES)
+        assert row.value == pytest.approx(p) and row.n == 40
 
 
 def test_a_shared_space_is_told_from_an_unrelated_one():
