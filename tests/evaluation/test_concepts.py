@@ -58,6 +58,7 @@ def test_the_lists_are_whole_and_in_label_order(key, count, some):
     [
         ("ApplyEyeMakeup", "apply eye makeup"),
         ("YoYo", "yo yo"),
+        ("TVShow", "tvshow"),
         ("flic_flac", "flic flac"),
         ("bee, wasp, etc. buzzing", "bee wasp etc buzzing"),
         ("dog bow-wow", "dog bowwow"),
@@ -247,6 +248,8 @@ def test_lists_of_ones_own_have_no_outliers_and_the_other_threshold(tmp_path):
     ]
     pair, *_ = concepts.pairs("", "", {}, 0.3, outliers=str(tmp_path / "out.txt"))
     assert pair.outliers == ("archery",)
+    made_up = names("vggsound", "flying a jet")
+    assert concepts.make_pair(made_up, class_list("ucf101"), 0.5).outliers == ()
 
 
 def test_a_published_ranking_belongs_to_the_names_that_it_was_made_of():
@@ -307,6 +310,8 @@ def test_a_pair_is_measured_in_rows():
     assert {(r.task, r.level, r.dataset, r.method) for r in rows} == {
         ("concepts", "a", "b", "counted + words")
     }
+    apart = {r.metric: r.value for r in concepts.pair_rows(matched(top=1)) if r.split == "top 1"}
+    assert apart == {"shared 0": 2, "shared 1": 0}
     assert concepts.read_setting(concepts.setting(0.46, 3)) == (0.46, 3)
     assert not [r for r in concepts.pair_rows(matched(second=False)) if "shared" in r.metric]
 
