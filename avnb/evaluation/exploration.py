@@ -12,20 +12,14 @@ from avnb.data.listing import VIDEO_SUFFIXES, is_video
 from avnb.data.manifest import Manifest, Video
 from avnb.data.media import inspect
 from avnb.data.video_frames import DecodeError
-from avnb.evaluation.features import (
-    EncoderSource,
-    FrozenEncoders,
-    device,
-    encode_all,
-    training_part,
-)
+from avnb.evaluation.encoder_source import EncoderSource
+from avnb.evaluation.features import FrozenEncoders, device, encode_all, training_part
+from avnb.evaluation.galleries import Gallery, find_gallery
 from avnb.evaluation.retrieval import (
     PROJECTED,
     THESIS,
-    Gallery,
     QueryAndGallery,
     extract_each,
-    find_gallery,
     projected,
     samplings,
 )
