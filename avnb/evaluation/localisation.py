@@ -3,11 +3,11 @@
 The maps are those of Morgado et al. 2021 (section 5 there): the head of pre-training is applied to
 every place of the last feature map instead of its maximum, and each is compared with the audio.
 
-Shapes: V videos, t x h x w places of the last feature map, F features.
+Shapes: C clips, t x h x w places of the last feature map, F features, D dimensions.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,17 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avnb.config import Evaluation, Pretrain
-from avnb.data.batch import Batch
-from avnb.data.clip_times import frame_times
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import video_loader
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.scenes import Scene
 from avnb.data.synthetic.world import object_boxes, scenes_of
-from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.features import FrozenEncoders, device, training_part
-from avnb.evaluation.probe_features import downstream_clip, row_metadata
-from avnb.evaluation.results import Row, percent_row, record, stored
+from avnb.evaluation.features import (
+    EncoderSource,
+    FrozenEncoders,
+    device,
+    downstream_clip,
+    row_metadata,
+    training_part,
+)
+from avnb.evaluation.results import Row, percent_row, record
 from avnb.files import tqdm
 from avnb.models.encoders import VideoEncoder
 from avnb.profiles import Workspace
@@ -55,17 +57,12 @@ class SimilarityMap:
         i, j = divmod(int(self.cosine.mean(axis=0).argmax()), len(x))
         return float(x[j]), float(y[i])
 
-    def share_inside(self, box: np.ndarray) -> float:
-        """Share of the places that lie in a box."""
-        x, y = self.places
-        return float(np.mean([inside(box, *place) for place in itertools.product(x, y)]))
-
 
 def whole_frames(run: Pretrain, config: Evaluation) -> Sampling:
     """Clips from the beginning to the end of each video, their frames whole, as squares."""
-    clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
-    clip = replace(clip, frame_px=config.localisation_px)
     px = config.localisation_px
+    clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
+    clip = replace(clip, frame_px=px)
     return Sampling(clip=clip, count=CLIPS, place="uniform", resize_px=px)
 
 
@@ -93,37 +90,30 @@ class Localiser:
         """Features [N, F] in the space of the loss, scaled to length 1."""
         return F.normalize(self.heads[modality](x) if self.heads else x, dim=1)
 
+    @torch.inference_mode()
     def maps(self, row: int) -> list[SimilarityMap]:
         """The maps of the clips of one video, each with its own audio."""
-        return self.compare(row, self.clips.whole(row))
-
-    def all_maps(self) -> Iterator[list[SimilarityMap]]:
-        """The maps of each video in turn, which are read ahead."""
-        for row, batch in enumerate(video_loader(self.clips, 1)):
-            yield self.compare(row, batch)
-
-    @torch.inference_mode()
-    def compare(self, row: int, clips: Batch) -> list[SimilarityMap]:
-        """The maps of the clips of a video that have been read."""
-        batch = self.encoders.transform(clips.to(device()))
+        batch = self.encoders.transform(self.clips.whole(row).to(device()))
         places = self.encoders.video_encoder.feature_map(batch.frames)  # [C, F, t, h, w]
-        assert self.encoders.audio_encoder is not None
-        heard = self.head("audio", self.encoders.audio_encoder(batch.audio))  # [C, D]
-        seen = self.head("video", places.movedim(1, -1).flatten(0, -2))  # [C t h w, D]
-        seen = seen.unflatten(0, (len(places), *places.shape[2:]))  # [C, t, h, w, D]
-        cosine = torch.einsum("cthwd,cd->cthw", seen, heard).cpu().numpy()
-        video, sampling = self.clips.manifest.videos[row], self.clips.sampling
+        audio = self.head("audio", self.encoders.audio_encoder(batch.audio))  # [C, D]
+        video = self.head("video", places.movedim(1, -1).flatten(0, -2))  # [C t h w, D]
+        video = video.unflatten(0, (len(places), *places.shape[2:]))  # [C, t, h, w, D]
+        cosines = torch.einsum("cthwd,cd->cthw", video, audio).cpu().numpy()
+        clip, seconds = self.clips.sampling.clip, self.clips.manifest.videos[row].seconds
+        frames = np.arange(clip.frames) / clip.video_fps
         starts = self.clips.draw(0, row).starts[:, 0]
-        times = frame_times(starts, sampling.clip, video.seconds)
-        return [SimilarityMap(cosine=c, times=t) for c, t in zip(cosine, times, strict=True)]
+        return [
+            SimilarityMap(cosine=cosine, times=np.mod(start + frames, seconds))
+            for cosine, start in zip(cosines, starts, strict=True)
+        ]
 
 
 def known_scenes(manifest: Manifest) -> dict[int, Scene]:
     """By row, the scene of each synthetic video that can be heard; {} for real videos."""
-    scenes = scenes_of(manifest)
-    audible = {row: video for row, video in enumerate(manifest.videos) if video.audio_hz}
-    found = {row: scenes[video.id] for row, video in audible.items() if video.id in scenes}
-    return {row: scene for row, scene in found.items() if not scene.flaw}
+    audible = {video.id for video in manifest.with_audio().videos}
+    scenes = {name: s for name, s in scenes_of(manifest).items() if name in audible and not s.flaw}
+    rows = {video.id: row for row, video in enumerate(manifest.videos)}
+    return {row: scenes[name] for name, row in rows.items() if name in scenes}
 
 
 def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
@@ -131,18 +121,20 @@ def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
     return object_boxes(scene, times).mean(axis=0)
 
 
-def pointing(maps: Sequence[SimilarityMap], scene: Scene) -> tuple[float, float, float]:
-    """Means over clips: peak on the object, middle of the frame on it, share of places on it."""
-    boxes = [mean_box(scene, found.times) for found in maps]
-    hits = [inside(box, *found.peak()) for box, found in zip(boxes, maps, strict=True)]
-    centre = [inside(box, 0.5, 0.5) for box in boxes]
-    shares = [found.share_inside(box) for box, found in zip(boxes, maps, strict=True)]
-    return float(np.mean(hits)), float(np.mean(centre)), float(np.mean(shares))
-
-
 def inside(box: np.ndarray, x: float, y: float) -> bool:
     """Whether a point lies in a box."""
     return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+
+
+def pointing(maps: Sequence[SimilarityMap], scene: Scene) -> tuple[float, float, float]:
+    """Means over clips: peak on the object, middle of the frame on it, share of places on it."""
+    scores = []
+    for found in maps:
+        box, places = mean_box(scene, found.times), itertools.product(*found.places)
+        share = np.mean([inside(box, x, y) for x, y in places])
+        scores.append((inside(box, *found.peak()), inside(box, 0.5, 0.5), share))
+    peak, centre, share = np.mean(scores, axis=0).tolist()
+    return peak, centre, share
 
 
 def localisation_rows(
@@ -157,19 +149,14 @@ def localisation_rows(
     scenes = known_scenes(manifest)
     if not scenes:
         raise ValueError(f"the places of objects in {manifest.name} are not known")
-    names = [*(source.name for source in sources.values()), ""]
-    values = {"task": "localisation", "profile": work.name, "seed": config.seed}
-    if (kept := stored(work.results, run=names, data=manifest.origin, **values)) is not None:
-        return kept
     rows, common = list[Row](), dict[str, Any]()
-    heard = manifest.only(manifest.videos[row] for row in scenes)
     for method, source in sources.items():
-        maps = Localiser(source, heard, config).all_maps()
-        bar = tqdm(maps, f"maps of {method}", len(heard), unit="video")
-        scores = [pointing(found, scene) for found, scene in zip(bar, scenes.values(), strict=True)]
-        hits, centre, share = np.transpose(scores)
+        localiser = Localiser(source, manifest, config)
+        bar = tqdm(scenes.items(), f"maps of {method}", len(scenes), unit="video")
+        scores = [pointing(localiser.maps(row), scene) for row, scene in bar]
+        peak, centre, share = np.transpose(scores)
         common = row_metadata(source, manifest, work, config) | {"task": "localisation"}
         common |= {"metric": "pointing", "chance": 100 * float(share.mean())}
-        rows.append(percent_row(hits, config, **common))
+        rows.append(percent_row(peak, config, **common))
     rows.append(percent_row(centre, config, **common | {"method": "centre", "run": ""}))
     return record(work.results, rows)

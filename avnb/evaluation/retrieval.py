@@ -4,29 +4,34 @@ Shapes: V videos, Q queries, G gallery videos, C clips of each, F features, D di
 """
 
 import functools
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import Sampling
 from avnb.data.loader import AUTO
-from avnb.data.manifest import Manifest
-from avnb.evaluation.encoder_source import EncoderSource
-from avnb.evaluation.features import Features
-from avnb.evaluation.probe_features import Sources, downstream_clip, extract_parts, row_metadata
+from avnb.data.manifest import Manifest, Video
+from avnb.evaluation.features import (
+    EncoderSource,
+    Features,
+    Sources,
+    downstream_clip,
+    extract_parts,
+    row_metadata,
+    soundtrack_features,
+)
 from avnb.evaluation.results import Row, percent_row, record
-from avnb.evaluation.search import Ranking, check, nearest, rank, unit
-from avnb.evaluation.soundtracks import soundtrack_features
+from avnb.models.losses import effective_rank
 from avnb.profiles import Workspace
-from avnb.training.released import read_bands
+from avnb.training.checkpoint import read_bands
 
 DIRECTIONS = {
     "v->v": ("video", "video"),
@@ -40,34 +45,66 @@ CROSS_MODAL = ("v->a", "a->v")
 THESIS, COSINE, PROJECTED = "features, Euclidean", "features, cosine", "projected, cosine"
 RECALLS = (1, 5, 10)
 PERMUTATIONS = 1000
+BLOCK = 256  # queries compared at a time: memory grows with the gallery alone
 QueryAndGallery = tuple[Features, Features]
 
 
-def embedded(features: Features, modality: str, space: str) -> Tensor:
-    """One point of each video, [V, F] float64: the mean of its clips; [V, 0] where there is none.
+# ---- nearest neighbours -------------------------------------------------------------------------
 
-    `modality` is video, audio, or fused, the mean of both scaled to length 1.
+
+def unit(x: Tensor) -> Tensor:
+    """Rows scaled to length 1: their Euclidean distances rank as their cosines do."""
+    return F.normalize(x.double(), dim=-1)
+
+
+def distances(query: Tensor, gallery: Tensor) -> Iterator[Tensor]:
+    """Euclidean distances [B, G] of a block of queries after the other.
+
+    In float64, in which matrix products tell even near duplicates apart.
+
+    Raises:
+        ValueError: when the shapes do not fit, or a feature is not finite.
     """
-    if modality == "fused":
-        v, a = (unit(embedded(features, one, space)) for one in ("video", "audio"))
-        return (v + a) / 2 if v.shape == a.shape else v[:, :0]
-    clips: Tensor = getattr(features, modality)
-    if space == THESIS:
-        return clips.double().mean(dim=1)
-    return unit(unit(clips).mean(dim=1))
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        shapes = f"{tuple(query.shape)} and {tuple(gallery.shape)}"
+        raise ValueError(f"query must be [Q, F] and gallery [G, F], got {shapes}")
+    if not (query.isfinite().all() and gallery.isfinite().all()):
+        raise ValueError("the features to rank are not finite")
+    gallery = gallery.double()
+    for block in query.double().split(BLOCK):
+        yield torch.cdist(block, gallery, compute_mode="use_mm_for_euclid_dist")
 
 
-def projected(features: Features, heads: dict[str, nn.Module]) -> Features:
-    """Features after the heads of pre-training, in the space of its loss; [V, C, 0] without one."""
+def nearest(query: Tensor, gallery: Tensor, k: int) -> Tensor:
+    """[Q, k] rows of the gallery [G, F] nearest to each query [Q, F] by Euclidean distance."""
+    found = [d.topk(k, dim=1, largest=False).indices for d in distances(query, gallery)]
+    return torch.cat(found)
 
-    @torch.inference_mode()
-    def through(modality: str) -> Tensor:
-        clips: Tensor = getattr(features, modality)
-        if modality not in heads:
-            return clips[..., :0]
-        return heads[modality](clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
 
-    return replace(features, video=through("video"), audio=through("audio"))
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """How well a gallery is ranked for each query, where rows of its class are relevant."""
+
+    first: Tensor  # [Q] rank of the first relevant row, from 1; G + 1 where there is none
+    average_precision: Tensor  # [Q] in [0, 1]; 0 where no row is relevant
+
+    def within(self, k: int) -> Tensor:
+        """[Q] bool, whether a relevant row is among the k nearest."""
+        return self.first <= k
+
+
+def rank(query: Tensor, gallery: Tensor, query_label: Tensor, gallery_label: Tensor) -> Ranking:
+    """Rank the gallery [G, F] with labels [G] for queries [Q, F] with labels [Q], by distance."""
+    first, precision = [], []
+    ranks = torch.arange(1, len(gallery) + 1, device=gallery.device)
+    for labels, distance in zip(query_label.split(BLOCK), distances(query, gallery), strict=True):
+        order = distance.argsort(dim=1, stable=True)
+        relevant = gallery_label[order] == labels[:, None]  # [B, G]
+        first.append(ranks.where(relevant, len(gallery) + 1).amin(dim=1))
+        found = relevant.cumsum(dim=1)  # relevant rows up to each rank
+        share = (found / ranks.double() * relevant).sum(dim=1)
+        precision.append(share / found[:, -1].clamp_min(1))
+    return Ranking(first=torch.cat(first), average_precision=torch.cat(precision))
 
 
 def recall(
@@ -87,9 +124,11 @@ def recall(
         ks: numbers of neighbours, each in [1, G].
 
     Raises:
-        ValueError: when shapes or k do not fit.
+        ValueError: when shapes or k do not fit, or a feature is not finite.
     """
-    check(query, gallery, ks)
+    if wrong := [k for k in ks if not 1 <= k <= len(gallery)]:
+        size = len(gallery)
+        raise ValueError(f"k must lie in [1, {size}], the size of the gallery; got {wrong[0]}")
     ranking = rank(query, gallery, query_label, gallery_label)
     return {k: ranking.within(k).double().mean().item() for k in ks}
 
@@ -104,29 +143,18 @@ def relevant_counts(query_label: Tensor, gallery_label: Tensor) -> Tensor:
     return class_of[:total].bincount(minlength=len(classes))[class_of[total:]].double()
 
 
-def chance_curve(query_label: Tensor, gallery_label: Tensor) -> Iterator[float]:
-    """Recall@1, @2, ... of a gallery in random order: k of G drawn without replacement."""
-    total, same = len(gallery_label), relevant_counts(query_label, gallery_label)
-    miss = torch.ones_like(same)
-    for i in range(total):
-        miss *= ((total - same - i) / (total - i)).clamp_min(0)
-        yield float((1 - miss).mean())
-
-
-def chance(query_label: Tensor, gallery_label: Tensor, k: int) -> float:
-    """Recall@k of a gallery in random order, in [0, 1]."""
-    for i, share in enumerate(chance_curve(query_label, gallery_label), 1):
-        if i == k:
-            return share
-    raise ValueError(f"k must lie in [1, {len(gallery_label)}], the size of the gallery; got {k}")
+def chance_curve(query_label: Tensor, gallery_label: Tensor) -> Tensor:
+    """[G] recall@1, @2, ... of a gallery in random order: k of G drawn without replacement."""
+    total = len(gallery_label)
+    counts, queries = relevant_counts(query_label, gallery_label).unique(return_counts=True)
+    drawn = torch.arange(total)
+    miss = ((total - counts[:, None] - drawn) / (total - drawn)).cumprod(dim=1)
+    return 1 - queries.double() @ miss / len(query_label)
 
 
 def chance_median(query_label: Tensor, gallery_label: Tensor) -> int:
     """Median rank of the first right answer in random order; G + 1 where most have none."""
-    for k, share in enumerate(chance_curve(query_label, gallery_label), 1):
-        if share >= 0.5:
-            return k
-    return len(gallery_label) + 1
+    return 1 + int((chance_curve(query_label, gallery_label) < 0.5).sum())
 
 
 def chance_precision(query_label: Tensor, gallery_label: Tensor) -> float:
@@ -144,9 +172,45 @@ def chance_precision(query_label: Tensor, gallery_label: Tensor) -> float:
 # ---- features -----------------------------------------------------------------------------------
 
 
+def embedded(features: Features, modality: str, space: str) -> Tensor:
+    """One point of each video, [V, F] float64: the mean of its clips; [V, 0] where there is none.
+
+    `modality` is video, audio, or fused, the mean of both scaled to length 1.
+    """
+    if modality == "fused":
+        v, a = (unit(embedded(features, one, space)) for one in ("video", "audio"))
+        return (v + a) / 2 if v.shape == a.shape else v[:, :0]
+    clips: Tensor = getattr(features, modality)
+    if space == THESIS:
+        return clips.double().mean(dim=1)
+    return unit(unit(clips).mean(dim=1))
+
+
+def compared(
+    query: Features, gallery: Features, direction: str, space: str
+) -> tuple[Tensor, Tensor] | None:
+    """Points of queries [Q, F] and gallery [G, F]; None where an encoder lacks the direction."""
+    asked, searched = DIRECTIONS[direction]
+    q, g = embedded(query, asked, space), embedded(gallery, searched, space)
+    return (q, g) if q.shape[1] and q.shape[1] == g.shape[1] else None
+
+
+def projected(features: Features, heads: Mapping[str, nn.Module]) -> Features:
+    """Features after the heads of pre-training, in the space of its loss; [V, C, 0] without one."""
+
+    @torch.inference_mode()
+    def through(modality: str) -> Tensor:
+        clips: Tensor = getattr(features, modality)
+        if modality not in heads:
+            return clips[..., :0]
+        return heads[modality](clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+
+    return replace(features, video=through("video"), audio=through("audio"))
+
+
 def with_bands(source: EncoderSource, config: Evaluation) -> EncoderSource:
     """A released checkpoint with the statistics of the mel bands in a file; any other as it is."""
-    if not source.is_released:
+    if not (config.mel_statistics and source.is_released):
         return source
     bands = read_bands(config.mel_statistics, source.config.spectrogram.mels)
     return replace(source, mel_statistics=bands)
@@ -176,38 +240,36 @@ def extract_each(
     videos, sampling_of = manifest.with_audio(), functools.partial(samplings, config=config)
     parts = {"queries": videos.split("test"), "gallery": videos.split("train")}
     features = extract_parts(sources, parts, sampling_of, config, cache, workers)
-    if config.whole_video_sound:
-        for part, part_videos in parts.items():
-            heard = soundtrack_features(list(sources.values()), part_videos, cache)
-            for method, audio in zip(sources, heard, strict=True):
-                features[method][part] = replace(features[method][part], audio=audio)
+    for part, part_videos in parts.items() if config.whole_video_sound else ():
+        soundtracks = soundtrack_features(list(sources.values()), part_videos, cache)
+        for method, audio in zip(sources, soundtracks, strict=True):
+            features[method][part] = replace(features[method][part], audio=audio)
     return {method: (both["queries"], both["gallery"]) for method, both in features.items()}
+
+
+# ---- rows ---------------------------------------------------------------------------------------
 
 
 def rankings(
     query: Features, gallery: Features, space: str = THESIS
 ) -> Iterator[tuple[str, Ranking]]:
     """By direction, how the gallery is ranked; directions that an encoder lacks are left out."""
-    for level, (asked, searched) in DIRECTIONS.items():
-        q, g = embedded(query, asked, space), embedded(gallery, searched, space)
-        if q.shape[1] and q.shape[1] == g.shape[1]:
-            yield level, rank(q, g, query.label, gallery.label)
+    for level in DIRECTIONS:
+        if points := compared(query, gallery, level, space):
+            yield level, rank(*points, query.label, gallery.label)
 
 
 def measure(
     query: Features, gallery: Features, config: Evaluation, space: str = THESIS, **metadata: Any
 ) -> list[Row]:
-    """Recall, mean average precision and median rank in all directions.
-
-    An encoder without audio has features of width 0 there, and is measured among videos only.
-    """
+    """Recall, mean average precision and median rank in all directions that an encoder has."""
     rows, labels = [], (query.label, gallery.label)
-    chances = list(itertools.islice(chance_curve(*labels), max(RECALLS)))
+    chances = 100 * chance_curve(*labels)
     precision, median = 100 * chance_precision(*labels), chance_median(*labels)
     for level, ranking in rankings(query, gallery, space):
         metadata |= {"task": "retrieval", "level": level, "space": space}
         for k in (k for k in RECALLS if k <= len(gallery.label)):
-            right, by_chance = ranking.within(k).double().numpy(), 100 * chances[k - 1]
+            right, by_chance = ranking.within(k).numpy(), chances[k - 1].item()
             rows.append(percent_row(right, config, metric=f"R@{k}", chance=by_chance, **metadata))
         scores = ranking.average_precision.numpy()
         rows.append(percent_row(scores, config, metric="mAP", chance=precision, **metadata))
@@ -242,19 +304,15 @@ def permutation_rows(
     """
     rows, rng = [], np.random.default_rng(config.seed)
     for level in CROSS_MODAL:
-        asked, searched = (
-            embedded(features, modality, space)
-            for features, modality in zip((query, gallery), DIRECTIONS[level], strict=True)
-        )
-        if not asked.shape[1] or asked.shape[1] != searched.shape[1]:
-            continue
-        answers = gallery.label[nearest(asked, searched, min(5, len(searched)))].numpy()
-        orders = [query.label.numpy()]
-        orders += [rng.permutation(orders[0]) for _ in range(PERMUTATIONS)]
-        shares = np.array([(answers == o[:, None]).any(axis=1).mean() for o in orders])
-        p = float((shares >= shares[0]).mean())
-        metadata |= {"task": "retrieval", "level": level, "space": space, "n": len(asked)}
-        rows.append(Row(metric="p of R@5", value=p, seed=config.seed, **metadata))
+        if points := compared(query, gallery, level, space):
+            answers = gallery.label[nearest(*points, min(5, len(points[1])))].numpy()
+            orders = [query.label.numpy()]
+            orders += [rng.permutation(orders[0]) for _ in range(PERMUTATIONS)]
+            shares = np.array([(answers == o[:, None]).any(axis=1).mean() for o in orders])
+            p = float((shares >= shares[0]).mean())
+            metadata |= {"task": "retrieval", "level": level, "space": space}
+            metadata |= {"n": len(query.label), "seed": config.seed}
+            rows.append(Row(metric="p of R@5", value=p, **metadata))
     return rows
 
 
@@ -265,8 +323,7 @@ def retrieval_rows(
 
     Returns the rows of these encoders, and query and gallery features by method.
     """
-    if config.mel_statistics:
-        sources = {m: with_bands(source, config) for m, source in sources.items()}
+    sources = {method: with_bands(source, config) for method, source in sources.items()}
     features, rows = extract_each(sources, manifest, config, work.features), []
     for method, source in sources.items():
         metadata = row_metadata(source, manifest.with_audio(), work, config)
@@ -280,15 +337,125 @@ def retrieval_rows(
     return record(work.results, rows), features
 
 
-# SHIM of the redesign: until this module holds them itself, names come from where they stand now.
-_SHIM = ["avnb.evaluation.search", "avnb.evaluation.galleries", "avnb.evaluation.alignment"]
+# ---- how video and audio lie to each other ------------------------------------------------------
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+def uniformity(z: Tensor) -> float:
+    """How evenly unit vectors [V, D] cover the sphere: at most 0, lower is more even.
 
-    for module in _SHIM:
-        found = importlib.import_module(module)
-        if hasattr(found, name):
-            return getattr(found, name)
-    raise AttributeError(name)
+    The logarithm of the mean Gaussian potential of two points (Wang & Isola 2020,
+    arXiv:2005.10242, eq. 6).
+    """
+    return torch.pdist(z).square().mul(-2).exp().mean().log().item()
+
+
+def alignment_rows(
+    features: Features, heads: Mapping[str, nn.Module], config: Evaluation, **metadata: Any
+) -> list[Row]:
+    """Both spaces of one encoder: how video and audio lie to each other on the unit sphere.
+
+    `alignment` is the mean squared distance of a video to its own audio (Wang & Isola 2020, eq. 5),
+    `modality gap` that of the two centres (Liang et al. 2022, arXiv:2203.02053), `own video R@1`
+    the share of videos whose own audio is nearer than that of any other video, and the reverse.
+    """
+    rows: list[Row] = []
+    for space, given in {COSINE: features, PROJECTED: projected(features, heads)}.items():
+        points = compared(given, given, "v->a", space)
+        if points is None or len(features.label) < 3:
+            continue
+        v, a = points
+        numbers = {
+            "alignment": (v - a).square().sum(dim=1).mean().item(),
+            "uniformity of video": uniformity(v),
+            "uniformity of audio": uniformity(a),
+            "modality gap": (v.mean(dim=0) - a.mean(dim=0)).norm().item(),
+            "effective rank of video": effective_rank(v).item(),
+            "effective rank of audio": effective_rank(a).item(),
+        }
+        metadata |= {"task": "alignment", "space": space}
+        common = {"n": len(v), "seed": config.seed, **metadata}
+        rows += [Row(metric=metric, value=value, **common) for metric, value in numbers.items()]
+        own, common = torch.arange(len(v)), {"chance": 100 / len(v), **metadata}
+        for level, pair in {"v->a": (v, a), "a->v": (a, v)}.items():
+            right = rank(*pair, own, own).within(1).numpy()
+            rows.append(percent_row(right, config, metric="own video R@1", level=level, **common))
+    return rows
+
+
+def all_alignment_rows(
+    sources: Sources,
+    features: Mapping[str, QueryAndGallery],
+    manifest: Manifest,
+    config: Evaluation,
+    work: Workspace,
+) -> pd.DataFrame:
+    """`alignment_rows` of several encoders on the test videos, appended to the results."""
+    rows = []
+    for method, source in sources.items():
+        metadata = row_metadata(source, manifest, work, config)
+        rows += alignment_rows(features[method][0], source.heads(), config, **metadata)
+    return record(work.results, rows)
+
+
+# ---- galleries ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A video of a manifest, to be looked at."""
+
+    manifest: Manifest
+    row: int
+
+    @property
+    def video(self) -> Video:
+        """Its entry in the manifest."""
+        return self.manifest.videos[self.row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Q queries, each with its k nearest videos, nearest first (Figures A.1 to A.6)."""
+
+    direction: str
+    queries: Sequence[Shown]
+    answers: Sequence[Sequence[Shown]]  # [Q][k]
+    right: np.ndarray  # [Q, k] bool, whether an answer has the query's class
+    is_judged: bool = True  # whether the queries' classes are known
+
+
+def draw_queries(test: Manifest, count: int, seed: int) -> np.ndarray:
+    """Rows of at most `count` test videos, drawn without replacement, ascending."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(len(test), min(count, len(test)), replace=False))
+
+
+def find_gallery(
+    manifest: Manifest,
+    query: Features,
+    gallery: Features,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    direction: str,
+    k: int = 5,
+    space: str = THESIS,
+    queries: Manifest | None = None,
+) -> Gallery:
+    """The k nearest training videos of some `rows` of the test videos of a manifest.
+
+    `query` and `gallery` are features of its test and training videos; or `query` those of videos
+    of the user's own, `queries`. ValueError when the encoder has no features for the direction.
+    """
+    points = compared(query, gallery, direction, space)
+    if points is None:
+        raise ValueError(f"this encoder has no features for {direction!r} in {space}")
+    test, train = queries or manifest.split("test"), manifest.split("train")
+    index = torch.as_tensor(np.asarray(rows))
+    ranks = nearest(points[0][index], points[1], min(k, len(train)))
+    return Gallery(
+        direction=direction,
+        queries=[Shown(test, int(row)) for row in index],
+        answers=[[Shown(train, int(i)) for i in line] for line in ranks],
+        right=(gallery.label[ranks] == query.label[index][:, None]).numpy(),
+        is_judged=queries is None,
+    )
