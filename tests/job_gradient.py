@@ -17,8 +17,8 @@ from avnb.data.clips import VideoClips
 from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest
 from avnb.models.methods import METHODS, build_method
-from avnb.training.pretraining import training_sampling
-from avnb.training.trainer import accumulate_gradients
+from avnb.training.runs import training_sampling
+from avnb.training.loop import accumulate_gradients
 
 
 class DoubleTransform(BatchTransform):

@@ -28,13 +28,13 @@ from avnb.models.methods import METHODS
 from avnb.profiles import Workspace
 from avnb.training import runs
 from avnb.training.classifier import Classifier, load_classifier
-from avnb.training.finetuning import FinetuningRun, finetuning_run
-from avnb.training.resources import Resources
+from avnb.training.runs import TrainingRun, finetuning_run
+from avnb.training.launch import Resources
 
 
 def finetuning_runs(
     work: Workspace, sources: Mapping[str, EncoderSource], manifest: Manifest, *, seed: int = 0
-) -> dict[str, FinetuningRun]:
+) -> dict[str, TrainingRun]:
     """A run for each source, with the workspace's values; nothing is trained yet."""
     found = {}
     for name, source in sources.items():
@@ -46,7 +46,7 @@ def finetuning_runs(
 
 def finetuning_rows(
     work: Workspace,
-    tuned: Mapping[str, FinetuningRun],
+    tuned: Mapping[str, TrainingRun],
     manifest: Manifest,
     config: Evaluation,
     *,
@@ -69,13 +69,14 @@ class Scores:
 
 
 def scores(
-    run: FinetuningRun, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
+    run: TrainingRun, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
 ) -> Scores:
     """Logits of centre crops of the test videos; kept in the run's folder.
 
     Raises:
         DecodeError: when a video can no longer be read.
     """
+    assert run.start is not None
     test, samplings = manifest.split("test"), testing(run.config.clip, config)
     file = run.folder / f"test-{digest([test.digest, samplings, config.seed])}.safetensors"
     with locked(run.folder):
@@ -105,9 +106,7 @@ def logits(classifier: Classifier, clips: VideoClips, workers: int, title: str) 
     return torch.cat(found).view(len(clips), count, -1)
 
 
-def measure(
-    run: FinetuningRun, manifest: Manifest, config: Evaluation, **metadata: str
-) -> list[Row]:
+def measure(run: TrainingRun, manifest: Manifest, config: Evaluation, **metadata: str) -> list[Row]:
     """Result rows of both levels, top-1 and top-5; `metadata` goes into each."""
     tested = scores(run, manifest, config)
     clips = {"clip": tested.clip, "video": tested.video}

@@ -26,7 +26,7 @@ from avnb.evaluation.results import Row, percent_row, record
 from avnb.evaluation.search import Ranking, check, nearest, rank, unit
 from avnb.evaluation.soundtracks import soundtrack_features
 from avnb.profiles import Workspace
-from avnb.training.released import read_bands
+from avnb.training.checkpoint import read_bands
 
 DIRECTIONS = {
     "v->v": ("video", "video"),

@@ -29,8 +29,8 @@ from avnb.evaluation.features import Features
 from avnb.evaluation.results import Row, percent_row
 from avnb.profiles import Workspace
 from avnb.training import runs
-from avnb.training.pretraining import PretrainingRun, pretraining_runs
-from avnb.training.resources import Resources
+from avnb.training.runs import TrainingRun, pretraining_runs
+from avnb.training.launch import Resources
 
 METHODS = ("random", "supervised", "vicreg_av", "vicreg_v", "xid")
 HUBER = {"huber_delta": 0.5}
@@ -226,7 +226,7 @@ def tested_on(work: Workspace, variant: Variant) -> Manifest:
     return load_dataset(in_world(work, seed=variant.world_seed), "ucf101")
 
 
-def run_of(work: Workspace, variant: Variant) -> PretrainingRun:
+def run_of(work: Workspace, variant: Variant) -> TrainingRun:
     """The variant's run, which may not have been trained yet."""
     of_world = in_world(work, seed=variant.world_seed, **variant.world)
     manifest = load_dataset(of_world, "", form=variant.cache)
@@ -237,7 +237,7 @@ def run_of(work: Workspace, variant: Variant) -> PretrainingRun:
 
 
 def variant_rows(
-    variant: Variant, run: PretrainingRun, target: Manifest, work: Workspace
+    variant: Variant, run: TrainingRun, target: Manifest, work: Workspace
 ) -> list[Row]:
     """Probe, retrieval and, for plain runs, what else the studies ask of an encoder."""
     encoder = Encoder(source_of_run(run), variant, target, work)
@@ -316,7 +316,7 @@ class Encoder:
             if row.metric == "R@1" and row.level in ("v->v", "a->a", "v->a", "a->v")
         ]
 
-    def rank_rows(self, run: PretrainingRun) -> list[Row]:
+    def rank_rows(self, run: TrainingRun) -> list[Row]:
         """Effective rank of the embeddings in the last epoch, as the run's log has it."""
         last = run.log[-1] if run.log else {}
         found = {name.removesuffix("_rank"): last[name] for name in last if name.endswith("_rank")}

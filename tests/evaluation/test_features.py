@@ -18,7 +18,7 @@ from avnb.models.methods import build_method
 from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
-from avnb.training.pretraining import describe
+from avnb.training.runs import describe
 from tests.conftest import ROOT, with_values
 from tests.job_features import SAMPLING, extracted, some
 

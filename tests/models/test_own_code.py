@@ -25,9 +25,9 @@ from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import CheckpointError, read_metadata
 from avnb.training.classifier import load_classifier
-from avnb.training.finetuning import finetuning_run
-from avnb.training.pretraining import pretraining_run, pretraining_runs
-from avnb.training.resources import Resources
+from avnb.training.runs import finetuning_run
+from avnb.training.runs import pretraining_run, pretraining_runs
+from avnb.training.launch import Resources
 from tests.conftest import ROOT, with_values
 
 METHOD_FILE = ROOT / "book" / "own_method.py"

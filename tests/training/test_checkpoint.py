@@ -40,7 +40,7 @@ from avnb.training.checkpoint import (
     released_metadata,
 )
 from avnb.training.classifier import Classifier, load_classifier
-from avnb.training.pretraining import describe
+from avnb.training.runs import describe
 from avnb.training.released import released_encoders, released_key
 from tests.conftest import ROOT, with_values
 

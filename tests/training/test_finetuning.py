@@ -21,9 +21,9 @@ from avnb.progress import ProgressReporter
 from avnb.training import checkpoint, finetuning, runs
 from avnb.training.checkpoint import CheckpointError, Metadata
 from avnb.training.classifier import Classifier, load_classifier
-from avnb.training.finetuning import StartingPoint, finetuning_run, training_sampling
-from avnb.training.resources import Resources
-from avnb.training.trainer import fit
+from avnb.training.runs import StartingPoint, finetuning_run, training_sampling
+from avnb.training.launch import Resources
+from avnb.training.loop import fit
 from tests.models.test_own_code import ENCODER
 from tests.training.test_trainer import same_tensors
 

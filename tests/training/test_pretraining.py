@@ -19,10 +19,10 @@ from avnb.models.methods import build_method
 from avnb.profiles import PROFILES
 from avnb.progress import ProgressReporter
 from avnb.training import checkpoint, cost, runs
-from avnb.training.job_output import LaunchError
-from avnb.training.pretraining import describe, pretraining_run, run_name
-from avnb.training.resources import Resources
-from avnb.training.torchrun import launch
+from avnb.training.launch import LaunchError
+from avnb.training.runs import describe, pretraining_run, run_name
+from avnb.training.launch import Resources
+from avnb.training.launch import launch
 from tests.conftest import ROOT, with_values
 from tests.training.test_trainer import TRAINED, same_tensors, validation_of
 

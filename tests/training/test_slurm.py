@@ -16,9 +16,9 @@ from avnb.data.manifest import Manifest
 from avnb.profiles import PROFILES
 from avnb.progress import MARK
 from avnb.training import checkpoint, cost, runs, slurm
-from avnb.training.job_output import JobOutput, LaunchError
-from avnb.training.pretraining import pretraining_run
-from avnb.training.resources import Resources, Slurm
+from avnb.training.launch import JobOutput, LaunchError
+from avnb.training.runs import pretraining_run
+from avnb.training.launch import Resources, Slurm
 from avnb.training.slurm_task import Task
 from tests.conftest import ROOT, with_values
 from tests.slurm import ask, free_ports, installed, two_nodes
@@ -64,7 +64,7 @@ import sys
 from pathlib import Path
 from avnb.data.manifest import Manifest
 from avnb.training import runs
-from avnb.training.pretraining import pretraining_run
+from avnb.training.runs import pretraining_run
 from tests.training.test_slurm import RUN, TWO_NODES
 run = pretraining_run(RUN, Manifest.load(Path(sys.argv[1])), Path(sys.argv[2]))
 runs.train([run], TWO_NODES)

@@ -28,11 +28,11 @@ from avnb.models.methods import METHODS, build_method, find_method
 from avnb.progress import MARK, ProgressReporter
 from avnb.training import checkpoint, runs, speed
 from avnb.training.checkpoint import CheckpointError
-from avnb.training.entrypoint import main
-from avnb.training.pretraining import describe, pretraining_run, training_sampling
-from avnb.training.resources import Resources
+from avnb.training.runs import main
+from avnb.training.runs import describe, pretraining_run, training_sampling
+from avnb.training.launch import Resources
 from avnb.training.state import TrainingState
-from avnb.training.trainer import Validation, accumulate_gradients, fit
+from avnb.training.loop import Validation, accumulate_gradients, fit
 from tests.conftest import with_values
 from tests.training.test_torchrun import wait_for
 
