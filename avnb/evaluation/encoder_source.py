@@ -16,10 +16,15 @@ from avnb.models.specs import is_spec, resolved_spec, source_digest
 from avnb.profiles import Workspace
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import Metadata
-from avnb.training.runs import StartingPoint
-from avnb.training.runs import code_digest, pretraining_runs, run_name, with_absolute_files
 from avnb.training.launch import Resources
-from avnb.training.runs import TrainingRun
+from avnb.training.runs import (
+    StartingPoint,
+    TrainingRun,
+    code_digest,
+    pretraining_runs,
+    run_name,
+    with_absolute_files,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ from avnb.models.methods import METHODS
 from avnb.profiles import Workspace
 from avnb.training import runs
 from avnb.training.classifier import Classifier, load_classifier
-from avnb.training.runs import TrainingRun, finetuning_run
 from avnb.training.launch import Resources
+from avnb.training.runs import TrainingRun, finetuning_run
 
 
 def finetuning_runs(

@@ -29,8 +29,8 @@ from avnb.evaluation.features import Features
 from avnb.evaluation.results import Row, percent_row
 from avnb.profiles import Workspace
 from avnb.training import runs
-from avnb.training.runs import TrainingRun, pretraining_runs
 from avnb.training.launch import Resources
+from avnb.training.runs import TrainingRun, pretraining_runs
 
 METHODS = ("random", "supervised", "vicreg_av", "vicreg_v", "xid")
 HUBER = {"huber_delta": 0.5}
