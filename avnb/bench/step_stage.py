@@ -22,7 +22,7 @@ from avnb.data.transforms import sample_params
 from avnb.evaluation.features import device
 from avnb.models.methods import build_method, find_method
 from avnb.training.speed import flops_per_clip, matmul_flops, synchronise
-from avnb.training.loop import accumulate_gradients, compile_networks
+from avnb.training.trainer import accumulate_gradients, compile_networks
 
 VIDEOS, CLASSES = 10_000, 309
 BATCHES, BLOCKS, STEPS = (16, 64, 128), 3, 5

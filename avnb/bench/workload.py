@@ -11,7 +11,7 @@ from avnb.config import Pretrain
 from avnb.data.cache import cached
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
-from avnb.training.runs import training_sampling
+from avnb.training.pretraining import training_sampling
 
 VIDEOS_OF_A_KIND = 4
 QUICK_VALUES = {"frame_px": 32, "mels": 32, "width": 4, "expander_dim": 64, "negatives": 64}

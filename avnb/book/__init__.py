@@ -12,6 +12,7 @@ data                 data sets, clips and their augmentation
 encoders             layers, parameters and cost of the encoders
 losses               landscapes of the losses, toy experiments
 pretraining          training curves and what they show
+live                 a run in progress
 accuracy             probes and fine-tuning beside the published numbers
 choices              what each choice of the released code does to a probe
 retrieval            retrieval in every direction and space
@@ -46,7 +47,7 @@ from typing import Any
 
 _SUBJECTS = (
     "style diagrams wording comparisons approaches literature schemes time_lines findings data"
-    " encoders losses pretraining accuracy choices retrieval galleries localisation concepts"
+    " encoders losses pretraining live accuracy choices retrieval galleries localisation concepts"
     " few_shot speed full_size studies explore"
 )
 _PAGES = "cover nuisances glossary numbering parts reference figures execution book pdf"

@@ -150,6 +150,21 @@ class Encoders(nn.Module):
         self.audio_encoder = AudioEncoder(width)
 
 
+def opened(path: str | Path, *, mapped: bool = False) -> tuple[Metadata, dict[str, Any]]:
+    """What a checkpoint, ours or a released one, says of its pre-training, and its content."""
+    path = Path(path)
+    content = read(path, mapped=mapped)
+    if not (isinstance(content, dict) and "format" in content):
+        return released_metadata(released_content(path, content)[0]), content
+    metadata, _ = parsed(path, content)
+    if metadata.kind != "pretraining":
+        raise CheckpointError(
+            f"{path} is a classifier, fine-tuned on {metadata.data_set}, not a checkpoint of "
+            "pre-training"
+        )
+    return metadata, content
+
+
 def read_metadata(path: str | Path) -> Metadata:
     """What a checkpoint, ours or a released one, says of its pre-training; no network is built.
 
@@ -159,20 +174,7 @@ def read_metadata(path: str | Path) -> Metadata:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or one of fine-tuning.
     """
-    return pretraining_metadata(Path(path), read(Path(path), mapped=True))
-
-
-def pretraining_metadata(path: Path, content: Any) -> Metadata:
-    """What a file's content says of its pre-training; CheckpointError as `read_metadata`."""
-    if is_released(content):
-        return released_metadata(released_content(path, content)[0])
-    metadata, _ = parsed(path, content)
-    if metadata.kind != "pretraining":
-        raise CheckpointError(
-            f"{path} is a classifier, fine-tuned on {metadata.data_set}, not a checkpoint of "
-            "pre-training"
-        )
-    return metadata
+    return opened(path, mapped=True)[0]
 
 
 def check_backbone(path: Path, named: str, allowed: str) -> None:
@@ -200,10 +202,8 @@ def load_encoders(
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or names other code.
     """
-    path = Path(path)
-    content = read(path)
-    metadata = pretraining_metadata(path, content)
-    if is_released(content):
+    path, (metadata, content) = Path(path), opened(path)
+    if metadata.data is None:
         return *released_encoders(path, *released_content(path, content)), metadata
     config = metadata.pretrain
     check_backbone(path, config.backbone, backbone)
@@ -229,11 +229,10 @@ def load_heads(path: str | Path) -> nn.ModuleDict:
     Raises:
         FileNotFoundError, CheckpointError: as `load_encoders`.
     """
-    path = Path(path)
-    content = read(path, mapped=True)
-    config = pretraining_metadata(path, content).pretrain
+    metadata, content = opened(path, mapped=True)
+    config = metadata.pretrain
     ours = config.method in METHODS and config.backbone in VIDEO_BACKBONES
-    heads = METHODS[config.method].heads if ours and not is_released(content) else {}
+    heads = METHODS[config.method].heads if ours and metadata.data is not None else {}
     tensors = {
         f"{modality}.{name.removeprefix(f'{head}.')}": tensor
         for modality, head in heads.items()
@@ -245,7 +244,7 @@ def load_heads(path: str | Path) -> nn.ModuleDict:
         method = build_method(config, 2, 0) if heads else None
         return nn.ModuleDict({m: getattr(method, head) for m, head in heads.items()})
 
-    return frozen(path, build, tensors)
+    return frozen(Path(path), build, tensors)
 
 
 def own_encoder(name: str) -> VideoEncoder:
@@ -298,14 +297,9 @@ def released_key(name: str) -> str:
     return ".".join([f"{side}_model", *inner, tensor])
 
 
-def is_released(content: Any) -> bool:
-    """Whether a file's content may be a released checkpoint rather than one of ours."""
-    return not (isinstance(content, dict) and "format" in content)
-
-
 def released_content(path: Path, content: Any) -> tuple[str, dict[str, Any]]:
     """The method and the tensors in a released file; CheckpointError when it is another."""
-    if not is_released(content):
+    if isinstance(content, dict) and "format" in content:
         raise CheckpointError(
             f"{path} is a checkpoint of avnb, not one released with the thesis; "
             "`checkpoint.load_encoders` reads both"

@@ -124,7 +124,7 @@ class TrainingRun:
         return describe(config, train, statistics)
 
     def prepare(self, resources: Resources) -> bool:
-        """Write the job file, and the checkpoint of a method that is not trained; is one needed?
+        """Write the job file, and the checkpoint of a method that is not trained; whether to train.
 
         Raises:
             ValueError: when the videos or the processes do not fit the run.
@@ -141,12 +141,12 @@ class TrainingRun:
             "processes": resources.processes,
         }
         write_text(self.folder / "job.json", json.dumps(job, indent=1))
-        if getattr(self.model_class, "is_trained", True):
-            return True
-        untrained = build_method(self.config, metadata.videos, len(metadata.classes))
-        checkpoint.save(self.checkpoint, metadata, untrained, log=[])
-        write_text(self.folder / "log.jsonl", "")
-        return False
+        trained = getattr(self.model_class, "is_trained", True)
+        if not trained:
+            untrained = build_method(self.config, metadata.videos, len(metadata.classes))
+            checkpoint.save(self.checkpoint, metadata, untrained, log=[])
+            write_text(self.folder / "log.jsonl", "")
+        return trained
 
     def check_micro_batch(self, processes: int) -> None:
         """Raise ValueError unless a process's share of the batch can be taken in parts as asked."""

@@ -34,7 +34,7 @@ from avnb.evaluation import feature_store, results
 from avnb.evaluation.encoder_source import untrained_source
 from avnb.profiles import PROFILES
 from avnb.training import checkpoint
-from avnb.training.launch import Slurm
+from avnb.training.resources import Slurm
 from tests.conftest import ROOT
 
 load, listed, asked = checkpoint.load_encoders, datasets.listing, Slurm.from_text

@@ -25,9 +25,8 @@ from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import CheckpointError, read_metadata
 from avnb.training.classifier import load_classifier
-from avnb.training.runs import finetuning_run
-from avnb.training.runs import pretraining_run, pretraining_runs
 from avnb.training.launch import Resources
+from avnb.training.runs import finetuning_run, pretraining_run, pretraining_runs
 from tests.conftest import ROOT, with_values
 
 METHOD_FILE = ROOT / "book" / "own_method.py"
@@ -264,7 +263,7 @@ def test_a_checkpoint_with_an_encoder_of_ones_own_is_read_with_its_name_alone(
     start = found.starting_point
     config = work.finetuning("ucf101")
     run = finetuning_run(config, start, Manifest.load(manifests / "ucf101"), tmp_path)
-    assert run.metadata.encoder["backbone"] == spec
+    assert run.metadata().encoder["backbone"] == spec
     with pytest.raises(CheckpointError, match="is a checkpoint of pre-training"):
         load_classifier(file, backbone=spec)
 
@@ -288,7 +287,7 @@ def trained(world, tmp_path_factory):
         patch.chdir(folder)
         methods = parse_methods("mine.py:InBatchContrast")
         run = pretraining_runs(work, manifest, methods, values={"epochs": 1})["InBatchContrast"]
-        assert run.is_pending
+        assert not run.finished
         runs.train([run], Resources(processes=2))
     return work, data, file, run
 
@@ -298,7 +297,7 @@ def no_job(monkeypatch):
     def launch(*_, **__):
         raise AssertionError("a job was started")
 
-    monkeypatch.setattr(runs, "launch", lambda folders, *_: launch() if folders else None)
+    monkeypatch.setattr(runs, "launch", launch)
 
 
 @pytest.mark.slow
@@ -359,7 +358,7 @@ def test_a_changed_file_is_another_run_and_the_checkpoint_keeps_its_name(trained
         assert source.name == run.name and FrozenEncoders(source).audio_encoder is not None
         file.write_text(moved.read_text() + "# another\n")
         other = pretraining_run(run.config, run.manifest, run.folder.parent)
-        assert other.folder != run.folder and other.is_pending
+        assert other.folder != run.folder and not other.finished
         assert source_of_file(run.checkpoint).name == run.name
     finally:
         moved.rename(file)
@@ -370,7 +369,7 @@ def test_a_changed_file_is_another_run_and_the_checkpoint_keeps_its_name(trained
 def test_a_batch_is_not_divided_for_a_method_that_needs_it_whole(trained, tmp_path):
     *_, run = trained
     config = with_values(run.config, micro_batch=4)
-    with pytest.raises(ValueError, match=r"InBatchContrast takes .*cannot be taken 4 at a time"):
+    with pytest.raises(ValueError, match=r"cannot be taken 4 at a time: InBatchContrast needs"):
         runs.train([pretraining_run(config, run.manifest, tmp_path)], Resources(processes=2))
 
 
