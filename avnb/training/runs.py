@@ -27,7 +27,7 @@ from avnb.data.prepare import training_and_validation
 from avnb.files import json_lines, locked, read_json, write_text
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label
-from avnb.models.methods.base import Log, TrainableModule
+from avnb.models.methods.base import Log
 from avnb.models.own import resolved_spec, source_digest
 from avnb.profiles import Workspace, cores
 from avnb.training import checkpoint, slurm
@@ -61,6 +61,11 @@ class StartingPoint:
         return {**named, "weights": sha.hexdigest()[:16]}
 
 
+def model_class(config: Pretrain | Finetune) -> Any:
+    """The class of what is trained with these values: a method, or Classifier."""
+    return find_method(config.method) if isinstance(config, Pretrain) else Classifier
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
     """A run of pre-training, or of fine-tuning where it has a `start`."""
@@ -87,20 +92,15 @@ class TrainingRun:
         return list(json_lines(self.folder / "log.jsonl"))
 
     @property
-    def model_class(self) -> type[TrainableModule]:
-        """The class of what is trained."""
-        return Classifier if self.start else find_method(self.config.method)
-
-    @property
     def finished(self) -> bool:
         """Whether training is complete."""
         written = self.checkpoint.exists() and (self.folder / "log.jsonl").exists()
-        return written and self.model_class.is_finished(self.config, self.log)
+        return written and model_class(self.config).is_finished(self.config, self.log)
 
     @property
     def work(self) -> int:
         """How long it takes, as far as its values say; in no unit."""
-        views = 1 + getattr(self.model_class, "uses_second_view", False)
+        views = 1 + model_class(self.config).uses_second_view
         return self.config.optim.epochs * self.config.clips_per_video * views
 
     def metadata(self) -> Metadata:
@@ -111,7 +111,7 @@ class TrainingRun:
         """
         if self.start:
             return finetuning_metadata(self.config, self.start, self.manifest)
-        config, method = self.config, find_method(self.config.method)
+        config, method = self.config, model_class(self.config)
         train, validation = training_and_validation(self.manifest, config)
         if method.validation_metrics and not validation.videos:
             raise ValueError(
@@ -141,17 +141,17 @@ class TrainingRun:
             "processes": resources.processes,
         }
         write_text(self.folder / "job.json", json.dumps(job, indent=1))
-        trained = getattr(self.model_class, "is_trained", True)
-        if not trained:
-            untrained = build_method(self.config, metadata.videos, len(metadata.classes))
-            checkpoint.save(self.checkpoint, metadata, untrained, log=[])
-            write_text(self.folder / "log.jsonl", "")
-        return trained
+        if model_class(self.config).is_trained:
+            return True
+        untrained = build_method(self.config, metadata.videos, len(metadata.classes))
+        checkpoint.save(self.checkpoint, metadata, untrained, log=[])
+        write_text(self.folder / "log.jsonl", "")
+        return False
 
     def check_micro_batch(self, processes: int) -> None:
         """Raise ValueError unless a process's share of the batch can be taken in parts as asked."""
         share, micro = self.config.optim.batch // processes, self.config.compute.micro_batch
-        whole = not getattr(self.model_class, "supports_micro_batches", True)
+        whole = not model_class(self.config).supports_micro_batches
         if micro and (share % micro or (whole and micro != share)):
             needs = "variances of the whole batch" if whole else "equal parts"
             raise ValueError(
@@ -229,18 +229,16 @@ def pretraining_runs(
 
 def training_sampling(config: Pretrain | Finetune) -> Sampling:
     """How a run's training clips are cut."""
-    audio, distance = False, None
-    if isinstance(config, Pretrain):
-        method, v = find_method(config.method), config.vicreg
-        audio = method.uses_audio
-        if method.uses_second_view:
-            distance = (v.second_view_min_seconds, v.second_view_max_seconds)
+    method, distance = model_class(config), None
+    if isinstance(config, Pretrain) and method.uses_second_view:
+        v = config.vicreg
+        distance = (v.second_view_min_seconds, v.second_view_max_seconds)
     return Sampling(
         clip=config.clip,
         count=config.clips_per_video,
         place="random",
         augment=config.augment,
-        audio=audio,
+        audio=method.uses_audio,
         second_view_seconds=distance,
     )
 
@@ -294,12 +292,21 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
         LaunchError: when a job fails; the message holds the failing process's traceback.
         ValueError: when the videos or the number of processes do not fit a run.
     """
+    runs = [run for run in runs if not run.finished]
+    if not runs:
+        return
     resources = resources or Resources()
-    resources = resources.resolved(math.gcd(*(run.config.optim.shards for run in runs)) or 1)
+    resources = resources.resolved(math.gcd(*(run.config.optim.shards for run in runs)))
     with contextlib.ExitStack() as locks:
         # In one order, or two callers could wait in a circle.
-        for folder in sorted(run.folder for run in runs if not run.finished):
+        for folder in sorted(run.folder for run in runs):
             locks.enter_context(locked(folder))
+        for run in runs:
+            if resources.launcher == "local" and (job := slurm.submitted(run.folder)):
+                raise LaunchError(
+                    f"job {job.job_id} of SLURM is training this run ({run.folder}): call with "
+                    f"launcher='slurm' to return to it, or end it with `scancel {job.job_id}`"
+                )
         left = [run for run in runs if not run.finished and run.prepare(resources)]
         if not left:
             return
@@ -316,12 +323,6 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
 
 def launch_here(runs: Sequence[TrainingRun], processes: int, progress: Progress) -> None:
     """Train on this machine; the first run of a job gets the output of all."""
-    for run in runs:
-        if job := slurm.submitted(run.folder):
-            raise LaunchError(
-                f"job {job.job_id} of SLURM is training this run ({run.folder}): call with "
-                f"launcher='slurm' to return to it, or end it with `scancel {job.job_id}`"
-            )
     alone = processes == 1 and not torch.cuda.is_available()
     groups = divided(runs, cores() if alone else 1)
     jobs = [
@@ -360,25 +361,24 @@ def train_process(folder: Path, device: torch.device) -> None:
     """This process's part of a run, as its job file says."""
     job = read_json(folder / "job.json", "the description of a job")
     metadata, manifest = Metadata(**job["metadata"]), Manifest.load(Path(job["manifest"]))
-    tuning = metadata.kind == "finetuning"
-    config: Any = Finetune.from_flat(**metadata.config) if tuning else metadata.pretrain
-    parts = (manifest.split("train"), None) if tuning else training_and_validation(manifest, config)
-    train, held_out = parts
-    check_unchanged(job["manifest"], train.digest, metadata.data, folder)
-    model: Any
-    if tuning:
-        model = Classifier(tuned_encoder(folder, job, metadata), len(train.classes), config)
+    config: Any
+    if metadata.kind == "finetuning":
+        config, train = Finetune.from_flat(**metadata.config), manifest.split("train")
+        encoder = tuned_encoder(folder, job, metadata)
+        model: Any = Classifier(encoder, len(train.classes), config)
         transform = BatchTransform()
     else:
+        config = metadata.pretrain
+        train, held_out = training_and_validation(manifest, config)
         model = build_method(config, len(train), len(train.classes))
         transform = BatchTransform(config, metadata.mel_statistics)
-    sync = config.compute.sync_batch_norm
-    if sync == "all" or (sync == "method" and getattr(model, "shares_batch_norm", False)):
+    check_unchanged(job["manifest"], train.digest, metadata.data, folder)
+    sync, workers, validation = config.compute.sync_batch_norm, job["workers"], None
+    if sync == "all" or (sync == "method" and model.shares_batch_norm):
         distributed.synchronise_batch_norm(model, device)
-    clips = VideoClips(train, training_sampling(config), seed=config.seed)
-    workers, validation = job["workers"], None
-    if held_out and getattr(model, "validation_metrics", ()):
+    if model.validation_metrics:
         validation = Validation(clips=validation_clips(held_out, config), workers=workers)
+    clips = VideoClips(train, training_sampling(config), seed=config.seed)
     fit(model, transform, clips, metadata, folder, device, workers=workers, validation=validation)
 
 
