@@ -95,7 +95,8 @@ def load(path: str | Path) -> tuple[Metadata, dict[str, Any]]:
 
 def parsed(path: Path, content: Any) -> tuple[Metadata, dict[str, Any]]:
     """The content of a file of `save`; CheckpointError for another."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    ours = isinstance(content, dict) and {"metadata", "model"} <= content.keys()
+    if not ours or content.get("format") != FORMAT:
         kind = shortened(content) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} was not written by avnb (format {FORMAT}); it holds {kind}")
     return Metadata(**content["metadata"]), content

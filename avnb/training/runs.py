@@ -52,10 +52,10 @@ class StartingPoint:
             return checkpoint.own_encoder(self.backbone)
         return checkpoint.load_encoders(self.checkpoint, backbone=self.backbone)[0]
 
-    def describe(self, encoder: VideoEncoder) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Method, backbone and width, and a digest of the weights."""
         sha = hashlib.sha256()
-        for name, value in encoder.state_dict().items():
+        for name, value in self.load().state_dict().items():
             sha.update(name.encode() + value.numpy().tobytes())
         named = {"method": self.method, "backbone": self.backbone, "width": self.width}
         return {**named, "weights": sha.hexdigest()[:16]}
@@ -64,6 +64,31 @@ class StartingPoint:
 def model_class(config: Pretrain | Finetune) -> Any:
     """The class of what is trained with these values: a method, or Classifier."""
     return find_method(config.method) if isinstance(config, Pretrain) else Classifier
+
+
+def code_digest(config: Pretrain) -> str:
+    """Stands for the user's own code in a run; '' when there is none."""
+    return source_digest(config.method) + source_digest(config.backbone)
+
+
+def describe(
+    config: Pretrain | Finetune,
+    train: Manifest,
+    statistics: Any = None,
+    start: StartingPoint | None = None,
+) -> Metadata:
+    """What a checkpoint says about its run, from the training videos and their mel statistics."""
+    return Metadata(
+        kind="finetuning" if start else "pretraining",
+        config=config.flat(),
+        data=train.digest,
+        data_set=train.name,
+        videos=len(train),
+        classes=list(train.classes),
+        mel_statistics=[list(s) for s in statistics] if statistics else None,
+        code=code_digest(config) if isinstance(config, Pretrain) else "",
+        encoder=start.describe() if start else None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +135,7 @@ class TrainingRun:
             ValueError: when the videos do not fit the run.
         """
         if self.start:
-            return finetuning_metadata(self.config, self.start, self.manifest)
+            return describe(self.config, self.manifest.split("train"), start=self.start)
         config, method = self.config, model_class(self.config)
         train, validation = training_and_validation(self.manifest, config)
         if method.validation_metrics and not validation.videos:
@@ -177,25 +202,6 @@ def with_absolute_files(config: Pretrain) -> Pretrain:
     return config.changed(**own)
 
 
-def code_digest(config: Pretrain) -> str:
-    """Stands for the user's own code in a run; '' when there is none."""
-    return source_digest(config.method) + source_digest(config.backbone)
-
-
-def describe(config: Pretrain, manifest: Manifest, statistics: Any) -> Metadata:
-    """What a checkpoint of pre-training says about itself."""
-    return Metadata(
-        kind="pretraining",
-        config=config.flat(),
-        data=manifest.digest,
-        data_set=manifest.name,
-        videos=len(manifest),
-        classes=list(manifest.classes),
-        mel_statistics=[list(s) for s in statistics] if statistics else None,
-        code=code_digest(config),
-    )
-
-
 def pretraining_run(config: Pretrain, manifest: Manifest, folder: Path) -> TrainingRun:
     """A run on (a subset of) the training videos of a manifest, below the folder of all runs."""
     config = with_absolute_files(config)
@@ -246,25 +252,11 @@ def training_sampling(config: Pretrain | Finetune) -> Sampling:
 # ---- fine-tuning (thesis 4.2.2) -----------------------------------------------------------------
 
 
-def finetuning_metadata(config: Finetune, start: StartingPoint, manifest: Manifest) -> Metadata:
-    """What a checkpoint of fine-tuning says about itself."""
-    train = manifest.split("train")
-    return Metadata(
-        kind="finetuning",
-        config=config.flat(),
-        data=train.digest,
-        data_set=train.name,
-        videos=len(train),
-        classes=list(train.classes),
-        encoder=start.describe(start.load()),
-    )
-
-
 def finetuning_run(
     config: Finetune, start: StartingPoint, manifest: Manifest, folder: Path
 ) -> TrainingRun:
     """A run on the training videos of a manifest, below the folder of all runs."""
-    about = finetuning_metadata(config, start, manifest)
+    about = describe(config, manifest.split("train"), start=start)
     parts = [identity(about.config), about.data, about.classes, about.encoder, checkpoint.FORMAT]
     folder = folder / f"finetune-{manifest.name}-{start.method}-{digest(parts)}"
     return TrainingRun(
@@ -358,48 +350,43 @@ def main(*folders: Path) -> None:
 
 
 def train_process(folder: Path, device: torch.device) -> None:
-    """This process's part of a run, as its job file says."""
+    """This process's part of a run, as its job file says.
+
+    Raises:
+        ValueError: when the videos, the starting point or the user's own code are others now.
+    """
     job = read_json(folder / "job.json", "the description of a job")
     metadata, manifest = Metadata(**job["metadata"]), Manifest.load(Path(job["manifest"]))
+    workers, validation = job["workers"], None
     config: Any
-    if metadata.kind == "finetuning":
+    if metadata.encoder:
         config, train = Finetune.from_flat(**metadata.config), manifest.split("train")
-        encoder = tuned_encoder(folder, job, metadata)
-        model: Any = Classifier(encoder, len(train.classes), config)
+        named = {k: v for k, v in metadata.encoder.items() if k != "weights"}
+        file = Path(job["checkpoint"]) if job["checkpoint"] else None
+        start = StartingPoint(checkpoint=file, **named)
+        found = describe(config, train, start=start)
+        model: Any = Classifier(start.load(), len(train.classes), config)
         transform = BatchTransform()
     else:
         config = metadata.pretrain
         train, held_out = training_and_validation(manifest, config)
+        found = describe(config, train, metadata.mel_statistics)
         model = build_method(config, len(train), len(train.classes))
         transform = BatchTransform(config, metadata.mel_statistics)
-    check_unchanged(job["manifest"], train.digest, metadata.data, folder)
-    sync, workers, validation = config.compute.sync_batch_norm, job["workers"], None
+        if model.validation_metrics:
+            validation = Validation(clips=validation_clips(held_out, config), workers=workers)
+    told, now = dataclasses.asdict(metadata), dataclasses.asdict(found)
+    if changed := [name for name in told if told[name] != now[name]]:
+        raise ValueError(f"{changed} have changed since {folder / 'job.json'} was written")
+    sync = config.compute.sync_batch_norm
     if sync == "all" or (sync == "method" and model.shares_batch_norm):
         distributed.synchronise_batch_norm(model, device)
-    if model.validation_metrics:
-        validation = Validation(clips=validation_clips(held_out, config), workers=workers)
     clips = VideoClips(train, training_sampling(config), seed=config.seed)
     fit(model, transform, clips, metadata, folder, device, workers=workers, validation=validation)
 
 
 def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
-    """One clip of each video, of the centre."""
+    """One clip of each video, of the whole frame's centre."""
     px = config.clip.resized_px
     sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
     return VideoClips(manifest, sampling, seed=config.seed)
-
-
-def tuned_encoder(folder: Path, job: Mapping[str, Any], metadata: Metadata) -> VideoEncoder:
-    """The encoder that fine-tuning starts from; ValueError unless it is that of the job file."""
-    named = {k: v for k, v in (metadata.encoder or {}).items() if k != "weights"}
-    file = Path(job["checkpoint"]) if job["checkpoint"] else None
-    start = StartingPoint(checkpoint=file, **named)
-    encoder = start.load()
-    check_unchanged(file or start.backbone, start.describe(encoder), metadata.encoder, folder)
-    return encoder
-
-
-def check_unchanged(file: Any, found: Any, told: Any, folder: Path) -> None:
-    """Raise ValueError unless what is found in `file` is what the job in `folder` was told."""
-    if found != told:
-        raise ValueError(f"{file} has changed since {folder / 'job.json'} was written")

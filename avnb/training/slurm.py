@@ -8,7 +8,6 @@ id and resumes from its last checkpoint. A run's folder must be visible to all n
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -88,12 +87,11 @@ def executor_parameters(resources: Resources, name: str) -> dict[str, Any]:
 
 
 def state(job: str) -> str:
-    """squeue's words on a job that has not ended, as `RUNNING None`; '' on another."""
-    if not shutil.which("squeue"):
-        raise LaunchError(
-            "SLURM's command `squeue` is not on this machine's PATH: start from a login node of "
-            "the cluster, or take the launcher 'local'"
-        )
+    """squeue's words on a job that has not ended, as `RUNNING None`; '' on another.
+
+    Raises:
+        FileNotFoundError: away from a cluster.
+    """
     command = ["squeue", "--me", "--noheader", "--format=%A|%T %r"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
