@@ -3,8 +3,7 @@
 Six packages in the order of the data. Each imports only from those above it, and the foundations
 only from each other:
 
-foundations  bars, values, config, processes, files, protocols, profiles, workspace, distributed,
-             progress
+foundations  bars, values, config, processes, files, protocols, profiles, workspace, distributed
 data         what is learnt from: data sets, audit, decoding, clips, transforms, batches
 models       what learns: encoders, losses, memory banks, methods
 training     how it is learnt: trainer, checkpoints, runs, launchers

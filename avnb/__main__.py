@@ -112,21 +112,9 @@ def cache_command(args: argparse.Namespace) -> None:
 
 def train_command(args: argparse.Namespace) -> None:
     """One process of a training job."""
-    from avnb.training import entrypoint
+    from avnb.training import runs
 
-    entrypoint.main(*args.folders, shares=args.shares)
-
-
-def watch_command(args: argparse.Namespace) -> None:
-    """Say how far a run is, until it is finished."""
-    from avnb.training import watch
-
-    folder = watch.find_run(args.folder)
-    print(folder)
-    for state in watch.follow(folder, args.every):
-        print(state.summary, flush=True)
-        if args.once:
-            return
+    runs.main(*args.folders)
 
 
 def figures_command(args: argparse.Namespace) -> None:
@@ -291,22 +279,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, help="file of the rows; build/study/studies.jsonl")
     one.set_defaults(run=study_command)
 
-    one = commands.add_parser("watch", help="how far a run is, from another terminal")
-    one.add_argument("folder", metavar="RUN", help="its folder, its id, or how the id begins")
-    one.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="between looks")
-    one.add_argument("--once", action="store_true", help="look once")
-    one.set_defaults(run=watch_command)
-
     one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
     one.add_argument(
         "folders", type=Path, nargs="+", help="the run's folder, which holds job.json; or several"
-    )
-    one.add_argument(
-        "--shares",
-        type=lambda text: [int(n) for n in text.split(",")],
-        default=(),
-        metavar="N,N",
-        help="how many of the folders each process trains by itself",
     )
     one.set_defaults(run=train_command)
     return top

@@ -19,9 +19,7 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 # continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
 # 8 x 16.
 # `subset_ids` is a file; which videos it names is part of the data.
-NON_IDENTITY_FIELDS = frozenset(
-    {"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids", "tensorboard"}
-)
+NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids"})
 
 
 def within(low: float, high: float, default: Any) -> Any:
@@ -292,7 +290,6 @@ class Compute(Group):
     micro_batch: int = within(0, 10**6, 0)  # clips a process takes at once; 0: its whole share
     read_ahead_gb: float = within(0, 10**4, 2.0)  # memory for decoded batches, of each process
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
-    tensorboard: bool = False  # event files in the folder of the run, a step per epoch
 
 
 def check_shards(optim: Any) -> None:

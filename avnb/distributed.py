@@ -1,4 +1,8 @@
-"""Processes of one job: who am I, gather rows, average numbers. All work without a group too."""
+"""Processes of one job: who am I, gather rows, average numbers. All work without a group too.
+
+BatchNorm is synchronised by torch's SyncBatchNorm on GPUs; on the CPU, which that does not serve,
+each process normalises with the statistics of its own part of the batch.
+"""
 
 import contextlib
 import os
@@ -7,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -59,7 +62,7 @@ def share_statistics(module: nn.Module) -> None:
 
 
 class GatherRows(torch.autograd.Function):
-    """`gather_rows` with a gradient: what all processes ask of a row, added up."""
+    """Differentiable all_gather; backward sums gradients over ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
@@ -82,83 +85,10 @@ def whole_batch(x: Tensor) -> Tensor:
     return GatherRows.apply(x) if world_size() > 1 else x
 
 
-def widened(x: Tensor) -> Tensor:
-    """Half precision as float32; float64 stays."""
-    return x if x.dtype == torch.double else x.float()
-
-
-class SharedNorm(torch.autograd.Function):
-    """Normalise [B, C, ...] with the mean and variance of the rows of all processes.
-
-    Returns the output and both statistics. As BatchNorm's backward pass (Ioffe & Szegedy 2015,
-    arXiv:1502.03167), with its two sums taken over processes.
-    """
-
-    @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Any:
-        dims = [d for d in range(x.ndim) if d != 1]
-        shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
-        wide = widened(x)
-        mean = wide.mean(dims)  # in two passes: on the CPU, var_mean takes 15 times as long
-        var = (wide - mean.view(shape)).square_().mean(dims)
-        means, variances = gather_rows(torch.stack([mean, var])[None]).unbind(1)  # [W, C] each
-        mean, var = means.mean(0), variances.mean(0) + means.var(0, correction=0)
-        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
-        return F.batch_norm(x, mean, var, weight, bias, eps=eps), mean, var
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> Any:  # noqa: D102
-        half, weight, mean, scale = ctx.saved_tensors
-        x, dy = widened(half), widened(dy)
-        dims = [d for d in range(x.ndim) if d != 1]
-        shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
-        bias_sum = dy.sum(dims)
-        weight_sum = ((dy * x).sum(dims) - mean * bias_sum) * scale
-        ours = torch.stack([bias_sum, weight_sum])
-        rows = x.numel() // x.shape[1] * world_size()
-        dist.all_reduce(total := ours.clone())
-        by_dy = scale if weight is None else weight * scale
-        by_x = -by_dy * scale * total[1] / rows
-        rest = -by_dy * total[0] / rows - by_x * mean
-        dx = torch.addcmul(rest.view(shape), x, by_x.view(shape)).addcmul_(dy, by_dy.view(shape))
-        affine = (None, None) if weight is None else (ours[1], ours[0])
-        return dx.to(half.dtype), *affine, None
-
-
-class SharedBatchNorm(_BatchNorm):
-    """BatchNorm over all processes of a job on the CPU, where torch's SyncBatchNorm has none."""
-
-    momentum: float
-    running_mean: Tensor
-    running_var: Tensor
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        pass
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As BatchNorm; every process must bring as many rows."""
-        if not self.training or world_size() == 1:
-            return super().forward(x)
-        y, mean, var = SharedNorm.apply(x, self.weight, self.bias, self.eps)
-        rows = x.numel() // x.shape[1] * world_size()
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * rows / (rows - 1), self.momentum)
-        return y
-
-
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> None:
-    """Make every BatchNorm inside `module` take its statistics over all processes."""
-    if world_size() == 1:
-        return
-    if device.type == "cuda":
+    """Make every BatchNorm inside `module` take its statistics over all processes, on GPUs."""
+    if world_size() > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # in place but for a bare BatchNorm
-        return
-    for part in module.modules():
-        if isinstance(part, _BatchNorm):
-            part.__class__ = SharedBatchNorm
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A job of any number of processes: the gradient of each method's second training step.
 
-It is computed in double precision; the loss of that step also with networks in half precision.
+It is computed in double precision, with BatchNorm in evaluation mode: on the CPU, each process has
+statistics of its own. The loss of that step is computed with networks in half precision as well.
 """
 
 import json
@@ -8,17 +9,18 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from avnb import distributed
 from avnb.config import Pretrain
-from avnb.data.batch_transform import BatchTransform
+from avnb.data.augment import BatchTransform
 from avnb.data.clips import VideoClips
 from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest
 from avnb.models.methods import METHODS, build_method
-from avnb.training.pretraining import training_sampling
-from avnb.training.trainer import accumulate_gradients
+from avnb.training.loop import accumulate_gradients
+from avnb.training.runs import training_sampling
 
 
 class DoubleTransform(BatchTransform):
@@ -35,9 +37,11 @@ def second_step(config, manifest, transform, dtype, device):
         rank=distributed.rank(), processes=distributed.world_size(), workers=0,
     ))  # fmt: skip
     method = build_method(config, len(manifest), len(manifest.classes)).to(device, dtype)
+    for part in method.modules():
+        if isinstance(part, _BatchNorm):
+            part.eval()
     network = method
     if distributed.world_size() > 1:
-        distributed.synchronise_batch_norm(method, device)
         network = DistributedDataParallel(method, broadcast_buffers=False)
     for _ in range(2):  # the banks of the second step were updated by the first one
         method.zero_grad()
@@ -60,7 +64,7 @@ def main(out: Path) -> None:
                 if p.grad is not None:
                     double[f"{name}.{part}"] = p.grad
             for part, b in method.named_buffers():
-                if part.endswith(("rows", "running_mean", "running_var")):
+                if part.endswith("rows"):
                     double[f"{name}.{part}"] = b
             config = config.changed(precision="bf16")
             transform = BatchTransform(config, statistics)

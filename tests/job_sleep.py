@@ -1,4 +1,4 @@
-"""A job for the launcher's tests: sleeps, fails or counts."""
+"""A job for the launcher's tests: sleeps or fails."""
 
 import os
 import sys
@@ -11,27 +11,16 @@ die_with_parent()
 
 from torch.distributed.elastic.multiprocessing.errors import record  # noqa: E402
 
-from avnb.progress import ProgressReporter, announce  # noqa: E402
-
 
 @record
 def main(what: str, folder: Path) -> None:
-    rank = os.environ["RANK"]
-    if what == "sleep":
-        (folder / f"ready{rank}").write_text(str(os.getpid()))
-        time.sleep(600)
-    elif what == "fail":
+    rank = os.environ.get("RANK", "0")
+    (folder / f"ready{rank}").write_text(str(os.getpid()))
+    if what == "fail":
         print("told before failing", flush=True)
-        if rank == "1":
+        if rank == os.environ.get("LAST", "0"):
             print(1 / 0)
-        time.sleep(600)
-    elif what == "count":
-        print("an ordinary line", flush=True)
-        bar = ProgressReporter(4, "counting")
-        announce("something everybody should know")
-        for done in range(1, 5):
-            time.sleep(0.4)
-            bar.report(done, "almost there")
+    time.sleep(600)
 
 
 if __name__ == "__main__":

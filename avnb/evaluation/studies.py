@@ -29,7 +29,7 @@ from avnb.evaluation.results import Row, percent_row
 from avnb.profiles import Workspace
 from avnb.training import runs
 from avnb.training.launch import Resources
-from avnb.training.runs import PretrainingRun, pretraining_runs
+from avnb.training.runs import TrainingRun, pretraining_runs
 
 METHODS = ("random", "supervised", "vicreg_av", "vicreg_v", "xid")
 HUBER = {"huber_delta": 0.5}
@@ -191,7 +191,7 @@ def tested_on(work: Workspace, variant: Variant) -> Manifest:
     return load_dataset(in_world(work, seed=variant.world_seed), "ucf101")
 
 
-def run_of(work: Workspace, variant: Variant) -> PretrainingRun:
+def run_of(work: Workspace, variant: Variant) -> TrainingRun:
     """The variant's run, which may not have been trained yet."""
     of_world, method = in_world(work, seed=variant.world_seed, **variant.world), variant.method
     options: dict[str, Any] = {"seed": variant.seed, "values": dict(variant.values)}
@@ -200,7 +200,7 @@ def run_of(work: Workspace, variant: Variant) -> PretrainingRun:
 
 
 def variant_rows(
-    variant: Variant, run: PretrainingRun, target: Manifest, work: Workspace
+    variant: Variant, run: TrainingRun, target: Manifest, work: Workspace
 ) -> list[Row]:
     """Probe, retrieval and ranks, and for plain runs what else the studies ask of an encoder.
 
@@ -238,7 +238,7 @@ def accuracy_row(config: Evaluation, right: Tensor, **known: Any) -> Row:
     return percent_row(right.numpy(), config, **{"metric": "top1", **known})
 
 
-def rank_rows(run: PretrainingRun, known: Mapping[str, Any]) -> list[Row]:
+def rank_rows(run: TrainingRun, known: Mapping[str, Any]) -> list[Row]:
     """Effective rank of the embeddings in the last epoch, as the run's log has it."""
     last = run.log[-1] if run.log else {}
     ranks = {name.removesuffix("_rank"): last[name] for name in last if name.endswith("_rank")}

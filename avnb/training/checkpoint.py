@@ -1,7 +1,10 @@
-"""Checkpoints: resumed by default, refused when another run's, and read for evaluation."""
+"""Checkpoints: resumed by default, refused when another run's, and read for evaluation.
 
-import dataclasses
-from collections.abc import Callable, Mapping
+Both ours and those that the thesis's author released are read without running code in them.
+"""
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,15 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from avnb.config import Pretrain, identity
-from avnb.models.backbones import VIDEO_BACKBONES, build_video_encoder
+from avnb.files import replacing
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import METHODS, build_method
-from avnb.models.specs import resolved_spec
-from avnb.training import released, torch_file
-from avnb.training.torch_file import CheckpointError, check_tensors, shortened
+from avnb.models.own import VIDEO_BACKBONES, build_video_encoder, resolved_spec
 
 FORMAT = 3
+ENCODERS = ("video_encoder.", "audio_encoder.")  # how names of their tensors begin
+# What torch.load was seen to raise for files that are not torch's, damaged, or hold code.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError)
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit, or a file that is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +39,6 @@ class Metadata:
     data_set: str
     videos: int
     classes: list[str]
-    without_audio: int | None = None  # videos, those left out for it included
     mel_statistics: list[list[float]] | None = None  # mean and deviation of each band
     code: str = ""  # digest of the user's own method or encoder
     encoder: dict[str, Any] | None = None  # that fine-tuning starts from
@@ -43,13 +50,37 @@ class Metadata:
 
 
 def save(path: Path, metadata: Metadata, model: nn.Module, **state: Any) -> None:
-    """Write a checkpoint whole.
+    """Write aside, flush to disk, rename: an interruption leaves the old file or the new one.
 
     Raises:
         CheckpointError: when it cannot be written, as on a full disk; the old file is kept.
     """
     content = {"format": FORMAT, "metadata": asdict(metadata), "model": model.state_dict()}
-    torch_file.write(path, content | state)
+    try:
+        with replacing(path) as partial:
+            torch.save(content | state, partial)
+    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a short write
+        before = "the previous one is kept" if path.exists() else "there is no previous one"
+        raise CheckpointError(f"{path} could not be written ({error}); {before}") from error
+
+
+def read(path: Path, *, mapped: bool = False) -> Any:
+    """The content of a file of torch.save, on the CPU; `mapped` leaves tensors on disk until used.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        CheckpointError: when it is not torch's, damaged, or holds more than data.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        if mapped:  # the former file format of torch cannot be mapped
+            return read(path)
+        raise CheckpointError(
+            f"{path} is not a checkpoint, is damaged, or holds code, which is not run"
+        ) from error
 
 
 def load(path: str | Path) -> tuple[Metadata, dict[str, Any]]:
@@ -59,79 +90,30 @@ def load(path: str | Path) -> tuple[Metadata, dict[str, Any]]:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is not a checkpoint of this package.
     """
-    path = Path(path)
-    return parsed(path, torch_file.read(path))
+    return parsed(Path(path), read(Path(path)))
 
 
 def parsed(path: Path, content: Any) -> tuple[Metadata, dict[str, Any]]:
-    """The content of a file of `save`, also of the former format; CheckpointError for another."""
-    if isinstance(content, dict) and content.get("format") == FORMAT - 1 and "about" in content:
-        content = upgraded(content)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    """The content of a file of `save`; CheckpointError for another."""
+    ours = isinstance(content, dict) and {"metadata", "model"} <= content.keys()
+    if not ours or content.get("format") != FORMAT:
         kind = shortened(content) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} was not written by avnb (format {FORMAT}); it holds {kind}")
-    try:
-        metadata = Metadata(**content["metadata"])
-        config = {name: value for name, value in metadata.config.items() if name not in DROPPED}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} does not say what its run was ({error})") from error
-    if not isinstance(content.get("model"), dict):
-        raise CheckpointError(f"{path} holds no tensors: it has {shortened(content)}")
-    return dataclasses.replace(metadata, config=config), content
+    return Metadata(**content["metadata"]), content
 
 
-DROPPED = {"window_steps"}  # a value that former files name; it never changed what was computed
-
-# Values that format 2 had under other names.
-FORMER_NAMES = dict(
-    picture_seconds="video_seconds",
-    picture_fps="video_fps",
-    sound_seconds="audio_seconds",
-    sound_hz="audio_hz",
-    missing_sound="missing_audio",
-    flip_share="flip_prob",
-    mask_share="mask_max_fraction",
-    audio_rest_share="audio_rest_prob",
-    apart_seconds_min="second_view_min_seconds",
-    apart_seconds_max="second_view_max_seconds",
-    lr_factor="lr_decay_factor",
-    first_fall="first_decay",
-    second_fall="second_decay",
-    third_fall="third_decay",
-)
-
-
-def upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of format 2 as it would be written now."""
-    about = content["about"]
-    kind = "pretraining" if "run" in about else "finetuning"
-    values = about["run"] if kind == "pretraining" else about["finetune"]
-    config = {FORMER_NAMES.get(name, name): value for name, value in values.items()}
-    if config["sync_batch_norm"] == "vicreg":
-        config["sync_batch_norm"] = "method"
-    start = about.get("start")
-    metadata = Metadata(
-        kind=kind,
-        config=config,
-        data=about["data"],
-        data_set=about["data_set"],
-        videos=about["videos"],
-        classes=about["classes"],
-        without_audio=about.get("without_sound", about.get("without_audio")),
-        mel_statistics=about.get("bands", about.get("mel_statistics")),
-        encoder=start and {**start, "backbone": "r2plus1d_18"},
-    )
-    return {**content, "format": FORMAT, "metadata": asdict(metadata), "model": content["method"]}
+def shortened(names: Iterable[Any], most: int = 6) -> str:
+    """The first few names, and how many more there are."""
+    every = [str(name) for name in names]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return f"{every[:most]}{more}"
 
 
 def differences(has: Mapping[Any, Any], wants: Mapping[Any, Any], prefix: str = "") -> list[str]:
-    """Lines that say in which values two runs differ, inside lists as well."""
+    """Lines that say in which values two runs differ."""
     lines = []
     for name in sorted(has.keys() | wants.keys()):
-        old, new = (
-            dict(enumerate(value)) if isinstance(value, list | tuple) else value
-            for value in (has.get(name), wants.get(name))
-        )
+        old, new = has.get(name), wants.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(old, new, f"{prefix}{name}.")
         elif old != new:
@@ -149,7 +131,39 @@ def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
         )
 
 
+def load_tensors(path: Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy a file's tensors into a network; CheckpointError names those that do not fit."""
+    try:
+        network.load_state_dict(tensors)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not hold the tensors of this run: {error}") from error
+
+
 # ---- for evaluation -----------------------------------------------------------------------------
+
+
+class Encoders(nn.Module):
+    """The two encoders of a run, untrained, under the names that checkpoints have for them."""
+
+    def __init__(self, backbone: str = "r2plus1d_18", width: int = 64):
+        super().__init__()
+        self.video_encoder = build_video_encoder(backbone, width)
+        self.audio_encoder = AudioEncoder(width)
+
+
+def opened(path: str | Path, *, mapped: bool = False) -> tuple[Metadata, dict[str, Any]]:
+    """What a checkpoint, ours or a released one, says of its pre-training, and its content."""
+    path = Path(path)
+    content = read(path, mapped=mapped)
+    if not (isinstance(content, dict) and "format" in content):
+        return released_metadata(released_content(path, content)[0]), content
+    metadata, _ = parsed(path, content)
+    if metadata.kind != "pretraining":
+        raise CheckpointError(
+            f"{path} is a classifier, fine-tuned on {metadata.data_set}, not a checkpoint of "
+            "pre-training"
+        )
+    return metadata, content
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -161,39 +175,7 @@ def read_metadata(path: str | Path) -> Metadata:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or one of fine-tuning.
     """
-    path = Path(path)
-    return pretraining_metadata(path, torch_file.read(path, mapped=True))
-
-
-def pretraining_metadata(path: Path, content: Any) -> Metadata:
-    """What a file's content says of its pre-training; CheckpointError as `read_metadata`."""
-    if released.is_released(content):
-        return released_metadata(released.released_method(path, content))
-    metadata, _ = parsed(path, content)
-    if metadata.kind != "pretraining":
-        raise CheckpointError(
-            f"{path} is a classifier, fine-tuned on {metadata.data_set}, not a checkpoint of "
-            "pre-training"
-        )
-    try:
-        metadata.pretrain  # noqa: B018 - its values are checked
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has values that no run can have: {error}") from error
-    return metadata
-
-
-def released_metadata(method: str) -> Metadata:
-    """What is known of a released run: the thesis's values, the released code's spectrograms."""
-    config = Pretrain.from_flat(method=method, peak=0.95, framing="released", masks="released")
-    return Metadata(
-        kind="pretraining",
-        config=config.flat(),
-        data=None,
-        data_set="vggsound",
-        videos=50_000,
-        classes=[],
-        mel_statistics=released.read_bands(released.BANDS, config.spectrogram.mels),
-    )
+    return opened(path, mapped=True)[0]
 
 
 def check_backbone(path: Path, named: str, allowed: str) -> None:
@@ -221,38 +203,21 @@ def load_encoders(
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or names other code.
     """
-    path = Path(path)
-    content = torch_file.read(path)
-    metadata = pretraining_metadata(path, content)
-    if released.is_released(content):
-        return *released.released_encoders(path, content), metadata
-    config, (_, content) = metadata.pretrain, parsed(path, content)
+    path, (metadata, content) = Path(path), opened(path)
+    if metadata.data is None:
+        return *released_encoders(path, *released_content(path, content)), metadata
+    config = metadata.pretrain
     check_backbone(path, config.backbone, backbone)
-    own = {k: v for k, v in content["model"].items() if str(k).startswith(ENCODERS)}
-    both = frozen(path, lambda: Encoders(config), own, backbone=config.backbone)
+    own = {k: v for k, v in content["model"].items() if k.startswith(ENCODERS)}
+    both = frozen(path, lambda: Encoders(config.backbone, config.width), own)
     return both.video_encoder, both.audio_encoder, metadata
 
 
-def frozen(
-    path: Path, build: Callable[[], Network], tensors: Mapping[str, Tensor], *, backbone: str
-) -> Network:
-    """A network with a file's tensors, in evaluation mode.
-
-    Nothing large is built on the word of a file: names and shapes are compared before. Code of the
-    user's own may need a network that exists for that.
-
-    Raises:
-        CheckpointError: for tensors that do not fit.
-    """
-    known = backbone in VIDEO_BACKBONES
-    if known:
-        with torch.device("meta"):
-            check_tensors(path, tensors, build().state_dict())
+def frozen(path: Path, build: Callable[[], Network], tensors: Mapping[str, Tensor]) -> Network:
+    """A network with a file's tensors, in evaluation mode; CheckpointError if they do not fit."""
     with torch.random.fork_rng():  # the initial weights are drawn, and replaced
         network = build()
-    if not known:
-        check_tensors(path, tensors, network.state_dict())
-    network.load_state_dict(tensors)
+    load_tensors(path, network, tensors)
     return network.eval().requires_grad_(False)
 
 
@@ -265,14 +230,10 @@ def load_heads(path: str | Path) -> nn.ModuleDict:
     Raises:
         FileNotFoundError, CheckpointError: as `load_encoders`.
     """
-    path = Path(path)
-    content = torch_file.read(path, mapped=True)
-    config = pretraining_metadata(path, content).pretrain
+    metadata, content = opened(path, mapped=True)
+    config = metadata.pretrain
     ours = config.method in METHODS and config.backbone in VIDEO_BACKBONES
-    heads = METHODS[config.method].heads if ours and not released.is_released(content) else {}
-    if not heads:
-        return nn.ModuleDict()
-    _, content = parsed(path, content)
+    heads = METHODS[config.method].heads if ours and metadata.data is not None else {}
     tensors = {
         f"{modality}.{name.removeprefix(f'{head}.')}": tensor
         for modality, head in heads.items()
@@ -281,36 +242,10 @@ def load_heads(path: str | Path) -> nn.ModuleDict:
     }
 
     def build() -> nn.ModuleDict:
-        method = build_method(config, 2, 0)
+        method = build_method(config, 2, 0) if heads else None
         return nn.ModuleDict({m: getattr(method, head) for m, head in heads.items()})
 
-    return frozen(path, build, tensors, backbone=config.backbone)
-
-
-ENCODERS = ("video_encoder.", "audio_encoder.")
-
-
-class Encoders(nn.Module):
-    """The two encoders of a run, untrained, under the names that checkpoints have for them."""
-
-    def __init__(self, config: Pretrain):
-        super().__init__()
-        self.video_encoder = build_video_encoder(config.backbone, config.width)
-        self.audio_encoder = AudioEncoder(config.width)
-
-
-def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
-    """The encoders of a checkpoint that the thesis's author published, frozen, to evaluate.
-
-    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out.
-    No code in the file is run.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is something else; it says what, and which tensors do not fit.
-    """
-    path = Path(path)
-    return released.released_encoders(path, torch_file.read(path))
+    return frozen(Path(path), build, tensors)
 
 
 def own_encoder(name: str) -> VideoEncoder:
@@ -325,3 +260,119 @@ def own_encoder(name: str) -> VideoEncoder:
         torch.manual_seed(0)
         encoder = build_video_encoder(name, 0)
     return encoder.eval().requires_grad_(False)
+
+
+# ---- released with the thesis -------------------------------------------------------------------
+
+BANDS = Path(__file__).with_name("released_bands.csv")  # published beside the code
+HEADS = {"xid": "_proj.projection.", "vicreg_av": "_exp.expansion."}  # in names of their tensors
+# Our name of a layer in a residual block -> the released one.
+BLOCK = {
+    "first.0": "spatial_conv1",
+    "first.1": "spatial_bn1",
+    "first.3": "temporal_conv1",
+    "norm1": "temporal_bn1",
+    "second.0": "spatial_conv2",
+    "second.1": "spatial_bn2",
+    "second.3": "temporal_conv2",
+    "norm2": "out_bn",
+    "skip": "res_conv",
+}
+
+
+def released_key(name: str) -> str:
+    """Our name of an encoder's tensor -> the released one, without its leading `module.`.
+
+    `video_encoder.stages.0.1.norm2.bias` -> `video_model.conv2x.1.out_bn.bias`
+    """
+    encoder, part, *inner, tensor = name.split(".")
+    side = encoder.removesuffix("_encoder")
+    if part == "stem":
+        inner = ["conv1", *inner]
+    elif side == "video":
+        stage, block, *layer = inner
+        inner = [f"conv{int(stage) + 2}x", block, BLOCK[".".join(layer)]]
+    else:
+        stage, number, kind = inner
+        inner = [f"block{int(stage) + 1}", f"{('conv', 'bn')[int(kind)]}{int(number) + 1}"]
+    return ".".join([f"{side}_model", *inner, tensor])
+
+
+def released_content(path: Path, content: Any) -> tuple[str, dict[str, Any]]:
+    """The method and the tensors in a released file; CheckpointError when it is another."""
+    if isinstance(content, dict) and "format" in content:
+        raise CheckpointError(
+            f"{path} is a checkpoint of avnb, not one released with the thesis; "
+            "`checkpoint.load_encoders` reads both"
+        )
+    model = content.get("model") if isinstance(content, dict) else None
+    named = model if isinstance(model, dict) else {}
+    tensors = {name.removeprefix("module."): tensor for name, tensor in named.items()}
+    methods = [m for m, head in HEADS.items() if any(head in name for name in tensors)]
+    if len(methods) != 1:
+        kind = shortened(content) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f"{path} is neither a checkpoint of avnb nor one released with the thesis, whose "
+            f"`model` has encoders and the heads of either {' or '.join(HEADS)}; it holds {kind}"
+        )
+    return methods[0], tensors
+
+
+def released_metadata(method: str) -> Metadata:
+    """What is known of a released run: the thesis's values, the released code's spectrograms."""
+    config = Pretrain.from_flat(method=method, peak=0.95, framing="released", masks="released")
+    return Metadata(
+        kind="pretraining",
+        config=config.flat(),
+        data=None,
+        data_set="vggsound",
+        videos=50_000,
+        classes=[],
+        mel_statistics=read_bands(BANDS, config.spectrogram.mels),
+    )
+
+
+def released_encoders(
+    path: Path, method: str, tensors: Mapping[str, Tensor]
+) -> tuple[VideoEncoder, AudioEncoder]:
+    """The frozen encoders in a released file; CheckpointError names tensors that do not fit."""
+    with torch.device("meta"):
+        ours = {released_key(name): name for name in Encoders().state_dict()}
+    if missing := [name for name in ours if name not in tensors]:
+        raise CheckpointError(f"{path} lacks {len(missing)} tensors: {shortened(missing)}")
+    rest = {ours.get(k, k): v for k, v in tensors.items() if HEADS[method] not in k}
+    both = frozen(path, Encoders, rest)
+    return both.video_encoder, both.audio_encoder
+
+
+def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
+    """The encoders of a checkpoint that the thesis's author published, frozen, to evaluate.
+
+    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        CheckpointError: when it is something else; it says what, and which tensors do not fit.
+    """
+    path = Path(path)
+    return released_encoders(path, *released_content(path, read(path)))
+
+
+def read_bands(path: str | Path, bands: int) -> list[list[float]]:
+    """Mean and deviation of each mel band, from a table `band,mean,std`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no such table, or one of another number of bands.
+    """
+    import pandas as pd
+
+    path, types = Path(path).expanduser(), {"band": int, "mean": float, "std": float}
+    table = pd.read_csv(path, dtype=types)
+    bands_there = list(table.get("band", ()))
+    if [*table] != [*types] or bands_there != [*range(bands)] or not (table["std"] > 0).all():
+        raise ValueError(
+            f"{path} must have the columns band, mean, std, the bands 0 to {bands - 1}, and "
+            f"deviations above 0; it has {[*table]} and {len(table)} rows"
+        )
+    return [table["mean"].tolist(), table["std"].tolist()]

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avnb.config import Finetune, Pretrain
-from avnb.data.batch import Batch
-from avnb.models.backbones import build_video_encoder
+from avnb.config import Finetune
+from avnb.data.clips import Batch
 from avnb.models.encoders import VideoEncoder
 from avnb.models.losses import at_least_float
 from avnb.models.methods.base import Terms, TrainableModule, derive_seed
+from avnb.models.own import build_video_encoder
 from avnb.training import checkpoint
-from avnb.training.torch_file import CheckpointError
+from avnb.training.checkpoint import CheckpointError
 
 
 class Classifier(TrainableModule):
@@ -28,6 +28,10 @@ class Classifier(TrainableModule):
     """
 
     has_unused_parameters = True
+    # As a method says it of itself:
+    is_trained = supports_micro_batches = True
+    uses_audio = uses_second_view = shares_batch_norm = False
+    validation_metrics = ()
 
     def __init__(self, encoder: VideoEncoder, classes: int, config: Finetune):
         super().__init__(config)
@@ -82,14 +86,9 @@ def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
         raise CheckpointError(f"{path} is a checkpoint of pre-training; fine-tuning starts from it")
     name, width = metadata.encoder["backbone"], metadata.encoder["width"]
     checkpoint.check_backbone(Path(path), name, backbone)
-    try:
-        config = Finetune.from_flat(**metadata.config)
-        Pretrain.from_flat(width=width)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has values that no run can have: {error}") from error
-    classes = len(metadata.classes)
+    config, classes = Finetune.from_flat(**metadata.config), len(metadata.classes)
 
     def build() -> Classifier:
         return Classifier(build_video_encoder(name, width), classes, config)
 
-    return checkpoint.frozen(Path(path), build, content["model"], backbone=name)
+    return checkpoint.frozen(Path(path), build, content["model"])

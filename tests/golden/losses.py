@@ -35,8 +35,8 @@ from avnb.data.synthetic.world import World
 from avnb.files import write_text
 from avnb.models.methods import METHODS, Method, build_method
 from avnb.profiles import PROFILES
-from avnb.training.pretraining import describe, training_sampling
-from avnb.training.trainer import Validation, fit
+from avnb.training.loop import Validation, fit
+from avnb.training.runs import describe, training_sampling
 
 FILE = Path(__file__).with_suffix(".txt")
 HEAD = """\

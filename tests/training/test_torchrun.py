@@ -1,5 +1,6 @@
 """No process is left behind, whatever ends the launcher. Real torchrun, real signals."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from avnb.training.job_output import LaunchError
-from avnb.training.torchrun import launch
+from avnb.training.launch import Job, LaunchError, Progress, launch
 from tests.conftest import ROOT
-
-pytestmark = pytest.mark.slow
 
 
 def alive(folder):
@@ -44,10 +42,10 @@ LAUNCHER = """
 import os, sys
 os.environ["AVNB_TEST_JOB"] = sys.argv[1]
 from pathlib import Path
-from avnb.training.torchrun import launch
+from avnb.training.launch import Job, launch
 folder = Path(sys.argv[1])
-launch([sys.argv[2], sys.argv[1]], processes=2, folder=folder, title="job",
-       module="tests.job_sleep")
+command = ["tests.job_sleep", "sleep", sys.argv[1]]
+launch([Job(command=command, folder=folder, processes=2)], "job")
 """
 
 
@@ -55,7 +53,7 @@ launch([sys.argv[2], sys.argv[1]], processes=2, folder=folder, title="job",
 def job(tmp_path):
     """A launcher whose two workers are asleep."""
     process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, str(tmp_path), "sleep"], cwd=ROOT,
+        [sys.executable, "-c", LAUNCHER, str(tmp_path)], cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(lambda: len(list(tmp_path.glob("ready*"))) == 2)
@@ -65,6 +63,7 @@ def job(tmp_path):
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name
 )
@@ -75,6 +74,7 @@ def test_a_signal_to_the_launcher_leaves_no_process(job, sent):
     wait_for(lambda: not alive(folder))
 
 
+@pytest.mark.slow
 def test_a_killed_torchrun_leaves_no_workers(job):
     process, folder = job
     (torchrun,) = (pid for pid, line in alive(folder) if b"torch.distributed.run" in line)
@@ -83,14 +83,15 @@ def test_a_killed_torchrun_leaves_no_workers(job):
     wait_for(lambda: not alive(folder))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_job(job):
     process, folder = job
-    worker = (folder / "ready0").read_text()
-    os.kill(int(worker), signal.SIGKILL)
+    os.kill(int((folder / "ready0").read_text()), signal.SIGKILL)
     assert process.wait(timeout=60) != 0
     wait_for(lambda: not alive(folder))
 
 
+@pytest.mark.slow
 def test_a_notebook_cell_that_times_out_leaves_no_process(tmp_path):
     """As nbclient does it: the kernel is interrupted, then shut down."""
     import nbformat
@@ -98,7 +99,6 @@ def test_a_notebook_cell_that_times_out_leaves_no_process(tmp_path):
     from nbclient.exceptions import CellTimeoutError
 
     cell = textwrap.dedent(LAUNCHER).replace("sys.argv[1]", repr(str(tmp_path)))
-    cell = cell.replace("sys.argv[2]", "'sleep'")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     client = NotebookClient(notebook, timeout=30, resources={"metadata": {"path": str(ROOT)}})
     with pytest.raises(CellTimeoutError):
@@ -107,39 +107,50 @@ def test_a_notebook_cell_that_times_out_leaves_no_process(tmp_path):
     wait_for(lambda: not alive(tmp_path))
 
 
-def test_the_error_quotes_a_failing_worker_and_the_log_is_kept(tmp_path):
+@pytest.mark.slow
+def test_the_error_quotes_a_failing_worker_and_the_log_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAST", "1")
+    command = ["tests.job_sleep", "fail", str(tmp_path)]
     with pytest.raises(LaunchError) as caught:
-        launch(
-            ["fail", str(tmp_path)], processes=2, folder=tmp_path, title="job",
-            module="tests.job_sleep",
-        )  # fmt: skip
+        launch([Job(command=command, folder=tmp_path, processes=2)], "job")
     message = str(caught.value)
     assert "ZeroDivisionError" in message and "job_sleep.py" in message
     assert "told before failing" in (tmp_path / "output.txt").read_text()
 
 
-def test_a_stalled_job_is_given_up(tmp_path):
-    start = time.monotonic()
-    with pytest.raises(LaunchError, match="no sign of life for 8 s"):
-        launch(
-            ["sleep", str(tmp_path)], processes=1, folder=tmp_path, title="job",
-            module="tests.job_sleep", stall_seconds=8,
-        )  # fmt: skip
-    assert time.monotonic() - start < 120
+@pytest.mark.slow
+def test_one_that_fails_ends_those_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("AVNB_TEST_JOB", str(tmp_path))
+    folders = tmp_path / "sleep", tmp_path / "fail"
+    for folder in folders:
+        folder.mkdir()
+    jobs = [
+        Job(command=["tests.job_sleep", folder.name, str(folder)], folder=folder)
+        for folder in folders
+    ]
+    with pytest.raises(LaunchError, match=r"(?s)fail/output\.txt.*ZeroDivisionError"):
+        launch(jobs, "jobs")
+    assert not alive(tmp_path)
 
 
-def test_progress_lines_move_the_bar_and_do_not_reach_the_log(tmp_path, capfd):
-    launch(
-        ["count", str(tmp_path)], processes=1, folder=tmp_path, title="counting",
-        module="tests.job_sleep",
-    )  # fmt: skip
-    said, seen = capfd.readouterr()
-    assert "something everybody should know" in said
-    assert "counting" in seen and "4/4" in seen and "almost there" in seen
-    log = (tmp_path / "output.txt").read_text()
-    assert "an ordinary line" in log and "almost there" not in log
+def test_a_job_without_a_traceback_is_explained_by_its_last_lines(tmp_path):
+    with pytest.raises(LaunchError, match=r"(?s)status 1.*No module named avnb\.none"):
+        launch([Job(command=["avnb.none"], folder=tmp_path)], "job")
 
 
-def test_less_than_one_process_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least 1"):
-        launch([], processes=0, folder=tmp_path, title="job")
+def test_a_bar_counts_the_epochs_in_the_logs_and_shows_what_the_job_says(tmp_path, capsys):
+    runs = {tmp_path / name: 3 for name in ("a", "b")}
+    row = {"epoch": 0, "video_spread": 0.001, "video_rank": 1.0}
+    for folder in runs:
+        folder.mkdir()
+    (tmp_path / "b" / "log.jsonl").write_text(json.dumps({"epoch": 0}) + "\n")  # of an earlier job
+    bar = Progress(runs, "training")
+    (tmp_path / "a" / "log.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "output.txt").write_text("before\rxid 5/9 clips\r")
+    bar.update(tmp_path / "output.txt")
+    assert (bar.bar.n, bar.bar.total) == (2, 6) and bar.bar.postfix == "xid 5/9 clips"
+    bar.update(tmp_path / "output.txt", "waits for nodes")
+    bar.close()
+    said, seen = capsys.readouterr()
+    assert "a: collapse after epoch 1: video embeddings" in said
+    assert "2/6" in seen and "waits for nodes" in seen

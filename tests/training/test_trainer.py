@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import multiprocessing
-import os
 import random
 import shutil
 import signal
@@ -14,25 +13,18 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from avnb import book as report
 from avnb.config import Pretrain
-from avnb.data.batch import Batch
-from avnb.data.batch_plan import steps_per_epoch
-from avnb.data.batch_transform import BatchTransform
-from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import training_epochs
+from avnb.data.augment import BatchTransform
+from avnb.data.clips import VideoClips
+from avnb.data.loader import steps_per_epoch, training_epochs
 from avnb.data.manifest import Manifest
-from avnb.data.replacements import read_ledger
 from avnb.models import collapse
 from avnb.models.methods import METHODS, build_method, find_method
-from avnb.progress import MARK, ProgressReporter
-from avnb.training import checkpoint, runs, speed
+from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
-from avnb.training.entrypoint import main
-from avnb.training.pretraining import describe, pretraining_run, training_sampling
-from avnb.training.resources import Resources
-from avnb.training.state import TrainingState
-from avnb.training.trainer import Validation, accumulate_gradients, fit
+from avnb.training.launch import Resources
+from avnb.training.loop import TrainingState, accumulate_gradients, fit
+from avnb.training.runs import describe, main, pretraining_run, training_sampling
 from tests.conftest import with_values
 from tests.training.test_torchrun import wait_for
 
@@ -40,6 +32,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 ALONE = Resources(processes=1)
+SPEED = {"clips_per_second", "waiting"}  # in a log; another time they are others
 TRAINED = sorted(name for name, method in METHODS.items() if method.is_trained)
 
 
@@ -58,14 +51,16 @@ def train(config: Pretrain, manifest, metadata, out):
     return fit(model, transform, clips, metadata, out, CPU)
 
 
-def interrupt_after(monkeypatch, clips):
-    """Raise KeyboardInterrupt, as Ctrl-C would, after the step that exceeds so many clips."""
+def interrupt_after(monkeypatch, steps):
+    """Raise KeyboardInterrupt, as Ctrl-C would, after the step that exceeds so many."""
+    count = TrainingState.count
 
-    def report(self, done, note):
-        if done > clips:
+    def counted(self, terms, step):
+        count(self, terms, step)
+        if self.steps > steps:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ProgressReporter, "report", report)
+    monkeypatch.setattr(TrainingState, "count", counted)
 
 
 def first_batch(config, manifest):
@@ -75,20 +70,18 @@ def first_batch(config, manifest):
     return next(batches)
 
 
-def validation_of(config, manifest):
-    """Validation on all videos of a manifest."""
-    px = config.clip.resized_px
-    sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
-    return Validation(clips=VideoClips(manifest, sampling, seed=config.seed), workers=0)
-
-
 def same_tensors(a, b):
-    """Whether two contents of checkpoints are equal, bit for bit."""
+    """Whether two contents of checkpoints are equal, bit for bit, but for the speed in the log."""
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_tensors(a[k], b[k]) for k in a)
+        names = a.keys() - SPEED
+        return names == b.keys() - SPEED and all(same_tensors(a[k], b[k]) for k in names)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same_tensors, a, b))
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
@@ -98,28 +91,14 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
     steps = steps_per_epoch(len(vggsound), tiny)
     for stop in (1, steps + 2):  # in the first epoch, and in the second
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            interrupt_after(patch, stop * tiny.optim.batch)
+            interrupt_after(patch, stop)
             train(tiny, vggsound, metadata, tmp_path / "b")
     resumed = checkpoint.load(train(tiny, vggsound, metadata, tmp_path / "b"))
     assert same_tensors(whole, resumed)
-    logs = [(tmp_path / x / "log.jsonl").read_text() for x in "ab"]
-    assert logs[0] == logs[1] and len(logs[0].splitlines()) == tiny.optim.epochs
-
-
-def test_a_video_that_is_lost_after_the_audit_does_not_end_a_run(
-    tiny, vggsound, metadata, tmp_path
-):
-    shutil.copytree(vggsound.folder, tmp_path / "videos")
-    lost = dataclasses.replace(vggsound, folder=tmp_path / "videos", cache=None)
-    lost.path(lost.videos[2]).unlink()
-    config = with_values(tiny, epochs=1)
-    path = train(config, lost, metadata, tmp_path / "run")
-    lines = list(read_ledger(path.parent))
-    assert {line["video"] for line in lines} == {lost.videos[2].path}
-    assert len(lines) == config.clips_per_video  # of one epoch
-    said = report.describe_replacements(path.parent)
-    assert f"**{len(lines)} clips of 1 video** could not be read" in said
-    assert report.describe_replacements(tmp_path) == ""
+    logs = [read_log(tmp_path / x) for x in "ab"]
+    assert same_tensors(*logs) and len(logs[0]) == tiny.optim.epochs
+    for row in logs[0] + logs[1]:
+        assert row["clips_per_second"] > 0 and 0 <= row["waiting"] < 1
 
 
 def test_training_changes_encoders_and_banks_and_logs_every_term(
@@ -223,27 +202,19 @@ def test_collapse_warnings_name_the_embeddings(tiny):
     assert "embeddings have shrunk" in collapse.collapse_warning({**well, "variance": 0.97})
 
 
-def test_a_collapse_and_too_little_memory_are_announced_during_training(
+def test_a_collapse_is_printed_and_every_row_is_an_event_of_tensorboard(
     tiny, vggsound, metadata, tmp_path, monkeypatch, capfd
 ):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     monkeypatch.setattr(collapse, "SPREAD_LEAST", 9.0)  # above any spread
-    bounded = with_values(tiny, epochs=1, shuffle_steps=5, read_ahead_gb=0.0)
-    train(bounded, vggsound, metadata, tmp_path)
-    said = capfd.readouterr().out
-    assert f'{MARK}{{"said": "collapse after epoch 1' in said
-    assert f'{MARK}{{"said": "a video\'s clips come within 5 steps' in said
-
-
-def test_progress_shows_clips_and_the_loss_of_the_last_epoch(
-    tiny, vggsound, metadata, tmp_path, capfd
-):
-    train(tiny, vggsound, metadata, tmp_path / "xid-0")
-    lines = [line for line in capfd.readouterr().out.split("\n") if line.startswith(MARK)]
-    first, last = (json.loads(lines[i].removeprefix(MARK)) for i in (0, -1))
-    total = steps_per_epoch(len(vggsound), tiny) * tiny.optim.epochs * tiny.optim.batch
-    assert first["note"] == "xid, first epoch"
-    assert (last["done"], last["total"]) == (total, total)
-    assert last["note"].startswith("xid, loss ") and "validation" not in last["note"]
+    train(tiny, vggsound, metadata, tmp_path)
+    assert "collapse after epoch 1" in capfd.readouterr().out
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    log = read_log(tmp_path)
+    assert set(events.Tags()["scalars"]) == log[0].keys() - {"epoch"}
+    losses = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert losses == [(row["epoch"], pytest.approx(row["loss"])) for row in log]
 
 
 def test_embedding_statistics_are_those_of_the_whole_batch(tiny, vggsound, metadata, tmp_path):
@@ -263,23 +234,11 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     model = build_method(tiny, len(vggsound), len(vggsound.classes))
     model.load_state_dict(content["model"])
     model.video_projector[0].weight.data[0, 0] = float("inf")
-    state = TrainingState(model, torch.optim.Adam(model.parameters()), last, metadata)
+    state = TrainingState(model, last, metadata)
     state.log, state.steps = content["log"], 9
     with pytest.raises(FloatingPointError, match=r"weights.*not finite.*last good weights are in"):
         state.save()
     assert last.read_bytes() == before
-
-
-def test_validation_reports_progress(tiny, vggsound, metadata, capfd):
-    config = with_values(tiny, method="supervised")
-    model = build_method(config, len(vggsound), len(vggsound.classes))
-    transform = BatchTransform(config, metadata.mel_statistics)
-    bar = ProgressReporter(0, "supervised")  # nothing is left to do, so every call is reported
-    metrics = validation_of(config, vggsound).measure(model, transform, CPU, bar)
-    lines = [line.removeprefix(MARK) for line in capfd.readouterr().out.splitlines()]
-    videos = len(vggsound)
-    assert json.loads(lines[-1])["note"] == f"supervised, validation, {videos} of {videos} videos"
-    assert metrics.keys() == {"validation_loss", "validation_accuracy"}
 
 
 def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp_path):
@@ -288,19 +247,19 @@ def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp
     manifest = dataclasses.replace(manifest, videos=tuple(silent), where=tmp_path / "silent")
     manifest.save()
     config = with_values(tiny, method="vicreg_v")
-    metadata = pretraining_run(config, manifest, tmp_path).job(ALONE)["metadata"]
+    metadata = pretraining_run(config, manifest, tmp_path).metadata()
     assert metadata.mel_statistics is None
     config = with_values(metadata.pretrain, epochs=1)
     assert train(config, manifest.split("train"), metadata, tmp_path / "r").exists()
     with pytest.raises(ValueError, match=r"no video of vggsound .* has an audio stream"):
-        pretraining_run(tiny, manifest, tmp_path).job(ALONE)
+        pretraining_run(tiny, manifest, tmp_path).metadata()
 
 
 def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
     manifest = Manifest.load(manifests / "vggsound")
     config = with_values(tiny, method="supervised", subset_videos=10**5)
-    with pytest.raises(ValueError, match=r"usable training videos none is left.*\(100000\)"):
-        pretraining_run(config, manifest, tmp_path).job(ALONE)
+    with pytest.raises(ValueError, match=r"no usable training video is left.*\(100000\)"):
+        pretraining_run(config, manifest, tmp_path).metadata()
 
 
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
@@ -348,7 +307,7 @@ def exit_status(out, kill_after=None):
     `kill_after` is how many checkpoints it may write, and for how many seconds more it may run.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["avnb.training.entrypoint", "avnb.training.pretraining"])
+    context.set_forkserver_preload(["avnb.training.runs"])
     (out / "begun").unlink(missing_ok=True)
     job = context.Process(target=run_alone, args=(out,))
     job.start()
@@ -367,10 +326,11 @@ def exit_status(out, kill_after=None):
 def test_a_run_killed_at_any_moment_resumes_to_the_same_end(tiny, vggsound, tmp_path):
     """Bit for bit: weights, banks, optimiser, log."""
     config = with_values(tiny, save_every_steps=1, epochs=5)
-    job = pretraining_run(config, Manifest.load(vggsound.where), tmp_path).job(ALONE)
-    folders = tmp_path / "whole", tmp_path / "killed"
-    for folder in folders:
-        runs.write_job(folder, job)
+    run = pretraining_run(config, Manifest.load(vggsound.where), tmp_path / "whole")
+    assert run.prepare(ALONE)
+    folders = run.folder, tmp_path / "killed"
+    folders[1].mkdir()
+    shutil.copy(run.folder / "job.json", folders[1])
     assert exit_status(folders[0]) == 0
     rng, seen = random.Random(0), []
     for saves in (0, 1, 2, 0, 1, 2, 0, 1, 2, 1):
@@ -382,27 +342,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_end(tiny, vggsound, tmp_
     assert exit_status(folders[1]) == 0
     a, b = (checkpoint.load(folder / "last.pt") for folder in folders)
     assert same_tensors(a, b)
-    assert (folders[0] / "log.jsonl").read_text() == (folders[1] / "log.jsonl").read_text()
-
-
-def test_values_outside_the_identity_may_change_during_a_run(tiny, vggsound, tmp_path):
-    """How often checkpoints are written, and how far ahead clips are read."""
-    config = with_values(tiny, save_every_steps=1, epochs=2)
-    other = with_values(config, save_every_steps=1000, read_ahead_gb=0.0)
-    manifest = Manifest.load(vggsound.where)
-    same = [pretraining_run(one, manifest, tmp_path) for one in (config, other)]
-    assert same[0].name == same[1].name
-    jobs = [run.job(ALONE) for run in same]
-    folders = tmp_path / "whole", tmp_path / "changed"
-    for folder in folders:
-        runs.write_job(folder, jobs[0])
-    assert exit_status(folders[0]) == 0
-    assert exit_status(folders[1], kill_after=(2, 0)) == -signal.SIGKILL
-    runs.write_job(folders[1], jobs[1])
-    assert exit_status(folders[1]) == 0
-    (_, a), (metadata, b) = (checkpoint.load(folder / "last.pt") for folder in folders)
-    assert metadata.config["read_ahead_gb"] == 0
-    assert same_tensors(a, {**b, "metadata": a["metadata"]})
+    assert same_tensors(*map(read_log, folders))
 
 
 def test_another_runs_checkpoint_is_refused_with_the_difference(tiny, vggsound, metadata, tmp_path):
@@ -427,54 +367,3 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     with pytest.raises(FloatingPointError, match=r"epoch 2\) gave"):
         train(longer, vggsound, wants, tmp_path)
     assert last.read_bytes() == before
-    content["model"]["video_encoder.stem.0.weight"].fill_(float("nan"))
-    torch.save({**content, "metadata": dataclasses.asdict(wants)}, last)
-    with pytest.raises(
-        CheckpointError, match=r"1 are not finite: \['video_encoder.stem.0.weight'\]"
-    ):
-        train(longer, vggsound, wants, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated zip"], ids=["empty", "text", "zip"]
-)
-def test_a_file_that_is_no_checkpoint_is_named_in_the_error(tmp_path, content):
-    path = tmp_path / "x.pt"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"x\.pt is not a checkpoint"):
-        checkpoint.load(path)
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "sprung"),)
-
-    torch.save({"format": 1, "method": Trap()}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError):
-        checkpoint.load(tmp_path / "x.pt")
-    assert not (tmp_path / "sprung").exists()
-    torch.save({"epoch": 3, "model": {}}, tmp_path / "y.pt")
-    with pytest.raises(CheckpointError, match=r"holds \['epoch', 'model'\]"):
-        checkpoint.load(tmp_path / "y.pt")
-
-
-def test_speed_is_logged_beside_the_limit_and_changes_nothing(tiny, vggsound, metadata, tmp_path):
-    config = with_values(tiny, epochs=2)
-    train(config, vggsound, metadata, tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [0, 1]
-    for row in rows:
-        assert row["clips_per_second"] > 0 and 0 <= row["waiting_share"] < 1
-        share = pytest.approx(row["tflops"] / row["matmul_tflops"])
-        assert 0 < row["matmul_share"] == share and share.expected < 1
-
-
-def test_operations_of_a_clip_are_those_of_the_thesis(vggsound):
-    """136.7 GFLOP a clip."""
-    config = Pretrain()
-    model = build_method(config, 10, 2)
-    frames = torch.zeros(1, 3, 16, 224, 224)
-    rest = {"label": torch.zeros(1), "video_index": torch.zeros(1)}
-    batch = Batch(frames=frames, audio=torch.zeros(1, 1, 128, 125), **rest)
-    assert speed.flops_per_clip(model, batch) / 1e9 == pytest.approx(136.7, rel=0.01)
