@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,18 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
     parameters.check_parameters(parameters.notebook_parameters(path), given)
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     out.parent.mkdir(parents=True, exist_ok=True)
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
     options = {"cwd": project_root(), "progress_bar": False, **streams}
     try:
-        papermill.execute_notebook(path, running, parameters=dict(given), **options)
+        with tempfile.TemporaryDirectory(prefix="avnb-kernel-") as folder:
+            # Through files of this user, not through a port that others could listen at.
+            kernel = {"transport": "ipc", "ip": f"{folder}/socket"}
+            options["config"] = Config(KernelManager=kernel)
+            papermill.execute_notebook(path, running, parameters=dict(given), **options)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
