@@ -126,7 +126,7 @@ def made_by(name: str, given: Mapping[str, Any]) -> str:
     size = SIZES.get(given.get("profile", ""), "")
     options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
     command = f"`avnb run notebooks/{name} out.ipynb{options}`"
-    return f":::{{note}}\n{size} It can be made again by {command}, with other values as well.\n:::"
+    return f":::{{note}}\n{size} This page is made again, or with other values, by {command}.\n:::"
 
 
 def plain(caption: str) -> str:
