@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jupyter_client import AsyncKernelManager
+from traitlets.config import Config
+
 import avnb
 from avnb.bars import tqdm
 from avnb.book import parameters
@@ -34,6 +37,16 @@ class BookError(RuntimeError):
 # ---- running notebooks -------------------------------------------------------------------------
 
 
+class QuietKernels(AsyncKernelManager):
+    """Kernels whose own messages, as on an interruption, are kept from the terminal.
+
+    Output of cells does not come that way.
+    """
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        await super()._async_launch_kernel(kernel_cmd, **options, stderr=subprocess.DEVNULL)
+
+
 def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) -> Path:
     """Run one notebook strictly and keep the executed copy at `out`.
 
@@ -49,7 +62,6 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
     parameters.check_parameters(parameters.notebook_parameters(path), given)
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
 
     out.parent.mkdir(parents=True, exist_ok=True)
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
@@ -59,11 +71,15 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
         with tempfile.TemporaryDirectory(prefix="avnb-kernel-") as folder:
             # Through files of this user, not through a port that others could listen at.
             kernel = {"transport": "ipc", "ip": f"{folder}/socket"}
-            options["config"] = Config(KernelManager=kernel)
+            options |= {"kernel_manager_class": f"{__name__}.QuietKernels"}
+            options |= {"config": Config(KernelManager=kernel)}
             papermill.execute_notebook(path, running, parameters=dict(given), **options)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         running.replace(failed)
         raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
+    except KeyboardInterrupt:
+        running.unlink(missing_ok=True)
+        raise
     failed.unlink(missing_ok=True)
     running.replace(out)
     return out
