@@ -3,7 +3,6 @@
 import nbformat
 import pytest
 
-from avnb.__main__ import main
 from avnb.book import build
 
 
@@ -62,12 +61,3 @@ def test_pages_are_made_again_when_a_file_changes(tmp_path):
     assert build.files_digest([file]) == before
     file.write_text("a = 2")
     assert build.files_digest([file]) != before
-
-
-def test_what_a_person_got_wrong_is_one_message(monkeypatch, capsys, tmp_path):
-    def refuse(path, out, given):
-        raise build.BookError("04_rince.ipynb failed")
-
-    monkeypatch.setattr(build, "run_notebook", refuse)
-    assert main(["run", "notebooks/04_rince.ipynb", str(tmp_path / "out.ipynb")]) == 1
-    assert capsys.readouterr().err == "error: 04_rince.ipynb failed\n"
