@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from scipy import special
 
 from avnb.book.plots import OUTPUT, by_method, in_method_order, method_title, title
 from avnb.evaluation.features import EncoderSource
@@ -72,14 +74,50 @@ def published_line(row: Record, thesis: Record | None) -> dict[str, str]:
 
 
 def with_verdict(rows: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Rows of one measurement with `results.verdict`; a dash for `against` itself, or without it.
-
-    Rows may be of anything that `method` tells apart: variants or choices take its place.
-    """
-    if against not in set(rows["method"]):
-        return rows.assign(verdict="–")
+    """Rows with `results.verdict`; a dash where nothing is compared, as for `against` itself."""
     judged = verdict(rows, against=against)
-    return judged.assign(verdict=judged["verdict"].mask(judged["method"] == against, "–"))
+    return judged.assign(verdict=judged["verdict"].replace("", "–"))
+
+
+def with_variant_verdict(rows: pd.DataFrame, variant: str, against: str) -> pd.DataFrame:
+    """Rows with the verdict of each variant against one of them, within each method.
+
+    `variant` is the column that names them. What `space` and `protocol` say of them is left aside.
+    """
+    judged = []
+    for _, of in rows.groupby("method", sort=False):
+        alike = of.assign(method=of[variant], space="", protocol="", **{variant: ""})
+        judged.append(of.assign(verdict=with_verdict(alike, against)["verdict"].to_numpy()))
+    return pd.concat(judged)
+
+
+def seed_reach(rows: pd.DataFrame) -> float:
+    """How far another seed may lead, in 95 % of the cases; 0 where there is one seed only.
+
+    Student's t times the standard deviation over seeds, pooled over methods.
+    """
+    spread = rows.groupby("method")["value"].agg(["var", "size"])
+    freedom = int((spread["size"] - 1).sum())
+    if not freedom:
+        return 0.0
+    return float(special.stdtrit(freedom, 0.975) * spread["var"].mean() ** 0.5)
+
+
+def with_seeds(rows: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
+    """Rows of single runs, their intervals widened by what another seed may change.
+
+    Each end moves to the root of the sum of squares of its distance from the value and of
+    `seed_reach`, which `seeds`, the rows of runs that differ in their seed alone, tell of each
+    measure: of an untrained encoder, and of all trained ones together.
+    """
+    same = ["task", "level", "metric", "trained"]
+    groups = seeds.assign(trained=seeds["method"] != "random").groupby(same)
+    reach = groups.apply(seed_reach, include_groups=False).rename("reach").reset_index()
+    judged = rows.assign(trained=rows["method"] != "random").merge(reach, how="left", on=same)
+    reaches = judged["reach"].fillna(0).to_numpy()
+    low, high = (np.hypot(rows["value"] - rows[end], reaches) for end in ("low", "high"))
+    ends = {"low": rows["value"] - low, "high": rows["value"] + high}
+    return rows.assign(**{name: end.clip(0, 100) for name, end in ends.items()})
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
@@ -109,7 +147,7 @@ def runs_table(sources: Mapping[str, EncoderSource], work: Workspace) -> pd.Data
 def save(table: Table, name: str) -> Table:
     """Write a data frame, or that of a `Styler`, as CSV and LaTeX, and return it for display."""
     frame: pd.DataFrame = getattr(table, "data", table)
-    index = not isinstance(frame.index, pd.RangeIndex)
+    index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
     frame.to_csv(OUTPUT.path(name, "csv"), index=index)
     text = (frame.reset_index() if index else frame).map(str)
     OUTPUT.path(name, "tex").write_text(text.to_latex(index=False, escape=True))
