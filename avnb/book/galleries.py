@@ -23,7 +23,7 @@ from avnb.evaluation.retrieval import Gallery
 from avnb.files import replacing
 
 SECONDS, HEIGHT = 3.0, 120  # of a small copy, at most
-AUDIO_HZ = 16_000  # of the store's files
+SMALL = store.Form(crf=30)
 WINDOW_SECONDS, BANDS, FLOOR, RANGE_DB = 0.032, 128, 1e-5, 60  # of spectrograms
 MARKS = {  # sign, border, and what is read to those who do not see them
     "query": ("query:", "2px solid #444444", "query"),
@@ -48,7 +48,7 @@ def audio_of(manifest: Manifest, video: Video, begin: float, end: float) -> np.n
     """Audio [samples] float32 from `begin` to `end` in seconds; empty where the video has none."""
     if not len(manifest.only([video]).with_audio()):
         return np.zeros(0, np.float32)
-    first, last = round(begin * AUDIO_HZ), round(end * AUDIO_HZ)
+    first, last = round(begin * store.HZ), round(end * store.HZ)
     return store.read_audio(manifest.path(video), first, last - first)
 
 
@@ -72,7 +72,7 @@ def band_of(hertz: Sequence[float], hz: int) -> np.ndarray:
     return mel[:-1] / mel[-1] * (BANDS + 1) - 1
 
 
-def draw_spectrogram(ax: Axes, samples: np.ndarray, hz: int = AUDIO_HZ) -> None:
+def draw_spectrogram(ax: Axes, samples: np.ndarray, hz: int = store.HZ) -> None:
     """Levels over seconds and kilohertz, brighter where it is louder."""
     extent = (0, len(samples) / hz, -0.5, BANDS - 0.5)
     look: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
@@ -105,10 +105,10 @@ def write_copy(out: Path, frames: np.ndarray, fps: float, samples: np.ndarray) -
     if len(samples):
         with replacing(out.with_suffix(".png")) as partial:
             look: dict[str, Any] = {"vmin": -RANGE_DB, "vmax": 0, "cmap": "magma"}
-            levels = mel_levels(samples, AUDIO_HZ)
+            levels = mel_levels(samples, store.HZ)
             plt.imsave(partial, levels, origin="lower", format="png", **look)
     with replacing(out) as partial:
-        store.write(partial, images, fps, samples, codec="h264")
+        store.write(partial, images, fps, samples, SMALL)
 
 
 def scaled(frame: np.ndarray) -> np.ndarray:
