@@ -22,11 +22,11 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from avnb.data.batch import Batch
 from torch import nn
 
 from avnb.config import Pretrain
 from avnb.data import media
-from avnb.data.batch import Batch
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest, Video
 from avnb.data.synthetic import world
