@@ -19,10 +19,9 @@ from jupyter_client import AsyncKernelManager
 from traitlets.config import Config
 
 import avnb
-from avnb.bars import tqdm
 from avnb.book import parameters
 from avnb.config import digest
-from avnb.files import locked, write_text
+from avnb.files import locked, tqdm, write_text
 from avnb.profiles import SIZES, Workspace, project_root
 
 PACKAGE = Path(avnb.__file__).parent

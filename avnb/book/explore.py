@@ -15,7 +15,7 @@ from avnb.book.galleries import playing_gallery
 from avnb.book.plots import method_title, title
 from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
-from avnb.data.prepare import DecodeError, load_dataset
+from avnb.data.prepare import load_dataset
 from avnb.evaluation.features import (
     EncoderSource,
     FrozenEncoders,
@@ -103,7 +103,7 @@ class Retrieval:
         """A data set of one video whose bytes are given; they are kept in the profile's folder.
 
         Raises:
-            FileNotFoundError, ValueError, DecodeError: when it is no video that can be read.
+            FileNotFoundError, ValueError: when it is no video that can be read.
         """
         folder = self.work.folder / "dropped" / hashlib.sha256(content).hexdigest()[:16]
         with replacing(folder / Path(name).name) as partial:
@@ -150,7 +150,7 @@ def turn(draw: Callable[..., None], /, *, interactive: bool, **controls: Any) ->
     def redraw(**values: Any) -> None:
         try:
             draw(**values)
-        except (DecodeError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             print(error)
 
     ipywidgets.interact(redraw, **controls)

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from avnb.config import Clip, Evaluation, Pretrain, digest
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.decoding import read_soundtrack
-from avnb.data.loader import AUTO, video_loader
+from avnb.data.loader import AUTO, video_batches
 from avnb.data.manifest import Manifest
+from avnb.data.store import StoredVideo
 from avnb.evaluation.encoder_source import EncoderSource, FrozenEncoders, Sources, device
 from avnb.evaluation.encoder_source import encoder_sources as encoder_sources
 from avnb.evaluation.encoder_source import source_of_code as source_of_code
@@ -65,7 +65,8 @@ def encoded_blocks(
     count, audio = clips.sampling.count, clips.sampling.audio
     block = max(1, at_once // count)
     with tqdm(total=len(clips), initial=begin, desc=title, unit="video") as bar:
-        for batch in video_loader(clips, block, begin=begin, workers=workers):
+        rows = range(begin, len(clips))
+        for batch in video_batches(clips, rows, block, workers=workers):
             found = [frozen.encode(batch, audio=audio, at_once=at_once) for frozen in encoders]
             size = (len(batch) // count, count)
             yield begin, [{k: x.unflatten(0, size) for k, x in one.items()} for one in found]
@@ -87,8 +88,8 @@ def soundtrack_blocks(
 def soundtrack(manifest: Manifest, row: int, hz: int) -> Tensor:
     """The whole audio of a video, [1, samples]."""
     video = manifest.videos[row]
-    wave = read_soundtrack(manifest.path(video), hz, seconds=video.seconds, start=video.start)
-    return torch.from_numpy(wave)[None]
+    with StoredVideo(manifest.path(video)) as file:
+        return torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))[None]
 
 
 def encode_all(
@@ -127,7 +128,7 @@ def extract(
 
     Raises:
         CheckpointError: when a source's file is not a checkpoint.
-        DecodeError: when a video of the manifest can no longer be read.
+        StoreError: when a file of the store can no longer be read.
         OSError: when the disk has no room.
     """
     if not manifest.videos:
