@@ -25,7 +25,7 @@ from avnb import processes
 from avnb.config import Group, unknown_name, within
 from avnb.data.loader import AUTO
 from avnb.files import json_lines, tqdm
-from avnb.models import collapse
+from avnb.models import losses
 from avnb.profiles import SHARING, cores
 
 Launcher = Literal["local", "slurm"]
@@ -159,7 +159,7 @@ class Progress:
         """Move the bar; beside it stands the state of the job, or the last line of its output."""
         for folder in self.done:
             rows = [*json_lines(folder / "log.jsonl")][self.done[folder] :]
-            for warning in filter(None, map(collapse.collapse_warning, rows)):
+            for warning in filter(None, map(losses.collapse_warning, rows)):
                 self.bar.write(f"{folder.name}: {warning}")
             self.done[folder] += len(rows)
             self.bar.update(len(rows))

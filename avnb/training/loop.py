@@ -19,7 +19,7 @@ from avnb import distributed
 from avnb.data.clips import Batch, VideoClips
 from avnb.data.loader import AUTO, steps_per_epoch, training_epochs, video_batches
 from avnb.files import write_text
-from avnb.models import collapse
+from avnb.models import losses
 from avnb.models.methods.base import Log, Method, TrainableModule
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError, Metadata
@@ -185,7 +185,7 @@ def embedding_statistics(model: TrainableModule) -> dict[str, float]:
     embeddings = {
         name: distributed.gather_rows(torch.cat(z)) for name, z in model.embeddings.items()
     }
-    return {name: value.item() for name, value in collapse.measure(embeddings).items()}
+    return {name: value.item() for name, value in losses.collapse_metrics(embeddings).items()}
 
 
 def report(row: dict[str, float], events: Any) -> None:
@@ -194,7 +194,7 @@ def report(row: dict[str, float], events: Any) -> None:
         if name != "epoch":
             events.add_scalar(name, value, int(row["epoch"]))
     events.flush()
-    if warning := collapse.collapse_warning(row):
+    if warning := losses.collapse_warning(row):
         print(f"\n{warning}", flush=True)
 
 

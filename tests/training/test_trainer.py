@@ -18,7 +18,7 @@ from avnb.data.clips import VideoClips
 from avnb.data.loader import steps_per_epoch, training_epochs
 from avnb.data.manifest import Manifest
 from avnb.data.transform import BatchTransform
-from avnb.models import collapse
+from avnb.models import losses
 from avnb.models.methods import METHODS, build_method, find_method
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
@@ -196,10 +196,10 @@ def test_supervised_stops_when_validation_accuracy_stagnates(tiny):
 def test_collapse_warnings_name_the_embeddings(tiny):
     row = {"epoch": 2, "video_spread": 0.001, "video_rank": 1.0, "audio_spread": 0.9,
            "audio_rank": 9.0}  # fmt: skip
-    assert collapse.collapse_warning(row).startswith("collapse after epoch 3: video embeddings")
+    assert losses.collapse_warning(row).startswith("collapse after epoch 3: video embeddings")
     well = {**row, "video_spread": 0.5, "video_rank": 3.0}
-    assert not collapse.collapse_warning(well)
-    assert "embeddings have shrunk" in collapse.collapse_warning({**well, "variance": 0.97})
+    assert not losses.collapse_warning(well)
+    assert "embeddings have shrunk" in losses.collapse_warning({**well, "variance": 0.97})
 
 
 def test_a_collapse_is_printed_and_every_row_is_an_event_of_tensorboard(
@@ -207,7 +207,7 @@ def test_a_collapse_is_printed_and_every_row_is_an_event_of_tensorboard(
 ):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr(collapse, "SPREAD_LEAST", 9.0)  # above any spread
+    monkeypatch.setattr(losses, "MIN_SPREAD", 9.0)  # above any spread
     train(tiny, vggsound, metadata, tmp_path)
     assert "collapse after epoch 1" in capfd.readouterr().out
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -222,7 +222,7 @@ def test_embedding_statistics_are_those_of_the_whole_batch(tiny, vggsound, metad
     config = with_values(tiny, epochs=1, micro_batch=2)
     _, content = checkpoint.load(train(config, vggsound, metadata, tmp_path))
     (row,) = content["log"]
-    assert row["video_rank"] > 2 and row["audio_std"] > 0 and not collapse.collapse_warning(row)
+    assert row["video_rank"] > 2 and row["audio_std"] > 0 and not losses.collapse_warning(row)
 
 
 def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
