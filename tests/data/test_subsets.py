@@ -42,18 +42,10 @@ def test_first_as_many_of_each_class_as_the_smallest_has_then_any(videos):
     assert sorted(few) == ["a1", "b2", "c3"] and none == []
 
 
-def test_another_seed_draws_others_and_the_order_of_the_list_does_not_matter(videos):
-    config = Subset(subset_videos=20, validation_videos=10)
-    drawn = draw_subset(videos, config)
-    assert drawn == draw_subset(reversed(videos), config)
-    other = draw_subset(videos, Subset(subset_videos=20, validation_videos=10, subset_seed=1))
-    assert set(drawn[0]) != set(other[0])
-
-
 def test_the_draw_never_changes(videos):
-    """Ids of runs depend on it, so that checkpoints would no longer be found."""
+    """Ids of runs depend on it; the order of the list does not matter, and the seed does."""
     config = Subset(subset_videos=90, validation_videos=30)
-    assert digest(list(draw_subset(videos, config))) == "6576610e"
+    assert digest(list(draw_subset(reversed(videos), config))) == "6576610e"
     config = Subset(subset_videos=30, validation_videos=10, subset_seed=3)
     assert digest(list(draw_subset(videos, config))) == "209c09bc"
 

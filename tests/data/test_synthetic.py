@@ -1,6 +1,5 @@
 """The world is as wild as it says, and its classes cannot be told from trivial statistics."""
 
-import csv
 import hashlib
 import json
 from dataclasses import asdict, replace
@@ -166,12 +165,10 @@ def test_noise_other_sounds_rooms_pitch_and_loudness_are_heard():
 
 
 def test_an_object_off_screen_is_heard_and_not_seen_and_a_dubbed_one_sounds_otherwise():
-    (seen, heard), (empty, same) = drawn(NONE), drawn(NONE, flaw="off_screen")
-    middle = np.s_[:, 15:45, 20:60]
-    assert np.array_equal(heard, same)
-    assert seen[middle].std() > 2 * empty[middle].std()
     for seed in range(4):
-        (seen, heard), (also, other) = drawn(NONE, seed), drawn(NONE, seed, "dubbed")
+        (seen, heard), (empty, same) = drawn(NONE, seed), drawn(NONE, seed, "off_screen")
+        assert np.array_equal(heard, same) and abs(seen - empty).max() > 50
+        also, other = drawn(NONE, seed, "dubbed")
         assert np.array_equal(seen, also) and abs(np.corrcoef(heard, other)[0, 1]) < 0.3
 
 
@@ -225,18 +222,3 @@ def test_making_it_again_keeps_what_is_there_and_other_values_are_refused(copied
     assert all(p.stat().st_mtime_ns == at for p, at in others.items())
     with pytest.raises(ValueError, match="made from other values"):
         world.make(World.from_flat(**{**values, "seed": 8}), copied_world)
-
-
-def test_lists_have_the_official_form(world):
-    with (world / "vggsound/vggsound.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert all(len(r) == 4 and r[3] in ("train", "test") and r[1].isdigit() for r in rows)
-    assert any("," in r[2] for r in rows) and any(r[0].startswith("-") for r in rows)
-    lists = world / "ucf101/ucfTrainTestlist"
-    assert (lists / "classInd.txt").read_text().splitlines()[0] == "1 BallBouncing"
-    assert b"\r\n" in (lists / "trainlist01.txt").read_bytes()
-    assert (lists / "testlist02.txt").read_text().splitlines()[0].endswith(".avi")
-    for fold in (1, 2, 3):
-        table = world / f"hmdb51/testTrainMulti_7030_splits/roll_bell_test_split{fold}.txt"
-        roles = {row.rsplit(maxsplit=1)[1] for row in table.read_text().splitlines()}
-        assert roles == {"0", "1", "2"}
