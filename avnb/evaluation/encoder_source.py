@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from avnb.config import Pretrain, digest, parse_values
-from avnb.data.augment import BatchTransform, mel_statistics
 from avnb.data.clips import Batch
 from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
+from avnb.data.transform import BatchTransform, mel_statistics
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
 from avnb.files import locked
 from avnb.models.encoders import AudioEncoder, VideoEncoder

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avnb.config import Evaluation, digest
-from avnb.data.augment import VideoTransform
 from avnb.data.clips import VideoClips
-from avnb.data.loader import AUTO, on_device, video_loader
+from avnb.data.loader import AUTO, video_batches
 from avnb.data.manifest import Manifest
+from avnb.data.transform import VideoTransform
 from avnb.evaluation.features import Sources, device
 from avnb.evaluation.probe import accuracies, testing
 from avnb.evaluation.results import Row, record
@@ -25,12 +25,12 @@ from avnb.profiles import Workspace
 from avnb.training import runs
 from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.launch import Resources
-from avnb.training.runs import FinetuningRun, finetuning_run
+from avnb.training.runs import TrainingRun, finetuning_run
 
 
 def finetuning_runs(
     work: Workspace, sources: Sources, manifest: Manifest, *, seed: int = 0
-) -> dict[str, FinetuningRun]:
+) -> dict[str, TrainingRun]:
     """A run for each source, with the workspace's values; nothing is trained yet."""
     found = {}
     for name, source in sources.items():
@@ -42,7 +42,7 @@ def finetuning_runs(
 
 def finetuning_rows(
     work: Workspace,
-    tuned: Mapping[str, FinetuningRun],
+    tuned: Mapping[str, TrainingRun],
     manifest: Manifest,
     config: Evaluation,
     *,
@@ -56,7 +56,7 @@ def finetuning_rows(
 
 
 def scores(
-    run: FinetuningRun, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
+    run: TrainingRun, manifest: Manifest, config: Evaluation, *, workers: int = AUTO
 ) -> dict[str, Tensor]:
     """Logits [V, C, classes] of test videos by level, and `label` [V]; kept in the run's folder.
 
@@ -66,7 +66,8 @@ def scores(
     file = run.folder / f"test-{digest([test.digest, samplings, config.seed])}.safetensors"
     with locked(run.folder):
         if not file.exists():
-            classifier = load_classifier(run.checkpoint, backbone=run.start.backbone).to(device())
+            own = run.start.backbone if run.start else ""
+            classifier = load_classifier(run.checkpoint, backbone=own).to(device())
             tensors = {"label": torch.tensor(test.labels)}
             for level, sampling in samplings.items():
                 clips = VideoClips(test, sampling, seed=config.seed)
@@ -82,17 +83,16 @@ def logits(classifier: Classifier, clips: VideoClips, workers: int, title: str) 
     """[V, C, classes] of all clips, video by video."""
     transform, count = VideoTransform().to(device()), clips.sampling.count
     block = max(1, classifier.config.optim.batch // count)
-    found, loader = [], video_loader(clips, block, workers=workers)
+    found, rows = [], range(len(clips))
     with tqdm(total=len(clips), desc=title, unit="video") as bar:
-        for batch in on_device(loader, device()):
-            found.append(classifier.logits(transform(batch.frames)).float().cpu())
+        for batch in video_batches(clips, rows, block, workers=workers):
+            frames = transform(batch.frames.to(device()))
+            found.append(classifier.logits(frames).float().cpu())
             bar.update(len(batch) // count)
     return torch.cat(found).view(len(clips), count, -1)
 
 
-def measure(
-    run: FinetuningRun, manifest: Manifest, config: Evaluation, **metadata: str
-) -> list[Row]:
+def measure(run: TrainingRun, manifest: Manifest, config: Evaluation, **metadata: str) -> list[Row]:
     """Result rows of both levels, top-1 and top-5; `metadata` goes into each."""
     clips = scores(run, manifest, config)
     label = clips.pop("label")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from avnb.config import PROTOCOLS, Clip, Evaluation, Pretrain
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import AUTO, ClipLoader
+from avnb.data.loader import AUTO, load
 from avnb.data.manifest import Manifest
 from avnb.evaluation.features import (
     EncoderSource,
@@ -120,20 +120,17 @@ def fresh_batches(
     sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
     clips, size = VideoClips(train, sampling, seed=config.seed), config.probe_batch
     orders = [torch.randperm(len(train), generator=rng) for _ in range(config.probe_epochs)]
-    batches = [[[(v, 0) for v in part.tolist()] for part in order.split(size)] for order in orders]
-    loader = ClipLoader(clips, list(enumerate(batches)), size=size, workers=workers)
-    epochs = [epoch for epoch, plan in enumerate(batches) for _ in plan]
+    plan = [
+        [(e, v, 0) for v in part.tolist()] for e, o in enumerate(orders) for part in o.split(size)
+    ]
     title = f"{frozen.source.method} on {train.name}, {len(orders)} epochs"
-    loaded = tqdm(loader, total=len(epochs), desc=title, unit="batch")
+    loaded = tqdm(load(clips, plan, workers=workers), title, len(plan), unit="batch")
     # Batch statistics are those of the whole batch.
     at_once = size if frozen.training else config.clips_per_forward
-    for epoch, batch in zip(epochs, loaded, strict=True):
+    for places, batch in zip(plan, loaded, strict=True):
+        encoded = frozen.encode(batch, audio=False, at_once=at_once)
         # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        yield (
-            epoch,
-            frozen.encode(batch, audio=False, at_once=at_once)["video"].clone(),
-            batch.label,
-        )
+        yield places[0][0], encoded["video"].clone(), batch.label
 
 
 def tested_by(
