@@ -7,7 +7,7 @@ KEY := $(shell cat pyproject.toml .constraints.txt | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.avnb-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book pdf smoke study figures lint check test faults lab clean
+.PHONY: help install book smoke study lint check test lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -27,9 +27,6 @@ install: $(STAMP) ## install the package and its dependencies into .venv (about 
 book: install ## build the book at demo size: synthetic videos, pre-training, all notebooks
 	$(BIN)/python -m avnb book --profile demo
 
-pdf: install ## as `make book`, and the book as one PDF, build/demo/book.pdf (needs Chromium)
-	$(BIN)/python -m avnb book --profile demo --pdf
-
 smoke: install ## as `make book` at the smallest size, in about four minutes
 	$(BIN)/python -m avnb book --profile smoke
 
@@ -43,7 +40,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 # Without its cache mypy takes a minute, so it runs beside the tests and reports after them.
-check: lint ## lint, format, types and the fast tests, in under 90 seconds
+check: lint ## lint, format, types and the fast tests, in about a minute
 	@types=$$(mktemp); $(BIN)/mypy >$$types 2>&1 & mypy=$$!; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile; tests=$$?; \
 	wait $$mypy; status=$$?; cat $$types; rm $$types; exit $$((tests | status))
@@ -54,12 +51,6 @@ test: lint ## as `make check`, with all tests; installs Chromium and SLURM for t
 	@command -v sbatch >/dev/null || .ci/slurm
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-
-faults: install ## the whole campaign of hostile input, in about two minutes
-	$(BIN)/python -m tests.faults.campaign
-
-figures: install ## figures and tables of the book as files for a paper (after make book)
-	$(BIN)/python -m avnb figures
 
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -1,15 +1,18 @@
 """Audio-visual self-supervised learning from noisy videos: the package behind the book.
 
-Six packages in the order of the data. Each imports only from those above it, and the foundations
-only from each other:
+Five packages in the order of the data, on a few modules. Each imports only from those above it:
 
-foundations  bars, values, config, processes, files, protocols, profiles, workspace, distributed
-data         what is learnt from: data sets, audit, decoding, clips, transforms, batches
+bars         progress bars
+processes    no process outlives its parent
+config       every value of an experiment, and the ids that follow from them
+files        files that survive an interruption
+profiles     differences from the thesis's values, and the folder of each
+distributed  process groups
+data         what is learnt from: data sets, the store, clips, augmentation, batches
 models       what learns: encoders, losses, memory banks, methods
-training     how it is learnt: trainer, checkpoints, runs, launchers
+training     how it is learnt: the loop, checkpoints, runs, launchers
 evaluation   what was learnt: features, probes, retrieval, concepts, results
-bench        how fast it is: every stage beside the 2022 recipe
-report       what people see: figures, tables, readings, the book
+book         what people see: plots, tables, galleries, the book
 """
 
 import atexit

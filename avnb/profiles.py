@@ -11,6 +11,7 @@ build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
 build/<profile>/features/<set>-<id>/   video.npy, audio.npy, label.npy; made.json
 build/<profile>/media/                 small copies of videos, to play in pages
+build/<profile>/figures/<style>/       every figure and table of the notebooks as files
 build/<profile>/results.jsonl          every number that was measured
 """
 
@@ -198,6 +199,10 @@ class Workspace:
     def runs(self) -> Path:
         """The folder of training runs."""
         return self.folder / "runs"
+
+    def figures(self, style: str) -> Path:
+        """The folder of figures and tables as files, drawn in a style."""
+        return self.folder / "figures" / style
 
     def pretraining(self, **changes: Any) -> Pretrain:
         """The profile's pre-training values, with changes by flat name."""

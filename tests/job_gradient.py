@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from avnb import distributed
 from avnb.config import Pretrain
-from avnb.data.augment import BatchTransform
 from avnb.data.clips import VideoClips
 from avnb.data.loader import training_epochs
 from avnb.data.manifest import Manifest
+from avnb.data.transform import BatchTransform
 from avnb.models.methods import METHODS, build_method
 from avnb.training.loop import accumulate_gradients
 from avnb.training.runs import training_sampling

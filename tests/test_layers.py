@@ -1,73 +1,53 @@
-"""Packages form a column, and modules within each as well: imports point upwards only."""
+"""Packages form a column, and modules within each as well: imports point to what is listed above.
+
+The docstring of a package lists its modules, `name  what it holds`, in their order.
+"""
 
 import ast
 import re
 from pathlib import Path
 
-import pytest
-
-import avnb
 from tests.conftest import ROOT
 
-PACKAGES = re.findall(r"^(\w+)  ", avnb.__doc__, re.MULTILINE)[1:]
-LINES = re.search(r"^foundations +(.*\n(?: +.*\n)*)", avnb.__doc__, re.MULTILINE)[1]
-FOUNDATIONS = re.findall(r"\w+", LINES)
+
+def column(folder: Path) -> list[str]:
+    """All modules below a package in their order, by dotted name; a package follows its modules."""
+    doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    names, dotted = [], ".".join(folder.relative_to(ROOT).parts)
+    for name in re.findall(r"^(\w+)  ", doc, re.MULTILINE):
+        names += column(folder / name) if (folder / name).is_dir() else [f"{dotted}.{name}"]
+    return [*names, dotted]
 
 
-def listed(package: str) -> list[str]:
-    """The modules that a package's docstring names, in its order."""
-    doc = ast.get_docstring(ast.parse((ROOT / "avnb" / package / "__init__.py").read_text()))
-    return re.findall(r"^(\w+)  ", doc, re.MULTILINE)
+FILES = [path for path in (ROOT / "avnb").rglob("*.py") if path.name != "__main__.py"]
+MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in FILES}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+ORDER = column(ROOT / "avnb")
 
 
-ORDER = {
-    "": FOUNDATIONS, **{package: listed(package) for package in PACKAGES},
-    "data/synthetic": listed("data/synthetic"),
-}  # fmt: skip
-
-
-def modules(package: str) -> list[Path]:
-    folder = ROOT / "avnb" / package
-    return [p for p in folder.iterdir() if p.suffix == ".py" and p.stem[:2] != "__"]
-
-
-def imported(path: Path) -> set[tuple[str, str]]:
-    """(package, module) of everything of ours that a file imports, anywhere in it."""
+def imported(path: Path) -> set[str]:
+    """Modules of ours that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if not (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("avnb")):
-            continue
-        for alias in node.names:
-            parts = [*node.module.split(".")[1:], alias.name]
-            while not (ROOT / "avnb" / Path(*parts)).with_suffix(".py").exists() and parts[1:]:
-                if (ROOT / "avnb" / Path(*parts) / "__init__.py").exists():
-                    break
-                parts.pop()
-            found.add(("/".join(parts[:-1]), parts[-1]))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("avnb"):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("avnb.")}
     return found
 
 
-@pytest.mark.parametrize("package", ORDER)
-def test_the_docstring_names_every_module(package):
-    folders = [p.name for p in (ROOT / "avnb" / package).iterdir() if (p / "__init__.py").exists()]
-    there = [p.stem for p in modules(package)] + (folders if package else [])
-    assert sorted(ORDER[package]) == sorted(there)
+def test_docstrings_name_every_module_once():
+    assert sorted(ORDER) == sorted(MODULES)
 
 
-@pytest.mark.parametrize("package", ORDER)
-def test_every_import_points_upwards(package):
-    top = package.partition("/")[0]
-    above = ["", *PACKAGES[: PACKAGES.index(top)]] if top else []
-    for path in modules(package):
-        for home, module in imported(path):
-            if home == package:
-                order = ORDER[package]
-                assert order.index(module) < order.index(path.stem), f"{path} imports {module}"
-            elif top and home.partition("/")[0] == top:  # data/synthetic counts as synthetic
-                outer, inner = (
-                    package.partition("/")[2] or path.stem,
-                    home.partition("/")[2] or module,
-                )
-                assert ORDER[top].index(inner) < ORDER[top].index(outer), f"{path}: {module}"
-            else:
-                assert home.partition("/")[0] in above, f"{path} imports {home}.{module}"
+def test_every_import_points_upwards():
+    places = {name: place for place, name in enumerate(ORDER)}
+    upside_down = [
+        f"{name} imports {other}"
+        for name, path in MODULES.items()
+        for other in imported(path)
+        if places[other] >= places[name]
+    ]
+    assert upside_down == []

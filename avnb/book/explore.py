@@ -3,183 +3,213 @@
 ipywidgets are imported where they are shown.
 """
 
+import functools
+import hashlib
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
-import torch
-
-from avnb.book.data import plot_film_strips
-from avnb.book.galleries import draw_spectrogram, playing_gallery, plot_gallery
-from avnb.book.losses import plot_pull
-from avnb.book.style import method_title
-from avnb.book.wording import level_title
-from avnb.config import Pretrain
-from avnb.data.clips import Sampling, VideoClips
-from avnb.data.layouts import VIDEO_SUFFIXES
+from avnb.book.galleries import playing_gallery
+from avnb.book.plots import method_title, title
+from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
-from avnb.data.previews import mel_spectrogram
-from avnb.data.transforms import VideoTransform
-from avnb.data.video_frames import DecodeError
-from avnb.evaluation.exploration import Retrieval
-from avnb.evaluation.galleries import Gallery
-from avnb.evaluation.retrieval import COSINE, DIRECTIONS, PROJECTED, THESIS
+from avnb.data.prepare import load_dataset
+from avnb.evaluation.features import (
+    EncoderSource,
+    FrozenEncoders,
+    device,
+    encode_all,
+    training_part,
+)
+from avnb.evaluation.retrieval import (
+    COSINE,
+    DIRECTIONS,
+    PROJECTED,
+    THESIS,
+    Gallery,
+    QueryAndGallery,
+    extract_each,
+    find_gallery,
+    projected,
+    samplings,
+)
+from avnb.files import appending, json_lines, replacing
+from avnb.profiles import Workspace
 
 
-def turned(draw: Callable[..., None], controls: Mapping[str, Any]) -> Any:
-    """An output that `draw` fills anew whenever a control is turned; its errors are shown there."""
-    import ipywidgets as widgets
+class Retrieval:
+    """Test videos that ask, training videos that answer, under several encoders.
 
-    def told(**values: Any) -> None:
+    Features are extracted when an encoder is first asked for, and kept.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, EncoderSource],
+        target: Manifest,
+        config: Evaluation,
+        work: Workspace,
+    ):
+        self.sources, self.config, self.work = dict(sources), config, work
+        self.manifest = target.with_audio()
+        self.test = self.manifest.split("test")
+        self.features: dict[str, QueryAndGallery] = {}
+        self.last: dict[str, Any] = {}  # what was asked, and answered
+
+    @property
+    def failures(self) -> Path:
+        """The file of marked failures."""
+        return self.work.folder / "failures.jsonl"
+
+    def query_and_gallery(self, method: str, space: str) -> QueryAndGallery:
+        """Query and gallery features of an encoder in a space."""
+        if method not in self.features:
+            one = {method: self.sources[method]}
+            self.features |= extract_each(one, self.manifest, self.config, self.work.features)
+        query, gallery = self.features[method]
+        if space == PROJECTED:
+            heads = self.sources[method].heads()
+            return projected(query, heads), projected(gallery, heads)
+        return query, gallery
+
+    def ask(self, method: str, direction: str, space: str, row: int) -> Gallery:
+        """The nearest videos of one test video; arguments as of `find_gallery`."""
+        query, gallery = self.query_and_gallery(method, space)
+        found = find_gallery(self.manifest, query, gallery, [row], direction=direction, space=space)
+        self.last = {"run": self.sources[method].name, "space": space} | described(found)
+        return found
+
+    def ask_with_video(self, method: str, direction: str, space: str, own: Manifest) -> Gallery:
+        """The nearest videos of the one video of a manifest, whose class is not known.
+
+        Raises:
+            ValueError: when it has no audio and the direction needs some.
+        """
+        source, audible = self.sources[method], bool(len(own.with_audio()))
+        if not audible and direction != "v->v":
+            raise ValueError(f"{own.videos[0].path} has no audio: it can ask by its frames only")
+        encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
+        sampling = replace(samplings(source.config, self.config)["queries"], audio=audible)
+        query = encode_all(encoders, own, sampling, seed=self.config.seed, workers=0)
+        if space == PROJECTED:
+            query = projected(query, source.heads())
+        _, gallery = self.query_and_gallery(method, space)
+        options: dict[str, Any] = {"direction": direction, "space": space, "queries": own}
+        return find_gallery(self.manifest, query, gallery, [0], **options)
+
+    def prepare(self, name: str, content: bytes) -> Manifest:
+        """A data set of one video whose bytes are given; they are kept in the profile's folder.
+
+        Raises:
+            FileNotFoundError, ValueError: when it is no video that can be read.
+        """
+        folder = self.work.folder / "dropped" / hashlib.sha256(content).hexdigest()[:16]
+        with replacing(folder / Path(name).name) as partial:
+            partial.write_bytes(content)
+        return load_dataset(self.work, "folder", str(folder))
+
+    def mark(self, note: str) -> int:
+        """Save the last query and its answers as a failure; returns how many are saved."""
+        with appending(self.failures) as add:
+            add(json.dumps(self.last | {"dataset": self.manifest.name, "note": note}))
+        return sum(1 for _ in json_lines(self.failures))
+
+    def show(self, found: Gallery) -> None:
+        """Display a query and its answers, which play."""
+        from IPython.display import HTML, display
+
+        display(HTML(playing_gallery(found, self.work.media)))
+
+
+def described(found: Gallery) -> dict[str, Any]:
+    """Ids of the first query and its answers, and which of them have its class."""
+    return {
+        "direction": found.direction,
+        "query": found.queries[0].video.id,
+        "answers": [shown.video.id for shown in found.answers[0]],
+        "right": found.right[0].tolist(),
+    }
+
+
+def turn(draw: Callable[..., None], /, *, interactive: bool, **controls: Any) -> None:
+    """Draw, and draw anew whenever a control is turned; errors are shown in the place of it.
+
+    Args:
+        draw: takes the values of the controls by name; its defaults are what is drawn first.
+        interactive: whether there is a front end for widgets.
+        controls: as `ipywidgets.interact` takes them.
+    """
+    if not interactive:
+        draw()
+        return
+    import ipywidgets
+
+    @functools.wraps(draw)
+    def redraw(**values: Any) -> None:
         try:
             draw(**values)
-        except (DecodeError, ValueError, OSError) as error:
-            print(f"{error}")
+        except (ValueError, OSError) as error:
+            print(error)
 
-    return widgets.interactive_output(told, dict(controls))
-
-
-def show_gallery(found: Gallery, retrieval: Retrieval) -> None:
-    """A query and its answers: as a figure, and playing."""
-    from IPython.display import HTML, display
-
-    fig = plot_gallery(found)
-    display(fig)
-    plt.close(fig)
-    display(HTML(playing_gallery(found, retrieval.work.media)))
+    ipywidgets.interact(redraw, **controls)
 
 
 def choices(retrieval: Retrieval) -> dict[str, Any]:
     """The controls of a retrieval: encoder, direction, space."""
-    import ipywidgets as widgets
-
-    methods = [(method_title(name), name) for name in retrieval.sources]
-    directions = [(level_title(name), name) for name in DIRECTIONS]
-    spaces = [THESIS, COSINE, PROJECTED]
     return {
-        "method": widgets.Dropdown(options=methods, description="encoder"),
-        "direction": widgets.Dropdown(options=directions, description="direction"),
-        "space": widgets.Dropdown(options=spaces, description="space"),
+        "method": [(method_title(name), name) for name in retrieval.sources],
+        "direction": [(title(name), name) for name in DIRECTIONS],
+        "space": [THESIS, COSINE, PROJECTED],
     }
 
 
-def explore_retrieval(retrieval: Retrieval, *, interactive: bool = True) -> None:
-    """Pick encoder, direction, space, class and query; see and hear the answers; mark failures."""
+def explore_retrieval(retrieval: Retrieval, *, interactive: bool) -> None:
+    """Pick encoder, direction, space and query; see and hear the answers; mark failures."""
+    first = next(iter(retrieval.sources))
+    videos = enumerate(retrieval.test.videos)
+    queries = sorted((f"{video.label}: {video.id}", row) for row, video in videos)
+
+    def draw(
+        method: str = first,
+        direction: str = "v->v",
+        space: str = THESIS,
+        query: int = queries[0][1],
+    ) -> None:
+        retrieval.show(retrieval.ask(method, direction, space, query))
+
+    turn(draw, interactive=interactive, **choices(retrieval), query=queries)
+    if not interactive:
+        return
+    import ipywidgets
     from IPython.display import display
 
-    first = next(iter(retrieval.sources))
-    if not interactive:
-        show_gallery(retrieval.ask(first, "v->v", 0), retrieval)
-        return
-    import ipywidgets as widgets
-
-    labels = sorted({video.label for video in retrieval.test.videos})
-    of_class = widgets.Dropdown(options=["all", *labels], description="class")
-    controls = choices(retrieval) | {"row": widgets.Dropdown(description="query")}
-    note, said = widgets.Text(placeholder="what is wrong"), widgets.Label()
-    mark = widgets.Button(description="mark as failure", icon="flag")
-
-    def queries(*_: Any) -> None:
-        """Offer the queries of the chosen class."""
-        fits = [
-            (f"{i}: {video.id}", i)
-            for i, video in enumerate(retrieval.test.videos)
-            if of_class.value in ("all", video.label)
-        ]
-        controls["row"].options = fits
-        controls["row"].value = fits[0][1]
-
-    def draw(method: str, direction: str, space: str, row: int | None) -> None:
-        if row is not None:  # as while other queries are offered
-            show_gallery(retrieval.ask(method, direction, row, space), retrieval)
+    note, saved = ipywidgets.Text(placeholder="what is wrong"), ipywidgets.Label()
+    button = ipywidgets.Button(description="mark as failure")
 
     def save(_: Any) -> None:
-        """Keep the query that is shown."""
-        now = {name: control.value for name, control in controls.items()}
-        found = retrieval.ask(now["method"], now["direction"], now["row"], now["space"])
-        count = retrieval.mark(found, now["method"], now["space"], note.value)
-        said.value = f"saved: {count} in {retrieval.failures.name}"
+        saved.value = f"saved: {retrieval.mark(note.value)} in {retrieval.failures.name}"
 
-    of_class.observe(queries, "value")
-    queries()
-    mark.on_click(save)
-    bars = [widgets.HBox([*list(controls.values())[:3]]), widgets.HBox([of_class, controls["row"]])]
-    display(*bars, turned(draw, controls), widgets.HBox([mark, note, said]))
+    button.on_click(save)
+    display(ipywidgets.HBox([button, note, saved]))
 
 
-def explore_own_video(retrieval: Retrieval, *, interactive: bool = True) -> None:
+def explore_own_video(retrieval: Retrieval, *, interactive: bool) -> None:
     """Drop in a video file, and see what it retrieves."""
-    from IPython.display import display
-
     if not interactive:
-        print(f"In JupyterLab a video can be dropped in here ({', '.join(VIDEO_SUFFIXES)}).")
+        print("In JupyterLab a video can be dropped in here.")
         return
-    import ipywidgets as widgets
+    import ipywidgets
 
-    upload = widgets.FileUpload(accept=",".join(VIDEO_SUFFIXES), description="a video")
-    controls = choices(retrieval) | {"files": upload}
+    first = next(iter(retrieval.sources))
+    upload = ipywidgets.FileUpload(accept="video/*", description="a video")
 
-    def draw(method: str, direction: str, space: str, files: Any) -> None:
+    def draw(
+        method: str = first, direction: str = "v->v", space: str = THESIS, files: Any = ()
+    ) -> None:
         for file in files:
-            content = bytes(file["content"])
-            found = retrieval.ask_with_file(method, direction, file["name"], content, space)
-            show_gallery(found, retrieval)
+            own = retrieval.prepare(file["name"], bytes(file["content"]))
+            retrieval.show(retrieval.ask_with_video(method, direction, space, own))
 
-    display(widgets.HBox(list(controls.values())), turned(draw, controls))
-
-
-def explore_loss(*, interactive: bool = True) -> None:
-    """Turn q, the temperature and the number of negatives of RINCE."""
-    from IPython.display import display
-
-    def draw(q: float, temperature: float, lam: float, negatives: int) -> None:
-        fig = plot_pull(q=q, temperature=temperature, lam=lam, negatives=negatives)
-        display(fig)
-        plt.close(fig)
-
-    if not interactive:
-        draw(0.1, 0.07, 0.01, 1024)
-        return
-    import ipywidgets as widgets
-
-    sliders = {
-        "q": widgets.FloatSlider(0.1, min=0.01, max=1, step=0.01, description="q"),
-        "temperature": widgets.FloatLogSlider(0.07, min=-2, max=0, description="temperature"),
-        "lam": widgets.FloatLogSlider(0.01, min=-3, max=0, description="lambda"),
-        "negatives": widgets.IntSlider(1024, min=1, max=4096, description="negatives"),
-    }
-    display(widgets.VBox(list(sliders.values())), turned(draw, sliders))
-
-
-def explore_augmentation(manifest: Manifest, run: Pretrain, *, interactive: bool = True) -> None:
-    """Scrub through the augmentations of a clip: every draw is another crop, colour and time."""
-    from IPython.display import display
-
-    transform, heard = VideoTransform(), manifest.with_audio()
-    sampling = Sampling(clip=run.clip, count=1, place="random", augment=run.augment)
-    clips = VideoClips(heard, sampling, seed=run.seed)
-
-    def draw(video: int, number: int) -> None:
-        batch = clips.whole(video, epoch=number)
-        shown = transform(batch.frames, batch.params) * transform.std + transform.mean
-        films = torch.cat([batch.frames / 255, shown.clamp(0, 1)])
-        fig = plot_film_strips(films, ["after the crop", "after all augmentation"])
-        display(fig)
-        fig_audio, ax = plt.subplots(figsize=(9, 2))
-        sound = batch.audio[0].numpy().astype(np.float32)
-        draw_spectrogram(ax, mel_spectrogram(sound, run.clip.audio_hz), axes=True)
-        display(fig_audio)
-        plt.close(fig)
-        plt.close(fig_audio)
-
-    if not interactive:
-        draw(0, 0)
-        return
-    import ipywidgets as widgets
-
-    sliders = {
-        "video": widgets.IntSlider(0, min=0, max=len(heard) - 1, description="video"),
-        "number": widgets.IntSlider(0, min=0, max=99, description="draw"),
-    }
-    display(widgets.HBox(list(sliders.values())), turned(draw, sliders))
+    turn(draw, interactive=True, **choices(retrieval), files=upload)

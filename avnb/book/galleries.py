@@ -1,163 +1,176 @@
-"""Galleries of retrieved videos: as figures, and as small files that play in the page."""
+"""Videos that play in pages, with their audio: galleries of nearest videos, and spectrograms.
+
+A page shows small copies of the store's files, which are made once and loaded when played.
+"""
 
 import html
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
+import torchaudio
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from PIL import Image
 
-from avnb.book.wording import counted, label, level_title, listed
-from avnb.data.previews import MelSpectrogram, Shown, mel_spectrogram, small_file
-from avnb.evaluation.galleries import Gallery
-from avnb.evaluation.retrieval import DIRECTIONS
+from avnb.config import digest
+from avnb.data import store
+from avnb.data.manifest import Manifest, Video
+from avnb.evaluation.retrieval import Gallery
+from avnb.files import replacing
 
-MARKS = {  # sign, colour, line of the border, what is said to those who do not see it
-    "query": ("query:", "#444444", "-", "query"),
-    "right": ("✓", "#2e7d32", "-", "same class"),
-    "wrong": ("✗", "#b3261e", (0, (4, 2)), "other class"),
-    "unknown": ("", "#444444", "-", "answer"),
+SECONDS, HEIGHT = 3.0, 120  # of a small copy, at most
+SMALL = store.Form(crf=30)
+WINDOW_SECONDS, BANDS, FLOOR, RANGE_DB = 0.032, 128, 1e-5, 60  # of spectrograms
+MARKS = {  # sign, border, and what is read to those who do not see them
+    "query": ("query:", "2px solid #444444", "query"),
+    "right": ("✓", "2px solid #2e7d32", "same class"),
+    "wrong": ("✗", "2px dashed #b3261e", "other class"),
+    "unknown": ("", "2px solid #444444", "answer"),
 }
-RANGE_DB = 60  # of levels that are told apart in a spectrogram
+PLAY = "this.paused ? this.play() : this.pause()"
+KEYS = f"if ([' ', 'Enter'].includes(event.key)) {{ event.preventDefault(); {PLAY} }}"
 
 
-def cells(gallery: Gallery) -> Iterator[tuple[int, int, Shown, str]]:
-    """Line, column, video, and its name in MARKS; the query comes first."""
-    lines = zip(gallery.queries, gallery.answers, gallery.right.tolist(), strict=True)
-    for i, (query, answers, right) in enumerate(lines):
-        yield i, 0, query, "query"
-        for j, (answer, fits) in enumerate(zip(answers, right, strict=True), 1):
-            mark = ("right" if fits else "wrong") if gallery.is_judged else "unknown"
-            yield i, j, answer, mark
+# ---- frames and audio ----------------------------------------------------------------------------
 
 
-def heading(shown: Shown, mark: str) -> tuple[str, str]:
-    """What is written over a video, with its sign, and the colour."""
-    sign, colour, *_ = MARKS[mark]
-    return f"{sign} {label(shown.video.label)}".strip(), colour
+def frames_at(manifest: Manifest, video: Video, seconds: np.ndarray) -> np.ndarray:
+    """The frames [N, H, W, 3] uint8 that are on show at times in seconds."""
+    numbers = (np.asarray(seconds) * video.fps + 1e-6).astype(int).clip(0, video.frames - 1)
+    return store.read_frames(manifest.path(video), numbers)
 
 
-def draw_frame(ax: Axes, shown: Shown, mark: str) -> None:
-    """The middle frame; a dashed border where the class is another than the query's."""
-    ax.imshow(shown.frame())
-    ax.set(xticks=[], yticks=[])
-    _, colour, line, _ = MARKS[mark]
-    ax.spines[:].set(visible=True, color=colour, linewidth=2.0, linestyle=line)
+def audio_of(manifest: Manifest, video: Video, begin: float, end: float) -> np.ndarray:
+    """Audio [samples] float32 from `begin` to `end` in seconds; empty where the video has none."""
+    if not len(manifest.only([video]).with_audio()):
+        return np.zeros(0, np.float32)
+    first, last = round(begin * store.HZ), round(end * store.HZ)
+    return store.read_audio(manifest.path(video), first, last - first)
 
 
-def draw_spectrogram(ax: Axes, mel: MelSpectrogram, *, axes: bool) -> None:
-    """Levels over seconds and hertz; the mel scale makes bands equally wide."""
-    bands = len(mel.hertz)
-    extent = (mel.seconds[0], mel.seconds[-1], -0.5, bands - 0.5)
-    options: dict[str, Any] = {"origin": "lower", "aspect": "auto", "vmin": -RANGE_DB, "vmax": 0}
-    ax.imshow(mel.levels, extent=extent, interpolation="nearest", cmap="magma", **options)
-    ticks = [250, 1000, 4000, 10_000]
-    ax.set_yticks(np.interp(ticks, mel.hertz, np.arange(bands)), ["0.25", "1", "4", "10"])
-    ax.tick_params(labelsize=6, length=2, pad=1.5)
-    if axes:
-        ax.set_ylabel("kHz", fontsize=7, labelpad=1)
-        ax.set_xlabel("s", fontsize=7, labelpad=0)
-    else:
-        ax.set_yticklabels([])
+def mel_levels(samples: np.ndarray, hz: int) -> np.ndarray:
+    """Log-mel spectrogram [bands, columns] of mono audio, in dB below the loudest.
 
-
-def draw_sound(ax: Axes, shown: Shown, mark: str, *, axes: bool) -> None:
-    """The spectrogram of a video's audio, with the border of its answer."""
-    sound = shown.sound()
-    if sound is None:
-        ax.text(0.5, 0.5, "no audio", ha="center", va="center", transform=ax.transAxes)
-        ax.set(xticks=[], yticks=[])
-    else:
-        draw_spectrogram(ax, mel_spectrogram(sound), axes=axes)
-    _, colour, line, _ = MARKS[mark]
-    ax.spines[:].set(visible=True, color=colour, linewidth=1.6, linestyle=line)
-
-
-def grid(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """Axes in even rows and columns: finding room for a hundred, one by one, takes seconds."""
-    room = {"left": 0.05, "right": 0.99, "top": 1 - 0.25 / height, "bottom": 0.3 / height}
-    options |= {"wspace": 0.16, **room}
-    return plt.subplots(
-        rows, columns, figsize=(9, height), squeeze=False, layout="none", gridspec_kw=options
-    )
-
-
-def plot_gallery(gallery: Gallery) -> Figure:
-    """Queries (left) and their nearest videos, after thesis Figures A.1 to A.4.
-
-    A video that is compared by its frames is shown as its middle frame, one that is compared by
-    its audio as its spectrogram. A tick and a whole border mark the query's class, a cross and a
-    dashed border another one.
+    As it is heard, not as networks take it: bands are Slaney's from 0 to hz / 2, not standardised.
     """
-    asked, searched = DIRECTIONS[gallery.direction]
-    count, k = gallery.right.shape
-    fig, axes = grid(count, k + 1, 1.5 * count, hspace=0.42)
-    for i, j, shown, mark in cells(gallery):
-        modality, ax = searched if j else asked, axes[i, j]
-        text, colour = heading(shown, mark)
-        ax.set_title(text, fontsize=7, pad=3, color=colour)
-        if modality == "audio":
-            draw_sound(ax, shown, mark, axes=not j)
-        else:
-            draw_frame(ax, shown, mark)
-    return fig
+    window = round(WINDOW_SECONDS * hz)
+    form: dict[str, Any] = {"n_mels": BANDS, "norm": "slaney", "mel_scale": "slaney", "power": 1.0}
+    mel = torchaudio.transforms.MelSpectrogram(hz, 2 * window, window, window // 2, **form)
+    wave = torch.from_numpy(np.pad(samples, (0, max(0, 2 * window - len(samples)))))
+    levels = 20 * mel(wave).clamp_min(FLOOR).log10()
+    return (levels - levels.max()).numpy()
 
 
-def plot_gallery_with_sound(gallery: Gallery) -> Figure:
-    """The same with frame and spectrogram of every video, after thesis Figures A.5 and A.6."""
-    count, k = gallery.right.shape
-    fig, axes = grid(2 * count, k + 1, 2.6 * count, hspace=0.32, height_ratios=[1.2, 1] * count)
-    for i, j, shown, mark in cells(gallery):
-        text, colour = heading(shown, mark)
-        axes[2 * i, j].set_title(text, fontsize=7, pad=3, color=colour)
-        draw_frame(axes[2 * i, j], shown, mark)
-        draw_sound(axes[2 * i + 1, j], shown, mark, axes=not j)
-    return fig
+def band_of(hertz: Sequence[float], hz: int) -> np.ndarray:
+    """Where frequencies lie among the bands of `mel_levels`; 0 is the centre of the lowest one."""
+    f = np.array([*hertz, hz / 2])
+    mel = np.where(f < 1000, f * 0.015, 15 + np.log(f / 1000) * 27 / np.log(6.4))  # Slaney's
+    return mel[:-1] / mel[-1] * (BANDS + 1) - 1
 
 
-def describe_galleries(galleries: Sequence[Gallery]) -> str:
-    """How many of the answers shown have the class of their query, by direction, the most first."""
-    queries, k = galleries[0].right.shape
-    ordered = sorted(galleries, key=lambda gallery: -int(gallery.right.sum()))
-    counts = [f"{gallery.right.sum()} from {level_title(gallery.direction)}" for gallery in ordered]
-    asked = counted(queries, "random query", "random queries")
-    answers = f"the {queries * k} answers to {asked} in each direction"
-    return f"Of {answers}, these have the query's class: {listed(counts)}."
+def draw_spectrogram(ax: Axes, samples: np.ndarray, hz: int = store.HZ) -> None:
+    """Levels over seconds and kilohertz, brighter where it is louder."""
+    extent = (0, len(samples) / hz, -0.5, BANDS - 0.5)
+    look: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
+    ax.imshow(mel_levels(samples, hz), extent=extent, vmin=-RANGE_DB, vmax=0, **look)
+    ax.set_yticks(band_of([250, 1000, 4000], hz), ["0.25", "1", "4"])
+    ax.set(xlabel="seconds", ylabel="kHz")
 
 
-def playing_gallery(gallery: Gallery, media: Path) -> str:
-    """The gallery as HTML whose videos play, with their sound; nothing is loaded before that.
+# ---- small copies --------------------------------------------------------------------------------
 
-    Small copies are written into the folder `media`, which the book carries along.
+
+def small_copy(manifest: Manifest, video: Video, media: Path) -> Path:
+    """A small mp4 of the video's middle, made once in `media`, with its pictures beside it."""
+    path = manifest.path(video)
+    length, stat = min(SECONDS, video.seconds), path.stat()
+    begin = (video.seconds - length) / 2
+    out = media / f"{digest([str(path), stat.st_size, stat.st_mtime_ns, SECONDS, HEIGHT])}.mp4"
+    if not out.exists():
+        times = begin + np.arange(max(1, int(length * video.fps))) / video.fps
+        frames = frames_at(manifest, video, times)
+        write_copy(out, frames, video.fps, audio_of(manifest, video, begin, begin + length))
+    return out
+
+
+def write_copy(out: Path, frames: np.ndarray, fps: float, samples: np.ndarray) -> None:
+    """Write a small mp4; before it, with its name, the middle frame (.jpg) and the audio (.png)."""
+    images = [scaled(frame) for frame in frames]
+    with replacing(out.with_suffix(".jpg")) as partial:
+        Image.fromarray(images[len(images) // 2]).save(partial, "JPEG", quality=80)
+    if len(samples):
+        with replacing(out.with_suffix(".png")) as partial:
+            look: dict[str, Any] = {"vmin": -RANGE_DB, "vmax": 0, "cmap": "magma"}
+            levels = mel_levels(samples, store.HZ)
+            plt.imsave(partial, levels, origin="lower", format="png", **look)
+    with replacing(out) as partial:
+        store.write(partial, images, fps, samples, SMALL)
+
+
+def scaled(frame: np.ndarray) -> np.ndarray:
+    """A frame [H, W, 3] at most HEIGHT high, with even sides."""
+    height, width, _ = frame.shape
+    factor = min(1.0, HEIGHT / height)
+    size = [max(2, 2 * round(side * factor / 2)) for side in (width, height)]
+    return np.asarray(Image.fromarray(frame).resize((size[0], size[1]), Image.Resampling.BILINEAR))
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:
+    """HTML of a small copy under its title, whose picture plays when clicked, or by space bar.
+
+    `mark` is a name in MARKS; with `spectrogram` the audio is drawn below, if there is some.
     """
-    lines: dict[int, list[str]] = {}
-    for i, _, shown, mark in cells(gallery):
-        sign, colour, _, said = MARKS[mark]
-        border = f"2px {'dashed' if mark == 'wrong' else 'solid'} {colour}"
-        file, name = small_file(shown, media), shown.video.label
-        lines.setdefault(i, []).append(player(file, f"{name}, {said}", f"{sign} {name}", border))
-    return f'<div role="group" aria-label="gallery">{"".join(map(in_a_row, lines.values()))}</div>'
-
-
-def player(file: Path, said: str, caption: str, border: str = "none") -> str:
-    """HTML of one video that is loaded when it is played; `said` is for who does not see it."""
-    source, poster = (
-        html.escape(os.path.relpath(path)) for path in (file, file.with_suffix(".jpg"))
+    sign, border, meaning = MARKS[mark]
+    source, poster, audio = (
+        html.escape(os.path.relpath(file.with_suffix(suffix)))
+        for suffix in (".mp4", ".jpg", ".png")
     )
-    look = f"width:100%;aspect-ratio:4/3;object-fit:contain;border:{border}"
+    name, below = html.escape(title), ""
+    if spectrogram and file.with_suffix(".png").exists():
+        look = "width:100%;height:4rem;display:block;margin-top:2px"
+        below = f'<img src="{audio}" alt="spectrogram of {name}" style="{look}">'
+    look = f"width:100%;aspect-ratio:4/3;object-fit:contain;cursor:pointer;border:{border}"
     return (
-        '<figure style="margin:0;flex:1 1 6.5rem;max-width:11rem">'
-        f'<video controls preload="none" playsinline src="{source}" poster="{poster}" '
-        f'aria-label="{html.escape(said)}" style="{look}"></video>'
-        f'<figcaption style="font-size:.75rem">{html.escape(caption)}</figcaption></figure>'
+        '<figure style="margin:0;flex:1 1 6rem;max-width:11rem">'
+        f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption>'
+        f'<video tabindex="0" role="button" preload="none" playsinline src="{source}" '
+        f'poster="{poster}" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
+        f'onkeydown="{KEYS}" style="{look}"></video>{below}</figure>'
     )
 
 
-def in_a_row(players: Sequence[str]) -> str:
+def in_a_row(players: Iterable[str]) -> str:
     """Players side by side, as many as fit."""
     style = "display:flex;flex-wrap:wrap;gap:.5rem;margin-bottom:.8rem"
     return f'<div style="{style}">{"".join(players)}</div>'
+
+
+def playing_gallery(gallery: Gallery, media: Path, *, spectrograms: bool = False) -> str:
+    """HTML of queries (left) and their nearest videos, after thesis Figures A.1 to A.6.
+
+    A tick and a whole border mark the class of the query, a cross and a dashed border another one.
+    Small copies are written into the folder `media`, which the book carries along.
+    """
+    lines = []
+    for query, answers, right in zip(gallery.queries, gallery.answers, gallery.right, strict=True):
+        marks = ["right" if fits else "wrong" for fits in right]
+        if not gallery.is_judged:
+            marks = ["unknown"] * len(marks)
+        players = [
+            player(
+                small_copy(shown.manifest, shown.video, media),
+                shown.video.label,
+                mark=mark,
+                spectrogram=spectrograms,
+            )
+            for shown, mark in zip([query, *answers], ["query", *marks], strict=True)
+        ]
+        lines.append(in_a_row(players))
+    return f'<div role="group" aria-label="gallery">{"".join(lines)}</div>'

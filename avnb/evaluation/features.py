@@ -22,7 +22,7 @@ from avnb.config import Clip, Evaluation, Pretrain, digest
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import AUTO, video_batches
 from avnb.data.manifest import Manifest
-from avnb.data.store import HZ, read_audio
+from avnb.data.store import StoredVideo
 from avnb.evaluation.encoder_source import EncoderSource, FrozenEncoders, Sources, device
 from avnb.evaluation.encoder_source import encoder_sources as encoder_sources
 from avnb.evaluation.encoder_source import source_of_code as source_of_code
@@ -65,7 +65,8 @@ def encoded_blocks(
     count, audio = clips.sampling.count, clips.sampling.audio
     block = max(1, at_once // count)
     with tqdm(total=len(clips), initial=begin, desc=title, unit="video") as bar:
-        for batch in video_batches(clips, range(begin, len(clips)), block, workers=workers):
+        rows = range(begin, len(clips))
+        for batch in video_batches(clips, rows, block, workers=workers):
             found = [frozen.encode(batch, audio=audio, at_once=at_once) for frozen in encoders]
             size = (len(batch) // count, count)
             yield begin, [{k: x.unflatten(0, size) for k, x in one.items()} for one in found]
@@ -79,10 +80,16 @@ def soundtrack_blocks(
     """Features [1, 1, F] of the whole audio of each video from `begin` on."""
     rows = range(begin, len(manifest))
     for row in tqdm(rows, f"{manifest.name}, soundtracks", unit="video"):
-        video = manifest.videos[row]
-        wave = read_audio(manifest.path(video), 0, round(HZ * video.seconds))
-        heard = torch.from_numpy(wave)[None].to(device())
-        yield row, [{"audio": frozen.encode_audio(heard)[:, None]} for frozen in encoders]
+        waves = (soundtrack(manifest, row, f.source.config.clip.audio_hz) for f in encoders)
+        both = zip(encoders, waves, strict=True)
+        yield row, [{"audio": f.encode_audio(wave.to(device()))[:, None]} for f, wave in both]
+
+
+def soundtrack(manifest: Manifest, row: int, hz: int) -> Tensor:
+    """The whole audio of a video, [1, samples]."""
+    video = manifest.videos[row]
+    with StoredVideo(manifest.path(video)) as file:
+        return torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))[None]
 
 
 def encode_all(
@@ -121,7 +128,7 @@ def extract(
 
     Raises:
         CheckpointError: when a source's file is not a checkpoint.
-        DecodeError: when a video of the manifest can no longer be read.
+        StoreError: when a file of the store can no longer be read.
         OSError: when the disk has no room.
     """
     if not manifest.videos:

@@ -60,7 +60,7 @@ def scores(
 ) -> dict[str, Tensor]:
     """Logits [V, C, classes] of test videos by level, and `label` [V]; kept in the run's folder.
 
-    DecodeError when a video can no longer be read.
+    StoreError when a file of the store can no longer be read.
     """
     test, samplings = manifest.split("test"), testing(run.config.clip, config)
     file = run.folder / f"test-{digest([test.digest, samplings, config.seed])}.safetensors"

@@ -22,10 +22,9 @@ from typing import Any, Literal, Self
 import torch
 
 from avnb import processes
-from avnb.bars import tqdm
 from avnb.config import Group, unknown_name, within
 from avnb.data.loader import AUTO
-from avnb.files import json_lines
+from avnb.files import json_lines, tqdm
 from avnb.models import collapse
 from avnb.profiles import SHARING, cores
 

@@ -1,7 +1,6 @@
 """The training loop: one for every method and for fine-tuning, one process of a job of any size."""
 
 import contextlib
-import functools
 import json
 import math
 import sys
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from avnb import distributed
 from avnb.data.clips import Batch, VideoClips
-from avnb.data.loader import AUTO, ClipLoader, on_device, steps_per_epoch, training_epochs
+from avnb.data.loader import AUTO, steps_per_epoch, training_epochs, video_batches
 from avnb.files import write_text
 from avnb.models import collapse
 from avnb.models.methods.base import Log, Method, TrainableModule
@@ -67,7 +66,7 @@ def fit(
     config: Any = model.config
     model.to(device), transform.to(device)
     if config.compute.compile_encoders:
-        compile_networks(model, transform, device)
+        compile_networks(model)
     state = TrainingState(model, out / "last.pt", metadata)
     state.restore(device)
     network, adam, batch_size = data_parallel(model), state.adam, config.optim.batch
@@ -92,7 +91,7 @@ def fit(
         model.train()
         adam.param_groups[0]["lr"] = config.optim.lr_at(epoch)
         progress, speed = config.optim.progress_at(epoch), Speed()
-        for batch in speed.watched(on_device(batches, device)):
+        for batch in speed.watched(batch.to(device) for batch in batches):
             if state.is_due(config.compute.save_every_steps):
                 state.save()
             adam.zero_grad(set_to_none=True)
@@ -118,13 +117,11 @@ def fit(
     return state.path
 
 
-def compile_networks(model: Any, transform: Any, device: torch.device) -> None:
-    """Have torch.compile fuse what it can: the encoders, and on a GPU the augmentation."""
+def compile_networks(model: Any) -> None:
+    """Have torch.compile fuse the encoders."""
     model.video_encoder.compile()
     if getattr(model, "audio_encoder", None) is not None:
         model.audio_encoder.compile()
-    if device.type == "cuda":  # a CPU augments in parts that fit its cache
-        transform.video.compile()
 
 
 def data_parallel(model: TrainableModule) -> nn.Module:
@@ -208,14 +205,6 @@ class Validation:
     clips: VideoClips
     workers: int
 
-    @functools.cached_property
-    def loader(self) -> ClipLoader:
-        """Reads the clips of this process; its workers are kept from epoch to epoch."""
-        rows = range(distributed.rank(), len(self.clips), distributed.world_size())
-        own, size = [(video, 0) for video in rows], VALIDATION_BATCH
-        plan = [own[i : i + size] for i in range(0, len(own), size)]
-        return ClipLoader(self.clips, [(0, plan)], size=size, workers=self.workers)
-
     @torch.no_grad()
     def measure(
         self, model: Method, transform: nn.Module, device: torch.device
@@ -224,8 +213,9 @@ class Validation:
         model.eval()
         distributed.share_statistics(model)  # all processes measure what the first one saves
         sums = torch.zeros(len(model.validation_metrics), device=device)
-        for batch in on_device(self.loader, device):
-            metrics = model.validate(transform(batch))
+        rows = range(distributed.rank(), len(self.clips), distributed.world_size())
+        for batch in video_batches(self.clips, rows, VALIDATION_BATCH, workers=self.workers):
+            metrics = model.validate(transform(batch.to(device)))
             sums += torch.stack([metrics[k].float().sum() for k in model.validation_metrics])
         means = distributed.mean_over_processes(sums) * distributed.world_size() / len(self.clips)
         return dict(zip(model.validation_metrics, means.tolist(), strict=True))

@@ -19,11 +19,11 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from avnb import distributed
 from avnb.config import Finetune, Pretrain, digest, identity
-from avnb.data.augment import BatchTransform, mel_statistics
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
-from avnb.data.prepare import training_and_validation
+from avnb.data.subsets import training_and_validation
+from avnb.data.transform import BatchTransform, mel_statistics
 from avnb.files import json_lines, locked, read_json, write_text
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label

@@ -1,42 +1,30 @@
-"""The book at its smallest size, made once, and a browser to read it with."""
+"""A browser to read the book with, and who is at work on it."""
 
-import os
 import shutil
-import subprocess
-import sys
+import time
 
+import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.conftest import ROOT
-from tests.training.test_torchrun import wait_for
 
-BOOK = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
-NO_ARTICLE = ("genindex.html", "search.html")
-
-
-@pytest.fixture(scope="session")
-def build(common):
-    """The folder of the book, the same for all tests of a session."""
-    folder = common / "book"
-    folder.mkdir(exist_ok=True)
-    return folder
+def wait_for(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)
 
 
-def environment(build):
-    return {**os.environ, "AVNB_BUILD": str(build)}
-
-
-@pytest.fixture(scope="module")
-def pages(build, request):
-    """All pages; made here, unless another process of this session is about to interrupt them."""
-    if any(item.path.name == "test_book.py" for item in request.session.items):
-        wait_for((build / "tried").exists, seconds=900)
-    command, env = BOOK, environment(build)
-    done = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = sorted((build / "smoke/book/_build/html").rglob("*.html"))
-    return [p for p in found if "_static" not in p.parts and p.name not in NO_ARTICLE]
+def processes(build, command=""):
+    """Processes, other than zombies, whose build folder is this one, by a word of their command."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if one.environ().get("AVNB_BUILD") == str(build) and command in one.cmdline():
+                found.append(one)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # of a zombie as well
+            continue
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,21 @@
 
 import ast
 import re
+import statistics
 import subprocess
 import sys
-import threading
 
 import nbformat
 import papermill
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 from avnb.__main__ import main
-from avnb.book import book, glossary, notebook_parameters, numbering, parts
+from avnb.book import parameters
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-UNANSWERED = {"00_introduction", "18_reproduce"}  # they stand in no part that sums up
+REFERENCE = re.compile(r"\{numref}`(Figure|Table) \{number\} <([a-z0-9-]+)>`")
+LABEL = re.compile(r"^:name: (\S+)", re.MULTILINE)  # of a figure in prose
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
@@ -33,6 +33,17 @@ def code(cells):
     return [c for c in cells if c.cell_type == "code"]
 
 
+def prose(cells):
+    return "\n".join(c.source for c in cells if c.cell_type == "markdown")
+
+
+def figures(cells):
+    """The captions of figures and tables, by their label."""
+    found = [c.metadata["mystnb"]["figure"] for c in code(cells) if "mystnb" in c.metadata]
+    labels = LABEL.findall(prose(cells))
+    return {one["name"]: one for one in found} | {label: {"caption": "."} for label in labels}
+
+
 def test_it_is_stored_without_outputs(cells):
     assert all(not c.outputs and c.execution_count is None for c in code(cells))
 
@@ -42,84 +53,51 @@ def test_it_opens_with_a_title_a_question_and_an_answer(cells):
     assert text.startswith("# ") and "**Question.**" in text and "**Answer.**" in text
 
 
-NAMED = {
-    name
-    for page in (ROOT / "book").glob("part_*.md")
-    for line in parts.ANSWERS.findall(page.read_text())
-    for name in line.split()
-}
+def test_headings_and_labels_of_figures_are_unique_in_the_book():
+    books = [nbformat.read(path, as_version=4).cells for path in NOTEBOOKS]
+    lines = [line for cells in books for line in prose(cells).splitlines()]
+    headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    assert sorted(set(headings)) == sorted(headings)
+    labels = [label for cells in books for label in figures(cells)]
+    assert sorted(set(labels)) == sorted(labels)
 
 
-def test_a_chapter_of_a_part_answers_its_question_in_one_cell(path, cells):
-    answers = [c for c in code(cells) if "answer" in c.metadata.get("tags", ())]
-    assert len(answers) == (path.stem in NAMED) and {p.stem for p in NOTEBOOKS} >= NAMED
-    assert not answers or "Markdown(" in answers[0].source
-    assert path.stem in NAMED or not path.stem[:2].isdigit() or path.stem in UNANSWERED
-
-
-def test_its_headings_say_what_is_below_them_and_differ():
-    found = [
-        line.lstrip("# ")
-        for path in NOTEBOOKS
-        for cell in nbformat.read(path, as_version=4).cells
-        for line in cell.source.splitlines()
-        if cell.cell_type == "markdown" and line.startswith("#")
-    ]
-    assert sorted(set(found)) == sorted(found)
-    assert not [line for line in found if re.match("Reading|Load|Table|Figure", line)]
-
-
-def test_it_has_one_parameters_cell_of_plain_values_that_papermill_reads_whole(path, cells):
+def test_it_has_one_parameters_cell_of_described_values_that_papermill_reads_whole(path, cells):
     (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    for line, node in zip(cell.source.splitlines(), ast.parse(cell.source).body, strict=True):
+    lines = cell.source.splitlines()
+    for line, node in zip(lines, ast.parse(cell.source).body, strict=True):
         assert isinstance(node, ast.AnnAssign), f"{line}: write `name: type = value`"
         ast.literal_eval(node.value)
         assert line.count("=") == 1, f"{line}: papermill cannot read a line with two '='"
+    assert len(lines) <= 14 and all("  # " in line for line in lines)
     seen = papermill.inspect_notebook(str(path))
-    assert set(seen) == set(notebook_parameters.declared_parameters(cell.source))
-
-
-def test_it_has_at_most_twelve_parameters_and_each_is_described(cells):
-    (cell,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    lines = cell.source.splitlines()
-    assert len(lines) <= 12 and all("  # " in line for line in lines)
+    assert set(seen) == set(parameters.declared_parameters(cell.source))
 
 
 def test_its_first_code_checks_the_parameters(cells):
-    first = code(cells)[1]
-    assert "notebook_parameters.check()" in first.source
+    assert "parameters.check()" in code(cells)[1].source
 
 
-def test_its_cells_are_short_and_hold_no_library_code(cells):
-    for cell in code(cells):
+def test_its_cells_are_short_and_its_prose_is_not(cells):
+    lengths, written = [], code(cells)
+    for cell in written:
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        most = 20 if "parameters" in cell.metadata.get("tags", ()) else 15
-        assert len(lines) <= most, (
-            f"{lines[0]!r} starts a cell of {len(lines)} lines; move it to avnb"
-        )
-        assert not any(line.startswith(("class ", "def ", "!", "%")) for line in lines)
+        lengths.append(len(lines))
+        assert len(lines) <= 15, f"{lines[0]!r} starts a cell of {len(lines)} lines"
+        assert not any(line.startswith(("class ", "!", "%")) for line in lines)
+    assert statistics.median(lengths) <= 9
+    words = " ".join(c.source for c in written if "parameters" not in c.metadata.get("tags", ()))
+    assert len(prose(cells).split()) >= len(words.split())
 
 
-def test_every_figure_and_table_has_a_caption_and_is_referred_to(path, cells):
-    captions = [caption for _, caption in numbering.captions(cells, numbering.chapter_of(path))]
-    assert len({caption.label for caption in captions}) == len(captions)
-    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
-    assert set(numbering.REFERENCE.findall(prose)) == {caption.label for caption in captions}
-    for cell in code(cells):
-        last = cell.source.strip().splitlines()[-1]
-        if last.startswith(("report.plot_", "plt.show")) or "_table(" in last:
-            assert numbering.CAPTION.match(cell.source), f"no caption: {last}"
-
-
-def test_a_reference_to_nothing_is_an_error():
-    cell = nbformat.v4.new_code_cell("# Figure one: A line,\n#   and another.\nplot()")
-    ((_, caption),) = numbering.captions([cell], "3")
-    assert caption.title == "Figure 3.1" and caption.text == "A line, and another."
-    assert caption.file == "figure-3.1-one"
-    numbers = {caption.label: caption}
-    assert numbering.with_references("see @fig-one.", numbers) == "see [Figure 3.1](fig-one)."
-    with pytest.raises(ValueError, match="@fig-two is referred to; there are fig-one"):
-        numbering.with_references("see @fig-two", numbers)
+def test_every_figure_and_table_has_a_caption_and_is_referred_to_by_its_kind(cells):
+    known, text = figures(cells), prose(cells)
+    referred = {label: kind for kind, label in REFERENCE.findall(text)}
+    assert referred.keys() >= known.keys()
+    for label, figure in known.items():
+        kind = {"fig": "Figure", "tab": "Table"}[label[:3]]
+        assert referred[label] == kind and figure["caption"].strip().endswith(".")
+        assert figure.get("caption_before", False) == (kind == "Table")
 
 
 def test_it_is_in_the_book(path):
@@ -160,34 +138,6 @@ def test_jupyter_from_the_notebooks_folder_finds_package_and_data(tmp_path):
     )  # fmt: skip
 
 
-def test_staging_shows_the_values_that_were_used():
-    source = 'profile: str = "smoke"  # a size\nq: float = 0.4  # in (0, 1]'
-    assert book.with_values(source, {"profile": "demo"}) == (
-        "profile: str = 'demo'  # a size\nq: float = 0.4  # in (0, 1]"
-    )
-
-
-def test_staging_folds_code_and_leaves_only_what_a_reader_needs():
-    cell = nbformat.v4.new_code_cell
-    shown = nbformat.v4.new_output("stream", name="stdout", text="done")
-    bar = nbformat.v4.new_output("stream", name="stderr", text="50 %")
-    notebook = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_markdown_cell("# Title"),
-            cell('profile: str = "smoke"', metadata={"tags": ["parameters"]}),
-            cell('# Parameters\nprofile = "demo"', metadata={"tags": ["injected-parameters"]}),
-            cell("open()", metadata={"papermill": {}}, outputs=[bar, shown]),
-            cell("step()", metadata={"tags": ["teaches"]}),
-        ]
-    )
-    page = book.staged(notebook, "demo")
-    assert ["demo" in c.source for c in page.cells] == [False, True, True, False, False]
-    _, _, parameters, plumbing, step = page.cells
-    assert parameters.source == "profile: str = 'demo'"
-    assert plumbing.metadata["tags"] == ["hide-input"] and plumbing.outputs == [shown]
-    assert step.metadata["tags"] == ["teaches"]
-
-
 def test_a_misspelt_parameter_is_told_without_importing_what_runs_notebooks(tmp_path):
     code = """
 import sys
@@ -204,35 +154,4 @@ print(*{"torch", "papermill", "nbformat", "matplotlib"} & sys.modules.keys())
 def test_what_is_not_a_notebook_is_named(tmp_path):
     (tmp_path / "a.ipynb").write_text("{}")
     with pytest.raises(ValueError, match=r"a.ipynb is not a notebook"):
-        notebook_parameters.notebook_parameters(str(tmp_path / "a.ipynb"))
-
-
-def test_an_interrupted_cell_says_so_in_one_line():
-    manager, client = start_new_kernel()
-    said = []
-    try:
-        client.execute_interactive(
-            "import time\nfrom avnb.book import notebook_parameters\nnotebook_parameters.check()",
-            timeout=60,
-        )
-        threading.Timer(1.0, manager.interrupt_kernel).start()
-        reply = client.execute_interactive("time.sleep(30)", timeout=20, output_hook=said.append)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    texts = [m["content"]["text"] for m in said if m["msg_type"] == "stream"]
-    assert reply["content"]["status"] == "error" and "error" not in {m["msg_type"] for m in said}
-    assert texts == ["interrupted; run the cell again: what was finished is kept\n"]
-
-
-def test_the_first_mention_of_a_term_leads_to_the_glossary():
-    known = glossary.terms((ROOT / "book/glossary.md").read_text())
-    assert known["whole videos"] == "single clips, whole videos" and known["vicreg"] == "VICReg"
-    text = (
-        "# Clips\n\nA `clip`, $clip$ and [clips](02_clips.ipynb): clips of VICReg-AV, by VICReg.\n"
-    )
-    seen = set()
-    linked = "# Clips\n\nA `clip`, $clip$ and [clips](02_clips.ipynb): {term}`clips <clip>` of "
-    linked += "VICReg-AV, by {term}`VICReg <VICReg>`.\n"
-    assert glossary.with_terms(text, known, seen) == linked
-    assert seen == {"clip", "VICReg"} and glossary.with_terms(text, known, seen) == text
+        parameters.notebook_parameters(str(tmp_path / "a.ipynb"))

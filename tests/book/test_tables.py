@@ -1,145 +1,132 @@
-"""Tables and figures hold what was measured, whatever it is called."""
+"""Tables hold what was measured, beside the thesis's numbers; verdicts follow the intervals."""
+
+import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
-import torch
-from markdown_it import MarkdownIt
 
-from avnb import book as report
-from avnb.book.wording import literal
-from avnb.data.manifest import Manifest
+from avnb.book import plots, tables
 from avnb.evaluation import results
 
 
-def row(method, value, low, high, **more):
+def row(method, value, spread=5, **more):
     base = {"task": "probe", "metric": "top1", "level": "clip", "dataset": "ucf101", "n": 40,
             "chance": 8.3, "profile": "demo", "run": f"{method}-0a1b2c3d", "seed": 0}  # fmt: skip
-    return results.Row(method=method, value=value, low=low, high=high, **{**base, **more})
+    base |= {"low": value - spread, "high": value + spread}
+    return results.Row(method=method, value=value, **{**base, **more})
 
 
 def frame(*rows):
     return results.frame(vars(r) for r in rows)
 
 
+def table(ours, **options):
+    return tables.published_table(ours, results.published(), "probe", "ucf101", **options)
+
+
 def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
     ours = frame(
-        row("xid", 60, 55, 65, metric="top5", level="video"), row("random", 30, 25, 35),
-        row("xid", 31, 25, 35), row("xid", 9, 8, 10, level="other"),
-    )  # fmt: skip
-    table = report.published_table(ours, results.published(), "probe", "ucf101")
-    one = table.loc[("single clips", "top-1 accuracy", "Random")]
-    assert one["thesis"] == "4.76" and "difference" not in table
-    assert one["here"] == "•\xa030.0\xa0[25.0,\xa035.0]"  # spaces where no line breaks
-    assert (one["n"], one["chance"]) == ("40", "8.3")
-    assert table.loc[("other", "top-1 accuracy", "xID"), "thesis"] == "–"
-    assert table.xs("single clips").index.tolist() == [
-        ("top-1 accuracy", "Random"), ("top-1 accuracy", "xID"),
-    ]  # fmt: skip
+        row("xid", 60, metric="top5", level="video"),
+        row("xid", 31),
+        row("random", 30),
+        row("xid", 9, level="other"),
+    )
+    found = table(ours)
+    one = found.loc[("single clips", "top-1 accuracy", "Random")]
+    assert one["thesis"] == "4.76" and one["here"] == "30.0 [25.0, 35.0]"
+    assert (one["n"], one["chance"]) == ("40", "8.3") and "difference" not in found
+    assert found.loc[("other", "top-1 accuracy", "xID"), "thesis"] == "–"
+    assert found.xs("single clips").index.get_level_values("method").tolist() == ["Random", "xID"]
 
 
-def test_a_dot_marks_the_best_and_what_cannot_be_told_from_it():
-    ours = frame(row("random", 10, 5, 15), row("vicreg_v", 30, 24, 36), row("xid", 33, 28, 38))
-    here = report.published_table(ours, results.published(), "probe", "ucf101")["here"]
-    assert [text.startswith("•\xa0") for text in here] == [False, True, True]
-    alone = report.published_table(ours.head(1), results.published(), "probe", "ucf101")["here"]
-    assert not alone.iloc[0].startswith("•")
+@pytest.mark.parametrize("value, word", [(60, "above"), (39, "undecided"), (10, "below")])
+def test_the_verdict_is_on_intervals_against_the_untrained_encoder(value, word):
+    found = table(frame(row("random", 30), row("xid", value)))["verdict"]
+    assert found.tolist() == ["–", word]
+    assert table(frame(row("xid", value)))["verdict"].tolist() == ["–"]
+    found = table(frame(row("random", 30), row("xid", value)), against="xid")["verdict"]
+    assert found.iloc[0] == {"above": "below", "below": "above"}.get(word, word)
 
 
 def test_a_difference_is_taken_between_numbers_that_can_be_compared():
-    ours = frame(row("xid", 60, 55, 65, metric="top5", level="video"))
-    for profile, data in (("demo", "real 1234"), ("thesis", "synthetic 1234")):
-        other = ours.assign(profile=profile, data=data)
-        assert "difference" not in report.published_table(
-            other, results.published(), "probe", "ucf101"
-        )
-    same = ours.assign(profile="thesis", data="real 1234")
-    table = report.published_table(same, results.published(), "probe", "ucf101")
-    assert table.loc[("whole videos", "top-5 accuracy", "xID"), "difference"] == "-20.9"
+    ours = frame(row("xid", 60, metric="top5", level="video"))
+    for profile, data in (("demo", "real:1234"), ("thesis", "synthetic:1234")):
+        assert "difference" not in table(ours.assign(profile=profile, data=data))
+    found = table(ours.assign(profile="thesis", data="real:1234"))
+    assert found.loc[("whole videos", "top-5 accuracy", "xID"), "difference"] == "-20.9"
 
 
-def test_several_seeds_are_shown_as_mean_and_deviation():
-    ours = frame(*(row("xid", v, v - 5, v + 5, seed=s) for s, v in enumerate((30, 32))))
+def test_several_seeds_are_shown_as_mean_and_deviation_and_methods_as_columns():
+    ours = frame(*(row("xid", v, seed=s) for s, v in enumerate((30, 32))), row("random", 8.25))
     now = results.over_seeds(ours)
-    table = report.published_table(now, results.published(), "probe", "ucf101")
-    assert table.loc[("single clips", "top-1 accuracy", "xID"), "here"] == "31.0 ± 1.4 (2 seeds)"
+    assert table(now).xs("xID", level="method")["here"].item() == "31.0 ± 1.4 (2 seeds)"
+    wide = tables.by_columns(now)
+    assert wide.columns.tolist() == ["Random", "xID"]
+    assert wide.loc[("single clips", "top-1 accuracy"), "Random"] == "8.2 [3.2, 13.2]"
 
 
-def test_a_method_and_a_data_set_of_ones_own_stand_in_every_table_and_figure():
-    """`mine` is in no registry: titled by its name, always of one colour, and placed last."""
-    assert report.in_method_order(["xid", "mine", "random", "mine"]) == ["random", "xid", "mine"]
-    assert report.method_title("mine") == "mine" and report.method_title("xid") == "xID"
-    assert report.method_colour("mine") == report.method_colour("mine") != report.method_colour("a")
-    mine = {"dataset": "holidays"}
-    rows = frame(row("mine", 60, 55, 65, **mine), row("random", 30, 25, 35, **mine))
-    table = report.published_table(rows, results.published(), "probe", "holidays")
-    assert table.index.get_level_values("method").tolist() == ["Random", "mine"]
-    assert set(table["thesis"]) == {"–"}
-    panels, logs = [("clip", "top1")], {"mine": [{"loss": 2.0, "accuracy": 0.1}] * 2}
-    (ax,) = report.plot_bars(rows, panels).axes
+def test_variants_are_held_against_one_of_the_same_method():
+    rows = frame(
+        row("xid", 40, space="{}", protocol="thesis"),
+        row("xid", 20, space='{"lam": 0.1}', protocol="thesis, other"),
+        row("random", 20, space="{}"),
+        row("random", 22, space='{"lam": 0.1}'),
+    )
+    rows["variant"] = rows["space"].map({"{}": "plain"}).fillna("changed")
+    judged = tables.with_variant_verdict(rows, "variant", "plain")
+    assert judged["verdict"].tolist() == ["–", "below", "–", "undecided"]
+    assert judged["method"].tolist() == ["xid", "xid", "random", "random"]
+
+
+def test_an_interval_of_one_run_holds_what_other_seeds_may_change():
+    plain = [("xid", 30), ("xid", 40), ("xid", 50), *[("vicreg_v", 40)] * 3, ("random", 10)]
+    seeds = frame(*(row(method, v, seed=s) for s, (method, v) in enumerate(plain)))
+    changed = frame(row("xid", 60, space=json.dumps({"lam": 0.1})), row("random", 10))
+    found, untrained = tables.with_seeds(changed, seeds).to_dict("records")
+    # Variances 100 and 0 of two methods: Student's t of four degrees times the root of 50.
+    assert 60 - found["low"] == pytest.approx(np.hypot(5, 2.776 * 50**0.5), abs=0.01)
+    assert found["high"] == pytest.approx(60 + 20.25, abs=0.01)
+    assert (untrained["low"], untrained["high"]) == (5, 15)  # one seed tells nothing
+
+
+def test_a_method_of_ones_own_stands_last_under_its_name_in_a_colour_of_its_own():
+    assert plots.in_method_order(["xid", "mine", "random", "mine"]) == ["random", "xid", "mine"]
+    assert plots.method_title("mine") == "mine" and plots.method_title("xid") == "xID"
+    assert plots.method_colour("mine") == plots.method_colour("mine") != plots.method_colour("xid")
+    rows = frame(row("mine", 60), row("random", 30))
+    (ax,) = plots.bars(rows, [("clip", "top1")]).axes
     assert [t.get_text() for t in ax.get_xticklabels()] == ["Random", "mine"]
-    report.plot_tuning(logs, warmup_epochs=1)
-    report.plot_losses({"mine": [[2.0, 1.0], [2.1, 1.1]]})
-    assert report.pair_title({"level": "vggsound", "dataset": "holidays"}) == "VGGSound → holidays"
-    log = pd.DataFrame({"epoch": [0, 1], "lr": 1e-3, "loss": [2.0, 1.0], "surprise": [3.0, 4.0]})
-    titles = [ax.get_title() for ax in report.plot_curves(log).axes]
-    assert titles == ["loss", "other terms"]
-    table = report.learnt_table({"mine": log})
-    assert table.loc[("mine", "loss")].tolist() == ["2.00", "1.00", ""]
+    assert table(rows).index.get_level_values("method").tolist() == ["Random", "mine"]
+
+
+def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "OUTPUT", plots.Output())
+    monkeypatch.setattr(tables, "OUTPUT", plots.OUTPUT)
+    with pytest.raises(RuntimeError, match="set_style"):
+        tables.save(pd.DataFrame({"a": [1]}), "early")
+    with pytest.raises(ValueError, match="did you mean 'paper'"):
+        plots.set_style("papr", tmp_path, "07_probe")
+    with plt.rc_context():
+        plots.set_style("paper", tmp_path / "paper", "07_probe")
+        fig, ax = plt.subplots(figsize=(9, 3))
+        size = ax.set_title("accuracy").get_fontsize()
+        plots.save("probe")
+        assert fig.get_size_inches().tolist() == [6.5, pytest.approx(6.5 / 3)]
+        assert ax.title.get_fontsize() == pytest.approx(size * 6.5 / 9 * 1.1)
+    named = pd.DataFrame({"share, %": ["50 %"]}, index=["xID"])
+    assert tables.save(named.style, "shares").data is named
+    assert tables.save(pd.DataFrame({"a": [1]}), "plain").equals(pd.DataFrame({"a": [1]}))
+    files = {path.name for path in (tmp_path / "paper").iterdir()}
+    names = ["probe.pdf", "probe.png", "probe.svg", "shares.csv", "shares.tex"]
+    assert files >= {f"07_probe-{name}" for name in names}
+    assert r"50 \%" in (tmp_path / "paper/07_probe-shares.tex").read_text()
+    assert (tmp_path / "paper/07_probe-shares.csv").read_text() == ',"share, %"\nxID,50 %\n'
+    assert (tmp_path / "paper/07_probe-plain.csv").read_text() == "a\n1\n"
     plt.close("all")
-
-
-def test_missing_videos_are_counted_aloud(manifests):
-    manifest = Manifest.load(manifests / "ucf101")
-    assert f"All {len(manifest)} listed videos" in report.describe_completeness(manifest)
-    part = manifest.only(manifest.videos[:7])
-    assert f"**7 of the {manifest.listed} listed videos" in report.describe_completeness(part)
 
 
 def test_select_says_what_was_asked_for_when_nothing_is_left():
     with pytest.raises(ValueError, match=r"no result row has .*hmdb51"):
-        results.select(frame(row("xid", 1, 0, 2)), dataset="hmdb51")
-
-
-def test_the_landscape_has_the_closed_forms_of_its_ends():
-    scores = torch.linspace(-2, 2, 9, dtype=torch.double)
-    _, pull = report.landscape(1e-7, 0.5, scores)  # InfoNCE: 1 - softmax
-    share = torch.sigmoid(scores[:, None] - scores[None]).numpy()
-    assert abs(pull - share).max() < 1e-5
-    _, pull = report.landscape(1.0, 0.5, scores)  # linear in the exponential
-    assert abs(pull - 0.5 * scores.exp().numpy()).max() < 1e-9
-
-
-def test_figures_of_a_data_set_count_every_video_once(manifests):
-    rows = pd.read_csv(manifests / "vggsound" / "manifest.csv")
-    classes = Manifest.load(manifests / "vggsound").classes
-    length, size, rate = report.plot_extents(rows).axes
-    assert sum(p.get_height() for p in length.patches) == len(rows)
-    for ax in (size, rate):
-        assert sum(p.get_width() for p in ax.patches) == len(rows)
-    (ax,) = report.plot_contents(rows, classes).axes
-    assert sum(p.get_height() for p in ax.patches) == len(rows)
-    many = [*classes, *(f"empty {i}" for i in range(90))]
-    assert report.plot_contents(rows, many).axes[0].get_xlabel() == "class, by its label"
-    varied = rows.assign(width=range(len(rows)))
-    assert "other" in [t.get_text() for t in report.plot_extents(varied).axes[1].get_yticklabels()]
-    plt.close("all")
-
-
-HOSTILE = ("$x^2$", "a|b", "<b>bold</b>", "`code`", "``", "*stars* _bars_", "[link](there)")
-
-
-def test_names_are_data_and_stand_as_they_are(tmp_path):
-    """Rendered as the book renders Markdown: as text, in code, which MathJax leaves alone."""
-    text = "\n".join(f"- {literal(name)}" for name in HOSTILE)
-    (item,) = (t for t in MarkdownIt().parse(text) if t.type == "bullet_list_open")
-    spans = [c.content for t in MarkdownIt().parse(text) for c in t.children or ()]
-    assert spans == list(HOSTILE) and item.level == 0
-    counts = torch.eye(len(HOSTILE)).long()
-    figure = report.plot_confusion(counts, HOSTILE)
-    ticks = figure.axes[0].get_xticklabels()
-    figure.canvas.draw()  # a formula would be parsed here
-    assert [t.get_text().replace("\\$", "$") for t in ticks] == list(HOSTILE)
-    said = report.describe_confusion(9 * counts.flip(0), HOSTILE, "xid")
-    assert f"{literal('$x^2$')} for {literal('[link](there)')}" in said
-    plt.close("all")
+        results.select(frame(row("xid", 1)), dataset="hmdb51")

@@ -14,7 +14,7 @@ augmentation, spectrograms, random initial weights) has tests of its own.
 """
 
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,9 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from avnb.config import Pretrain
-from avnb.data import media
-from avnb.data.batch import Batch
-from avnb.data.clips import VideoClips
+from avnb.data.clips import Batch, VideoClips
 from avnb.data.manifest import Manifest, Video
 from avnb.data.synthetic import world
 from avnb.data.synthetic.scenes import AUDIO_HZ, Scene, frames, move, soundtrack
@@ -116,15 +114,18 @@ def stored_world(folder: Path) -> Manifest:
     """All scenes as files in `folder`."""
     label, videos = {v: k for k, v in world.VGGSOUND.items()}, []
     for i, scene in enumerate(scenes()):
-        path = folder / f"{i}.mkv"
-        store(scene, path)
+        name, heard = f"{i}.mkv", scene.flaw != "silent"
+        store(scene, folder / name)
+        shown = {"frames": SECONDS * FPS, "fps": float(FPS), "width": SIDE, "height": SIDE}
+        source = {"source_fps": FPS, "source_width": SIDE, "source_height": SIDE}
         videos.append(Video(
-            id=str(i), path=path.name, label=label[scene.thing, scene.motion], split="train",
-            **asdict(media.inspect(path)),
+            id=str(i), path=name, label=label[scene.thing, scene.motion], split="train",
+            **shown, **source, audio=heard, source_hz=heard * AUDIO_HZ,
+            seconds=float(SECONDS), file=name, content=name,
         ))  # fmt: skip
     return Manifest(
         name="vggsound", folder=folder, where=folder, classes=tuple(sorted(world.VGGSOUND)),
-        videos=tuple(videos), listed=len(videos),
+        videos=tuple(videos), listed=len(videos), form="golden",
     )  # fmt: skip
 
 

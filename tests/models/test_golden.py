@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from avnb.data import decoding
+from avnb.data.store import StoredVideo
 from tests.golden import losses as golden
 
 # Measured: two threads, or no vector instructions (ATEN_CPU_CAPABILITY=default), change no loss by
@@ -26,19 +26,14 @@ def manifest(tmp_path_factory):
     return golden.stored_world(tmp_path_factory.mktemp("golden"))
 
 
-def test_decoded_videos_equal_the_rendered_scenes(manifest):
-    assert {v.audio_hz for v in manifest.videos} == {0, golden.AUDIO_HZ}
-    video = next(v for v in manifest.videos if v.audio_hz)
+def test_stored_videos_equal_the_rendered_scenes(manifest):
+    video = next(v for v in manifest.videos if v.audio)
     rendered, audio = golden.rendered(golden.scenes()[int(video.id)])
-    times = (np.arange(len(rendered)) + 0.5) / golden.FPS
-    decoded = decoding.read_frames(manifest.path(video), times, seconds=video.seconds)
-    assert (np.stack(decoded) == np.stack(rendered)).all()
-    assert (
-        decoding.read_soundtrack(
-            manifest.path(video), golden.AUDIO_HZ, seconds=video.seconds, start=video.start
-        )
-        == audio
-    ).all()
+    assert {v.audio for v in manifest.videos} == {False, True}
+    with StoredVideo(manifest.path(video)) as file:
+        frames = file.frames(np.arange(video.frames))
+        assert (file.audio(0, len(audio), golden.AUDIO_HZ) == audio).all()
+    assert (np.stack([frames[i] for i in range(video.frames)]) == np.stack(rendered)).all()
 
 
 @pytest.mark.parametrize("name", golden.TRAINED)

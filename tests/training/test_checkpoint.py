@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from avnb.config import Clip, Finetune, Pretrain, Spectrogram
-from avnb.data.augment import AudioTransform
+from avnb.data.transform import AudioTransform
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
 from avnb.training import checkpoint

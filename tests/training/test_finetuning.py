@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from avnb.config import Evaluation, Finetune, Pretrain
-from avnb.data.augment import BatchTransform
 from avnb.data.clips import Batch, VideoClips
 from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
+from avnb.data.transform import BatchTransform
 from avnb.evaluation import fine_tuning, results
 from avnb.evaluation.features import source_of_code, source_of_file, untrained_source
 from avnb.models.encoders import VideoEncoder

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from avnb.config import Pretrain
-from avnb.data.augment import BatchTransform
 from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
-from avnb.data.prepare import training_and_validation
+from avnb.data.subsets import training_and_validation
+from avnb.data.transform import BatchTransform
 from avnb.models.methods import build_method
 from avnb.profiles import PROFILES
 from avnb.training import checkpoint, runs

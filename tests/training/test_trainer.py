@@ -14,10 +14,10 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avnb.config import Pretrain
-from avnb.data.augment import BatchTransform
 from avnb.data.clips import VideoClips
 from avnb.data.loader import steps_per_epoch, training_epochs
 from avnb.data.manifest import Manifest
+from avnb.data.transform import BatchTransform
 from avnb.models import collapse
 from avnb.models.methods import METHODS, build_method, find_method
 from avnb.training import checkpoint

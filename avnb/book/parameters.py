@@ -8,7 +8,6 @@ papermill. This module imports little, so that the mistake is reported at once.
 import ast
 import itertools
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,22 +69,28 @@ def check_parameters(declared: Mapping[str, tuple[str, Any]], given: Mapping[str
             raise TypeError(f"notebook parameter {name!r} must be {kind.__name__}, got {got}")
 
 
-def say_interrupted(*_: Any, tb_offset: int | None = None) -> None:
-    """One line for a reader who pressed the button, in place of a trace through the package."""
-    print("interrupted; run the cell again: what was finished is kept", file=sys.stderr)
+def parse_value(name: str, text: str, declared: Mapping[str, tuple[str, Any]]) -> Any:
+    """The text of a parameter as the type that the notebook declares.
+
+    Raises:
+        TypeError: for a name that is not declared.
+        ValueError: when the text is not of the declared type.
+    """
+    if name not in declared:
+        raise TypeError(unknown_name("notebook parameter", name, declared))
+    kind = declared[name][0]
+    try:
+        return {"true": True, "false": False}[text.lower()] if kind == "bool" else TYPES[kind](text)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"parameter {name!r} must be {kind}, got {text!r}") from error
 
 
 def check() -> None:
-    """In a notebook: check what papermill injected against what the notebook declares.
-
-    From then on, a cell that is interrupted says so in one line.
-    """
+    """In a notebook: check what papermill injected against what the notebook declares."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
-    if shell:
-        shell.set_custom_exc((KeyboardInterrupt,), say_interrupted)
     cells = [c for c in shell.user_ns.get("In", []) if c.strip()] if shell else []
     for before, cell in itertools.pairwise(cells):
-        if cell.startswith(("# Parameters\n", "# Parameters\r")):
+        if cell.startswith("# Parameters\n"):
             check_parameters(declared_parameters(before), injected_parameters(cell))

@@ -1,0 +1,286 @@
+"""The look of the book's figures, and what more than one notebook draws.
+
+A notebook calls `set_style` once; `save` at the end of a cell writes its figure as files. Plots
+take result rows (see `evaluation.results`): `value` with the ends `low` and `high` of its interval.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from avnb.config import unknown_name
+from avnb.models.methods import METHODS
+
+# Distinct for readers with any colour vision, and in print (Okabe & Ito 2008).
+BLUE, ORANGE, GREY, RED = "#0b6e99", "#d98324", "#8a8f98", "#b3261e"
+LINES = (BLUE, "#d55e00", "#009e73", "#cc79a7", GREY)
+OTHER_METHODS = ("#e69f00", "#56b4e9", "#882255", "#332288", "#999933")
+TITLES = {
+    "v->v": "video to video",
+    "a->a": "audio to audio",
+    "v->a": "video to audio",
+    "a->v": "audio to video",
+    "va->va": "both to both",
+    "clip": "single clips",
+    "video": "whole videos",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "R@1": "recall@1",
+    "R@5": "recall@5",
+}
+# The same bytes from run to run: files hold no date, no version, and no random names.
+METADATA: dict[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def title(name: str) -> str:
+    """The title of a level or metric of result rows; the name itself where it has none."""
+    return TITLES.get(name, name)
+
+
+def method_title(name: str) -> str:
+    """The method's title; the name itself for a method outside the registry."""
+    return METHODS[name].title if name in METHODS else name
+
+
+def method_colour(name: str) -> str:
+    """The method's colour (hex); for a method outside the registry always the same of a few."""
+    if name in METHODS:
+        return METHODS[name].colour
+    return OTHER_METHODS[zlib.crc32(name.encode()) % len(OTHER_METHODS)]
+
+
+def in_method_order(names: Iterable[str]) -> list[str]:
+    """Each name once: the registry's methods in its order, then all others by name."""
+    registered = list(METHODS)
+    return sorted(
+        set(names),
+        key=lambda name: (registered.index(name) if name in METHODS else len(METHODS), name),
+    )
+
+
+def by_method(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of the methods."""
+    order = in_method_order(rows["method"])
+    return rows.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
+
+
+def plain_text(name: str) -> str:
+    """A name of the user's as text in a figure, where dollars would begin a formula."""
+    return name.replace("$", r"\$")
+
+
+# ---- style and files ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style sheet over that of the book, and the size of saved figures."""
+
+    sheet: str
+    width: float  # inches; figures are drawn 9 inches wide
+    text: float = 1.0  # factor of all text, beyond that of the width
+
+
+STYLES = {
+    "book": Style("", width=9.0),
+    "paper": Style("paper.mplstyle", width=6.5, text=1.1),
+    "slides": Style("slides.mplstyle", width=11.0, text=1.15),
+}
+
+
+@dataclass
+class Output:
+    """Where the notebook's figures and tables are written, and in which style."""
+
+    folder: Path | None = None
+    prefix: str = ""
+    style: Style = STYLES["book"]
+
+    def path(self, name: str, suffix: str) -> Path:
+        """`<folder>/<prefix>-<name>.<suffix>`; RuntimeError before `set_style`."""
+        if self.folder is None:
+            raise RuntimeError("call plots.set_style(style, folder, prefix) before saving")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{self.prefix}-{name}.{suffix}"
+
+
+OUTPUT = Output()  # one per process, like matplotlib's own settings
+
+
+def set_style(style: str, folder: Path, prefix: str) -> None:
+    """Set the look of all figures, and where `save` writes; once per notebook.
+
+    Raises:
+        ValueError: for a style that does not exist.
+    """
+    if style not in STYLES:
+        raise ValueError(unknown_name("figure style", style, STYLES))
+    sheets = ["book.mplstyle", STYLES[style].sheet]
+    plt.style.use([Path(__file__).with_name(sheet) for sheet in sheets if sheet])
+    OUTPUT.folder, OUTPUT.prefix, OUTPUT.style = folder, prefix, STYLES[style]
+    draw_once()
+
+
+def draw_once() -> None:
+    """In a notebook: no figure is drawn a second time to cut off a rim, for layouts leave none."""
+    from IPython.core.getipython import get_ipython
+
+    if shell := get_ipython():
+        from matplotlib_inline.config import InlineBackend
+
+        inline: Any = InlineBackend.instance(parent=shell)
+        inline.print_figure_kwargs = {"bbox_inches": None}
+
+
+def save(name: str) -> None:
+    """Write the current figure as PDF, PNG and SVG at the style's size; it is shown as well."""
+    fig = plt.gcf()
+    factor = OUTPUT.style.width / 9
+    if factor != 1:
+        width, height = fig.get_size_inches()
+        fig.set_size_inches(width * factor, height * factor)
+        for text in fig.findobj(Text):
+            text.set_fontsize(float(text.get_fontsize()) * factor * OUTPUT.style.text)
+    for suffix, metadata in METADATA.items():
+        fig.savefig(OUTPUT.path(name, suffix), metadata=metadata)
+
+
+# ---- parts of figures ---------------------------------------------------------------------------
+
+
+def fig_legend(fig: Figure, ax: Axes) -> None:
+    """One legend for the whole figure, with the entries of one of its panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+
+
+def chance_line(ax: Axes, rows: pd.DataFrame, *, upright: bool = False) -> None:
+    """A dashed line at what guessing gives for these result rows; upright on a horizontal axis."""
+    draw = ax.axvline if upright else ax.axhline
+    draw(rows["chance"].iloc[0], color=RED, lw=1, ls="--", label="chance")
+
+
+def spread(rows: pd.DataFrame) -> np.ndarray:
+    """[2, N] distances of the interval's ends from the values, as `errorbar` takes them."""
+    return np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
+
+
+def points(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
+    """A point per row with its interval, one below the other, in the colour of its method."""
+    for place, method in enumerate(rows["method"]):
+        row = rows.iloc[[place]]
+        look: dict[str, Any] = {"marker": "o", "capsize": 3, "color": method_colour(method)}
+        ax.errorbar(row["value"], [place], xerr=spread(row), **look)
+    ax.set_yticks(range(len(rows)), [plain_text(name) for name in labels])
+    ax.set_xlim(left=0)
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%") -> Figure:
+    """A bar per method with its 95 % interval, and chance; one panel per (level, metric)."""
+    columns = len(panels) if len(panels) <= 4 else 3
+    lines = -(-len(panels) // columns)
+    fig, axes = plt.subplots(lines, columns, figsize=(9, 3.1 * lines), squeeze=False, sharey=True)
+    for ax, (level, metric) in zip(axes.flat, panels, strict=False):
+        shown = by_method(rows[(rows["level"] == level) & (rows["metric"] == metric)])
+        method_bars(ax, shown)
+        ax.set_title(f"{title(level)}, {title(metric)}", fontsize=10)
+    axes[0, 0].set_ylim(0, 112)  # of all panels
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(unit)
+    axes[0, -1].legend(fontsize=8, loc="upper left")
+    return fig
+
+
+def method_bars(ax: Axes, rows: pd.DataFrame) -> None:
+    """A bar per row with interval and value, and chance."""
+    names, colours = rows["method"].map(method_title), rows["method"].map(method_colour)
+    ax.bar(names, rows["value"], 0.6, color=colours, yerr=spread(rows), capsize=3)
+    text: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9 - len(rows) // 2}
+    for x, (value, high) in enumerate(zip(rows["value"], rows["high"], strict=True)):
+        ax.text(x, high + 1, f"{value:.1f}", **text)
+    chance_line(ax, rows)
+    if len(rows) > 2:
+        ax.tick_params(axis="x", labelrotation=55, labelsize=9)
+
+
+def paired_bars(ax: Axes, rows: pd.DataFrame, column: str, titles: Mapping[str, str]) -> None:
+    """Two bars per method with intervals, and chance: strong and pale by the value of a column.
+
+    `titles` has the two values, the strong one first, with what the legend calls them.
+    """
+    order = in_method_order(rows["method"])
+    for (value, name), shift, alpha in zip(titles.items(), (-0.19, 0.19), (1, 0.45), strict=True):
+        shown = by_method(rows[rows[column] == value])
+        x = np.array([order.index(method) for method in shown["method"]]) + shift
+        drawn = ax.bar(x, shown["value"], 0.36, yerr=spread(shown), capsize=3, color=GREY)
+        drawn.set_label(name)
+        for bar, method in zip(drawn, shown["method"], strict=True):
+            bar.set(facecolor=method_colour(method), alpha=alpha)
+    chance_line(ax, rows)
+    ax.set_xticks(range(len(order)), [method_title(method) for method in order])
+    ax.set_ylim(bottom=0)
+
+
+def line_panels(
+    table: pd.DataFrame, x: str, hue: str, panels: Mapping[str, str], height: float, **options: Any
+) -> Figure:
+    """One panel per column of `panels` (column -> title) against `x`, one line per value of `hue`.
+
+    `options` go to `seaborn.lineplot`; lines take the colours of `LINES` unless they name others.
+    """
+    import seaborn as sns  # takes longer to import than all else that a page without lines needs
+
+    fig, axes = plt.subplots(1, len(panels), figsize=(9, height), squeeze=False)
+    options = {"palette": LINES[: table[hue].nunique()], "errorbar": None} | options
+    for ax, (column, name) in zip(axes[0], panels.items(), strict=True):
+        sns.lineplot(table, x=x, y=column, hue=hue, legend=ax is axes[0, 0], ax=ax, **options)
+        ax.set_title(name, fontsize=11)
+        ax.set_ylabel("")
+        if x == "epoch":
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].legend(fontsize=8)
+    return fig
+
+
+def film_strips(
+    films: Tensor | Sequence[Sequence[np.ndarray]], titles: Sequence[str], columns: int = 1
+) -> Figure:
+    """The frames of each video side by side, videos in columns.
+
+    `films` are clips [C, 3, T, S, S], uint8 or in [0, 1], or frames [H, W, 3] of any size by video.
+    """
+    frames = films.permute(0, 2, 3, 4, 1).numpy() if isinstance(films, Tensor) else films
+    strips = [np.concatenate(film, axis=1) for film in frames]  # [H, T * W, 3] each
+    height = 9 / columns * max(strip.shape[0] / strip.shape[1] for strip in strips) + 0.25
+    rows = -(-len(strips) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(9, rows * height), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+        ax.set_anchor("NW")
+    for ax, strip, name in zip(axes.flat, strips, titles, strict=False):
+        ax.imshow(strip)
+        ax.set_title(plain_text(name), loc="left", fontsize=9, pad=3)
+    return fig

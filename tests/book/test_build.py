@@ -1,0 +1,63 @@
+"""Staging: what of an executed notebook becomes a page."""
+
+import nbformat
+import pytest
+
+from avnb.book import build
+
+
+@pytest.fixture
+def page():
+    cell = nbformat.v4.new_code_cell
+    figure = {"name": "fig-a", "caption": "Loss $L$ by *epoch* {cite:p}`a`."}
+    return nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# Title"),
+            cell('profile: str = "smoke"  # a size', metadata={"tags": ["parameters"]}),
+            cell('# Parameters\nprofile = "demo"', metadata={"tags": ["injected-parameters"]}),
+            cell("draw()", metadata={"mystnb": {"figure": figure}}),
+            cell("step()", metadata={"tags": ["teaches"]}),
+        ]
+    )
+
+
+def test_the_parameters_cell_shows_the_values_that_were_used():
+    source = 'profile: str = "smoke"  # a size\nq: float = 0.4  # in (0, 1]\nprofiles: int = 1'
+    assert build.with_values(source, {"profile": "de\\mo"}) == (
+        "profile: str = 'de\\\\mo'  # a size\nq: float = 0.4  # in (0, 1]\nprofiles: int = 1"
+    )
+
+
+def test_a_page_has_a_note_one_parameters_cell_folded_code_and_described_figures(page):
+    title, note, parameters, figure, step = build.staged(page, "04_rince.ipynb").cells
+    assert title.source == "# Title" and "demo** size" in note.source
+    assert "avnb run notebooks/04_rince.ipynb out.ipynb -p profile demo" in note.source
+    assert parameters.source == "profile: str = 'demo'  # a size"
+    assert figure.metadata["tags"] == ["hide-input"] and step.metadata["tags"] == ["teaches"]
+    assert figure.metadata["mystnb"]["image"]["alt"] == "Loss L by epoch ."
+    assert figure.metadata["mystnb"]["figure"]["name"] == "fig-a"
+
+
+def test_videos_that_play_are_copied_beside_the_page(page, tmp_path):
+    media, assets = tmp_path / "media", tmp_path / "assets"
+    media.mkdir()
+    assets.mkdir()
+    for name in ("ab1.mp4", "ab1.jpg", "other.mp4"):
+        (media / name).write_text(name)
+    html = '<video src="../build/smoke/media/ab1.mp4" poster="../build/smoke/media/ab1.jpg">'
+    output = nbformat.v4.new_output("display_data", data={"text/html": html})
+    page.cells[3].outputs = [output]
+    build.with_media(page, media, assets)
+    assert output.data["text/html"] == (
+        '<video src="../_static/media/ab1.mp4" poster="../_static/media/ab1.jpg">'
+    )
+    assert sorted(p.name for p in assets.iterdir()) == ["ab1.jpg", "ab1.mp4"]
+
+
+def test_pages_are_made_again_when_a_file_changes(tmp_path):
+    file = tmp_path / "a.py"
+    file.write_text("a = 1")
+    before = build.files_digest([file, tmp_path])
+    assert build.files_digest([file]) == before
+    file.write_text("a = 2")
+    assert build.files_digest([file]) != before

@@ -1,0 +1,98 @@
+"""Small copies of videos, their spectrograms, and the HTML that plays them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avnb.book import galleries
+from avnb.data import store
+
+
+class Videos:
+    """A data set of one video."""
+
+    def __init__(self, path: Path, *, audio: bool = True):
+        self.file, self.audio = path, audio
+
+    def path(self, video):
+        return self.file
+
+    def only(self, videos):
+        return self
+
+    def with_audio(self):
+        return self
+
+    def __len__(self):
+        return int(self.audio)
+
+
+VIDEO = SimpleNamespace(label='a "<b>"', fps=8.0, frames=32, seconds=4.0)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Four seconds whose frames grow brighter, 8 a second, with a tone in the second half."""
+    frames = [np.full((180, 240, 3), 5 * k, np.uint8) for k in range(32)]
+    t = np.arange(4 * store.HZ) / store.HZ
+    tone = np.where(t > 2, 0.5 * np.sin(2 * np.pi * 1000 * t), 0).astype(np.float32)
+    store.write(tmp_path / "source.mp4", frames, 8, tone, store.Form())
+    return Videos(tmp_path / "source.mp4")
+
+
+def test_the_frame_that_is_on_show_is_read(videos):
+    frames = galleries.frames_at(videos, VIDEO, np.array([0.0, 1.0, 1.12, 1.125, 9.0]))
+    assert frames.mean(axis=(1, 2, 3)) == pytest.approx([0, 40, 40, 45, 155], abs=3)
+
+
+def test_a_tone_lies_at_its_pitch_and_time():
+    hz, t = 16_000, np.arange(32_000) / 16_000
+    for pitch in (440, 3000):
+        tone = np.where(t > 1, np.sin(2 * np.pi * pitch * t), 0).astype(np.float32)
+        levels = galleries.mel_levels(tone, hz)
+        band, columns = galleries.band_of([pitch], hz)[0], levels.shape[1]
+        assert levels[:, columns * 3 // 4].argmax() == pytest.approx(band, abs=1)
+        begin = np.flatnonzero(levels[round(band)] > -20)[0] * galleries.WINDOW_SECONDS / 2
+        assert begin == pytest.approx(1, abs=0.05) and levels.max() == 0
+    assert galleries.band_of([hz / 2], hz).item() == pytest.approx(galleries.BANDS)
+
+
+def test_a_small_copy_is_made_once_of_the_middle(videos, tmp_path):
+    media = tmp_path / "media"
+    copy = galleries.small_copy(videos, VIDEO, media)
+    made = copy.stat().st_mtime_ns
+    assert galleries.small_copy(videos, VIDEO, media) == copy
+    assert copy.stat().st_mtime_ns == made
+    assert {p.suffix for p in media.iterdir()} == {".mp4", ".jpg", ".png"}
+    frames = store.read_frames(copy, np.array([0, 23]))
+    assert frames.shape == (2, 120, 160, 3)
+    assert frames.mean(axis=(1, 2, 3)) == pytest.approx([20, 135], abs=4)  # numbers 4 and 27
+    with Image.open(copy.with_suffix(".jpg")) as poster:
+        assert poster.size == (160, 120) and np.mean(poster) == pytest.approx(80, abs=4)
+    loud = np.abs(store.read_audio(copy, 0, 3 * store.HZ)).reshape(6, -1).mean(axis=1) > 0.1
+    assert loud.tolist() == [False] * 3 + [True] * 3
+
+
+def test_a_video_without_audio_has_no_spectrogram(videos, tmp_path):
+    silent = Videos(videos.file, audio=False)
+    copy = galleries.small_copy(silent, VIDEO, tmp_path / "media")
+    assert not copy.with_suffix(".png").exists()
+    assert "<img" not in galleries.player(copy, "a", spectrogram=True)
+
+
+def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_path):
+    shown = SimpleNamespace(manifest=videos, video=VIDEO)
+    found = SimpleNamespace(
+        queries=[shown], answers=[[shown, shown]], right=np.array([[True, False]]), is_judged=True
+    )
+    page = galleries.playing_gallery(found, tmp_path / "media", spectrograms=True)
+    assert page.count("<video") == page.count('preload="none"') == page.count("<img") == 3
+    assert [page.count(text) for text in ("query:", "✓", "✗", "same class", "other class")] == [
+        1, 1, 1, 1, 1,
+    ]  # fmt: skip
+    assert "<b>" not in page and "a &quot;&lt;b&gt;&quot;" in page
+    found.is_judged = False
+    assert "✗" not in galleries.playing_gallery(found, tmp_path / "media")
