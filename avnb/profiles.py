@@ -9,14 +9,13 @@ build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/
                                        same in fold1-subset-<id>/ for a part, and train.txt
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
-build/<profile>/features/<set>-<id>/   video.npy, audio.npy, label.npy; made.json
+build/<profile>/features/<set>-<id>/   a folder of each encoder: video.npy, audio.npy, done.txt
 build/<profile>/media/                 small copies of videos, to play in pages
 build/<profile>/figures/<style>/       every figure and table of the notebooks as files
 build/<profile>/results.jsonl          every number that was measured
 """
 
 import os
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from typing import Any
 from avnb.config import Evaluation, Finetune, Pretrain, unknown_name
 
 SHARING = "AVNB_SHARING"  # where launchers say what `sharing` returns
-# Whether what is stored is all that may be used, and nothing is added to it: no training, no rows.
-STORED_ONLY: ContextVar[bool] = ContextVar("STORED_ONLY", default=False)
 
 Values = dict[str, Any]
 

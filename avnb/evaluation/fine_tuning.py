@@ -66,7 +66,8 @@ def scores(
     file = run.folder / f"test-{digest([test.digest, samplings, config.seed])}.safetensors"
     with locked(run.folder):
         if not file.exists():
-            classifier = load_classifier(run.checkpoint, backbone=run.start.backbone).to(device())
+            own = run.start.backbone if run.start else ""
+            classifier = load_classifier(run.checkpoint, backbone=own).to(device())
             tensors = {"label": torch.tensor(test.labels)}
             for level, sampling in samplings.items():
                 clips = VideoClips(test, sampling, seed=config.seed)
@@ -82,9 +83,9 @@ def logits(classifier: Classifier, clips: VideoClips, workers: int, title: str) 
     """[V, C, classes] of all clips, video by video."""
     transform, count = VideoTransform().to(device()), clips.sampling.count
     block = max(1, classifier.config.optim.batch // count)
-    found = []
+    found, rows = [], range(len(clips))
     with tqdm(total=len(clips), desc=title, unit="video") as bar:
-        for batch in video_batches(clips, range(len(clips)), block, workers=workers):
+        for batch in video_batches(clips, rows, block, workers=workers):
             frames = transform(batch.frames.to(device()))
             found.append(classifier.logits(frames).float().cpu())
             bar.update(len(batch) // count)

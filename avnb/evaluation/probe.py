@@ -121,21 +121,16 @@ def fresh_batches(
     clips, size = VideoClips(train, sampling, seed=config.seed), config.probe_batch
     orders = [torch.randperm(len(train), generator=rng) for _ in range(config.probe_epochs)]
     plan = [
-        [(epoch, video, 0) for video in part.tolist()]
-        for epoch, order in enumerate(orders)
-        for part in order.split(size)
+        [(e, v, 0) for v in part.tolist()] for e, o in enumerate(orders) for part in o.split(size)
     ]
     title = f"{frozen.source.method} on {train.name}, {len(orders)} epochs"
-    loaded = tqdm(load(clips, plan, workers=workers), total=len(plan), desc=title, unit="batch")
+    loaded = tqdm(load(clips, plan, workers=workers), title, len(plan), unit="batch")
     # Batch statistics are those of the whole batch.
     at_once = size if frozen.training else config.clips_per_forward
     for places, batch in zip(plan, loaded, strict=True):
+        encoded = frozen.encode(batch, audio=False, at_once=at_once)
         # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        yield (
-            places[0][0],
-            frozen.encode(batch, audio=False, at_once=at_once)["video"].clone(),
-            batch.label,
-        )
+        yield places[0][0], encoded["video"].clone(), batch.label
 
 
 def tested_by(

@@ -14,7 +14,7 @@ from avnb.evaluation.probe import testing as clips_of_tests
 from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.classifier import Classifier, load_classifier
-from avnb.training.runs import finetuning_run
+from avnb.training.runs import describe, finetuning_run
 
 CONFIG = Evaluation.from_flat(
     video_fps=8.0, resize_px=18, clip_level_clips=3, video_level_clips=2, bootstrap_resamples=50
@@ -34,7 +34,8 @@ def run(few, tiny, tmp_path):
     start = untrained_source(tiny, tmp_path).starting_point
     made = finetuning_run(Finetune.from_flat(**values), start, few, tmp_path)
     model = Classifier(start.load(), len(few.classes), made.config)
-    checkpoint.save(made.checkpoint, made.metadata, model, log=[])
+    about = describe(made.config, few.split("train"), start=start)
+    checkpoint.save(made.checkpoint, about, model, log=[])
     return made
 
 
@@ -76,7 +77,7 @@ def test_what_was_not_pre_trained_is_tuned_for_longer(tiny, few, tmp_path):
     found = fine_tuning.finetuning_runs(work, sources, few, seed=3)
     epochs = {name: run.config.optim.tuned_epochs for name, run in found.items()}
     assert epochs == {"random": 100, "xid": 16, "of_ones_own": 16}
-    assert all(run.config.seed == 3 and not run.has_begun for run in found.values())
+    assert all(run.config.seed == 3 and not run.finished for run in found.values())
     assert [run.method for run in found.values()] == list(sources)
 
 

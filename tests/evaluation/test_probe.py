@@ -195,16 +195,17 @@ def several(tiny, tmp_path):
 
 
 def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config, monkeypatch):
-    loader, planned = probe.ClipLoader, []
+    load, plans = probe.load, []
     monkeypatch.setattr(
-        probe, "ClipLoader", lambda c, plans, **kw: planned.append(plans) or loader(c, plans, **kw)
+        probe, "load", lambda clips, plan, **kw: plans.append(plan) or load(clips, plan, **kw)
     )
     frozen, train = FrozenEncoders(several["a"]), few.split("train")
     config = replace(config, probe_batch=4)
     layer, losses = probe.fit_fresh(frozen, train, config, workers=0)
-    epochs = [[clip for rows in plan for clip in rows] for _, plan in planned[0]]
-    assert [sorted(clips) for clips in epochs] == 3 * [[(row, 0) for row in range(10)]]
-    assert epochs[0] != epochs[1] and [epoch for epoch, _ in planned[0]] == [0, 1, 2]
+    assert [len(places) for places in plans[0]] == 3 * [4, 4, 2]
+    read = [place for places in plans[0] for place in places]
+    assert sorted(read) == [(epoch, row, 0) for epoch in range(3) for row in range(10)]
+    assert [row for _, row, _ in read[:10]] != [row for _, row, _ in read[10:20]]  # shuffled
     assert len(losses) == 3 and layer.weight.shape == (len(few.classes), 32)
     again, _ = probe.fit_fresh(frozen, train, config, workers=0)
     assert torch.equal(layer.weight, again.weight)
@@ -228,9 +229,9 @@ def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config
 def test_videos_are_read_once_for_all_that_see_the_same(
     several, few, config, monkeypatch, tmp_path
 ):
-    read, loader = [], features.video_loader
+    read, loader = [], features.video_batches
     monkeypatch.setattr(
-        features, "video_loader", lambda c, *a, **kw: read.append(len(c)) or loader(c, *a, **kw)
+        features, "video_batches", lambda c, *a, **kw: read.append(len(c)) or loader(c, *a, **kw)
     )
     found = probe.extract_each(several, few, config, tmp_path / "together", workers=0)
     assert sorted(read) == [3, 3, 3, 3, 10, 10]
