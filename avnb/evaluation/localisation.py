@@ -79,8 +79,9 @@ class Localiser:
         self.encoders = FrozenEncoders(source, training_part(manifest)).to(device())
         if not isinstance(self.encoders.video_encoder, VideoEncoder):
             raise ValueError(f"the video encoder of {source.method} gives no map of features")
-        if self.encoders.audio_encoder is None:
+        if (audio_encoder := self.encoders.audio_encoder) is None:
             raise ValueError(f"{source.method} has no audio encoder to compare places with")
+        self.audio_encoder = audio_encoder
         heads = source.heads()
         both = heads if {"video", "audio"} <= heads.keys() else {}
         self.heads = {name: head.to(device()) for name, head in both.items()}
@@ -95,7 +96,7 @@ class Localiser:
         """The maps of the clips of one video, each with its own audio."""
         batch = self.encoders.transform(self.clips.whole(row).to(device()))
         places = self.encoders.video_encoder.feature_map(batch.frames)  # [C, F, t, h, w]
-        audio = self.head("audio", self.encoders.audio_encoder(batch.audio))  # [C, D]
+        audio = self.head("audio", self.audio_encoder(batch.audio))  # [C, D]
         video = self.head("video", places.movedim(1, -1).flatten(0, -2))  # [C t h w, D]
         video = video.unflatten(0, (len(places), *places.shape[2:]))  # [C, t, h, w, D]
         cosines = torch.einsum("cthwd,cd->cthw", video, audio).cpu().numpy()
@@ -128,10 +129,10 @@ def inside(box: np.ndarray, x: float, y: float) -> bool:
 
 def pointing(maps: Sequence[SimilarityMap], scene: Scene) -> tuple[float, float, float]:
     """Means over clips: peak on the object, middle of the frame on it, share of places on it."""
-    scores = []
+    scores = list[tuple[float, float, float]]()
     for found in maps:
         box, places = mean_box(scene, found.times), itertools.product(*found.places)
-        share = np.mean([inside(box, x, y) for x, y in places])
+        share = float(np.mean([inside(box, x, y) for x, y in places]))
         scores.append((inside(box, *found.peak()), inside(box, 0.5, 0.5), share))
     peak, centre, share = np.mean(scores, axis=0).tolist()
     return peak, centre, share
