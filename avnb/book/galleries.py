@@ -5,7 +5,7 @@ A page shows small copies of the store's files, which are made once and loaded w
 
 import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torchaudio
-from matplotlib.axes import Axes
 from PIL import Image
 
 from avnb.config import digest
@@ -52,7 +51,7 @@ def audio_of(manifest: Manifest, video: Video, begin: float, end: float) -> np.n
     return store.read_audio(manifest.path(video), first, last - first)
 
 
-def mel_levels(samples: np.ndarray, hz: int) -> np.ndarray:
+def mel_levels(samples: np.ndarray, hz: int = store.HZ) -> np.ndarray:
     """Log-mel spectrogram [bands, columns] of mono audio, in dB below the loudest.
 
     As it is heard, not as networks take it: bands are Slaney's from 0 to hz / 2, not standardised.
@@ -63,22 +62,6 @@ def mel_levels(samples: np.ndarray, hz: int) -> np.ndarray:
     wave = torch.from_numpy(np.pad(samples, (0, max(0, 2 * window - len(samples)))))
     levels = 20 * mel(wave).clamp_min(FLOOR).log10()
     return (levels - levels.max()).numpy()
-
-
-def band_of(hertz: Sequence[float], hz: int) -> np.ndarray:
-    """Where frequencies lie among the bands of `mel_levels`; 0 is the centre of the lowest one."""
-    f = np.array([*hertz, hz / 2])
-    mel = np.where(f < 1000, f * 0.015, 15 + np.log(f / 1000) * 27 / np.log(6.4))  # Slaney's
-    return mel[:-1] / mel[-1] * (BANDS + 1) - 1
-
-
-def draw_spectrogram(ax: Axes, samples: np.ndarray, hz: int = store.HZ) -> None:
-    """Levels over seconds and kilohertz, brighter where it is louder."""
-    extent = (0, len(samples) / hz, -0.5, BANDS - 0.5)
-    look: dict[str, Any] = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
-    ax.imshow(mel_levels(samples, hz), extent=extent, vmin=-RANGE_DB, vmax=0, **look)
-    ax.set_yticks(band_of([250, 1000, 4000], hz), ["0.25", "1", "4"])
-    ax.set(xlabel="seconds", ylabel="kHz")
 
 
 # ---- small copies --------------------------------------------------------------------------------
@@ -97,7 +80,7 @@ def small_copy(manifest: Manifest, video: Video, media: Path) -> Path:
     return out
 
 
-def write_copy(out: Path, frames: np.ndarray, fps: float, samples: np.ndarray) -> None:
+def write_copy(out: Path, frames: Iterable[np.ndarray], fps: float, samples: np.ndarray) -> None:
     """Write a small mp4; before it, with its name, the middle frame (.jpg) and the audio (.png)."""
     images = [scaled(frame) for frame in frames]
     with replacing(out.with_suffix(".jpg")) as partial:
@@ -105,7 +88,7 @@ def write_copy(out: Path, frames: np.ndarray, fps: float, samples: np.ndarray) -
     if len(samples):
         with replacing(out.with_suffix(".png")) as partial:
             look: dict[str, Any] = {"vmin": -RANGE_DB, "vmax": 0, "cmap": "magma"}
-            levels = mel_levels(samples, store.HZ)
+            levels = mel_levels(samples)
             plt.imsave(partial, levels, origin="lower", format="png", **look)
     with replacing(out) as partial:
         store.write(partial, images, fps, samples, SMALL)
