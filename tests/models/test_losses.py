@@ -177,6 +177,7 @@ def test_vicreg_refuses_mismatched_shapes(shapes):
 def test_evenly_spread_directions_have_a_spread_of_one_and_full_rank():
     z = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
     assert spread(z).item() == pytest.approx(1, abs=0.02)
+    assert spread(torch.eye(2).repeat(2, 1)).item() == pytest.approx((2 / 3) ** 0.5)
     assert effective_rank(z).item() == pytest.approx(8, rel=0.01)
 
 

@@ -26,6 +26,7 @@ def test_negatives_of_a_part_are_those_of_the_whole_batch():
         return draw_negatives(torch.tensor(video), 9, 50, rng, **place)
 
     whole = drawn([4, 5, 6, 7])
+    assert torch.equal(drawn([4, 5], first=0, whole=4), whole[:2])
     assert torch.equal(drawn([5, 6], first=1, whole=4), whole[1:3])
     assert torch.equal(drawn([6, 7], first=2), whole[2:])
 

@@ -61,6 +61,19 @@ def test_a_method_is_initialised_from_its_seed_alone_and_its_residuals_are_scale
     torch.testing.assert_close(one[key], tiny.residual_scale * full[key])
 
 
+def test_what_each_method_needs():
+    """Audio, a second clip of each video, the whole batch at once, BatchNorm over all GPUs."""
+    needs = {
+        name: (m.uses_audio, m.uses_second_view, not m.supports_micro_batches, m.shares_batch_norm)
+        for name, m in METHODS.items()
+        if m.is_trained
+    }
+    assert needs == {
+        "supervised": (True, False, False, False), "vicreg_av": (True, False, True, True),
+        "vicreg_v": (False, True, True, True), "xid": (True, False, False, False),
+    }  # fmt: skip
+
+
 # ---- xID --------------------------------------------------------------------------------------
 
 
