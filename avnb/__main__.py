@@ -105,8 +105,9 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("run", help="run one notebook; unknown parameters are errors")
     one.add_argument("notebook", type=Path)
     one.add_argument("out", type=Path, help="where the executed copy goes")
-    pair = {"nargs": 2, "metavar": ("NAME", "VALUE")}
-    one.add_argument("-p", "--parameter", action="append", default=[], **pair)
+    one.add_argument(
+        "-p", "--parameter", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[]
+    )
     one.set_defaults(run=run_command)
 
     one = commands.add_parser("prepare", help="read a data set's videos once; write its store")
