@@ -2,7 +2,6 @@
 
 Five packages in the order of the data, on a few modules. Each imports only from those above it:
 
-bars         progress bars
 processes    no process outlives its parent
 config       every value of an experiment, and the ids that follow from them
 files        files that survive an interruption

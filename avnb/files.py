@@ -19,12 +19,10 @@ from avnb.processes import die_with_parent
 # Progress bars: widgets in JupyterLab, text everywhere else, papermill included. Jupyter's server
 # names the session to the kernels that it starts; papermill starts its own.
 if "JPY_SESSION_NAME" in os.environ and "ipykernel" in sys.modules:
-    from tqdm.notebook import tqdm
+    from tqdm.notebook import tqdm as tqdm
 else:
-    from tqdm import tqdm  # type: ignore[assignment]
+    from tqdm import tqdm as tqdm  # type: ignore[assignment]
 
-__all__ = ["appending", "in_parallel", "json_lines", "locked", "read_json", "replacing", "tqdm"]
-__all__ += ["write_text"]
 In = TypeVar("In")
 Out = TypeVar("Out")
 

@@ -185,21 +185,30 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
                 output.data["text/html"] = MEDIA.sub(r'\1="../_static/media/\2"', text)
 
 
+def write_reference(folder: Path) -> None:
+    """A page for every package, whose modules Sphinx's autodoc describes."""
+    for init in PACKAGE.rglob("__init__.py"):
+        package = ".".join(init.parent.relative_to(PACKAGE.parent).parts)
+        modules = [f"{package}.{path.stem}" for path in sorted(init.parent.glob("[a-z]*.py"))]
+        blocks = [f"{package}\n{'=' * len(package)}\n\n.. automodule:: {package}\n"]
+        blocks += [f"{m}\n{'-' * len(m)}\n\n.. automodule:: {m}\n" for m in modules]
+        (folder / f"{package}.rst").write_text("\n".join(blocks))
+
+
 def stage(work: Workspace, executed: list[Path]) -> Path:
     """Lay out the source of the pages: prose, executed notebooks, reference, MathJax, videos."""
     import mathjax
     import nbformat
-    from sphinx.ext import apidoc
 
     source = work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(project_root() / "book", source)
-    for name in ("chapters", "assets/media", "assets/mathjax"):
+    for name in ("chapters", "reference", "assets/media", "assets/mathjax"):
         (source / name).mkdir()
     shutil.copy(work.folder / "figures/book" / COVER, source / "assets/cover.svg")
     script = Path(mathjax.__file__).parent / "static/mathjax/es5/tex-svg.js"
     shutil.copy(script, source / "assets/mathjax")
-    apidoc.main(["-q", "-T", "-M", "-o", str(source / "reference"), str(PACKAGE)])
+    write_reference(source / "reference")
     for path in executed:
         page = staged(nbformat.read(path, as_version=4), path.name)
         with_media(page, work.media, source / "assets/media")
@@ -231,7 +240,7 @@ def show_as_written(_app: Any, what: str, *args: Any) -> None:
     """Docstrings of modules hold columns and drawings, which reStructuredText would join."""
     lines = args[-1]
     if what == "module":
-        lines[:] = ["::", "", *(f"    {line}" for line in lines), ""]
+        lines[:] = [".. code-block:: text", "", *(f"    {line}" for line in lines), ""]
 
 
 def setup(app: Any) -> None:

@@ -1,4 +1,11 @@
-"""Pre-training methods by name; a method of your own is named by its class."""
+"""Pre-training methods by name; a method of your own is named by its class.
+
+base        what training asks of a module, and what all methods have in common
+random      no pre-training
+supervised  classes from video and audio side by side
+vicreg      VICReg between video and audio, and between two clips of a video
+xid         cross-modal instance discrimination
+"""
 
 import torch
 
