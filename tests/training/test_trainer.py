@@ -207,7 +207,7 @@ def test_a_collapse_is_printed_and_every_row_is_an_event_of_tensorboard(
 ):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setattr(losses, "MIN_SPREAD", 9.0)  # above any spread
+    monkeypatch.setattr("avnb.models.losses.MIN_SPREAD", 9.0)  # above any spread
     train(tiny, vggsound, metadata, tmp_path)
     assert "collapse after epoch 1" in capfd.readouterr().out
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
