@@ -356,13 +356,13 @@ class ClassSplit:
 
 
 def rule_for(pretraining: ClassList, target: ClassList, config: Evaluation) -> str:
-    """The rule that decides which classes are unseen: as `class_split` says, or by the names.
+    """The rule that decides which classes are unseen: as `class_split` says, or by the names::
 
-    file        a list of one's own: `unseen_classes`
-    published   names of VGGSound and of UCF-101 or HMDB-51: the lists of the thesis's code
-    synthetic   names of the synthetic world, which says itself which of them mean the same: they
-                all consist of a few words, and text encoders cannot tell them apart
-    thesis      any other: the rule of thesis 4.3.1, three test classes above a cosine of 0.47
+        file        a list of one's own: `unseen_classes`
+        published   names of VGGSound and of UCF-101 or HMDB-51: the lists of the thesis's code
+        synthetic   names of the synthetic world, which says itself which mean the same: they all
+                    consist of a few words that text encoders confuse
+        thesis      any other: the rule of thesis 4.3.1, three test classes above a cosine of 0.47
 
     ValueError when a rule is named that does not know these names.
     """
