@@ -99,9 +99,8 @@ class Manifest:
         where = Path(where)
         kept = read_json(where / "dataset.json", "the description of a data set")
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
-        exact: Any = {"keep_default_na": False, "float_precision": "round_trip"}
         try:
-            table = pd.read_csv(where / "videos.csv", dtype=TYPES, **exact)
+            table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
             videos = [Video(**row) for row in table.to_dict("records")]
         except (TypeError, ValueError) as error:
             raise ValueError(

@@ -138,7 +138,7 @@ def test_a_drawn_video_that_cannot_be_used_is_replaced(folder):
 )
 def test_a_conversion_ends_at_its_limits(tmp_path, monkeypatch, limit, value, reason):
     monkeypatch.setattr(prepare, limit, value)
-    still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(640, 480))
+    still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(1920, 1080))
     job = "a.mkv", tmp_path / "out.mp4", {}
     assert reason in prepare.prepare_file(tmp_path, Form(fps=240.0, px=0), job)["reason"]
     assert list(tmp_path.iterdir()) == [still]
