@@ -46,7 +46,6 @@ def prepare_command(args: argparse.Namespace) -> None:
         allow_missing=args.allow_missing,
         subset=work.pretraining().subset if args.subset else None,
         limit_gb=args.limit_gb,
-        out=args.out,
     )
     silent = len(manifest) - len(manifest.with_audio())
     print(f"{len(manifest)} videos of {len(manifest.classes)} classes, {silent} without audio")
@@ -117,8 +116,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--subset", action="store_true", help="the videos of pre-training alone")
     one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
-    one.add_argument("--limit-gb", type=float, help="of disk, at most")
-    one.add_argument("--out", type=Path, help="folder of the store; by default in the profile's")
+    one.add_argument("--limit-gb", type=float, default=500.0, help="of disk, at most")
     one.set_defaults(run=prepare_command)
 
     one = commands.add_parser("study", help="the experiments behind the chapter of studies")

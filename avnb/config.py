@@ -18,8 +18,7 @@ VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr
 # Values that fit a run to a machine. As with the number of processes, a run that has started
 # continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
 # 8 x 16.
-# `subset_ids` is a file; which videos it names is part of the data.
-NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "read_ahead_gb", "subset_ids"})
+NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps"})
 
 
 def within(low: float, high: float, default: Any) -> Any:
@@ -152,7 +151,7 @@ class Clip(Group):
     audio_seconds: float = within(1e-3, 3600, 2.0)
     audio_hz: int = within(1000, 192_000, 16_000)
     max_offset_seconds: float = within(0, 60, 0.5)  # between the starts of video and audio
-    audio_window: Literal["around", "released"] = "around"  # see `clip_times.audio_start_range`
+    audio_window: Literal["around", "released"] = "around"  # see `clips.audio_starts`
 
     @property
     def frames(self) -> int:
@@ -275,9 +274,6 @@ class Subset(Group):
     validation_videos: int = within(0, 10**9, 10_000)
     subset_seed: int = 0
     patience_epochs: int = within(1, 10**6, 2)  # without better validation accuracy, then stop
-    subset_ids: str = ""  # file of ids, one a line, instead of a draw
-    validation_ids: str = ""  # the same for validation
-    max_damaged: float = within(0, 1, 0.05)  # share of a video's packets that cannot be decoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,7 +284,6 @@ class Compute(Group):
     compile_encoders: bool = False
     sync_batch_norm: Literal["method", "all", "none"] = "method"  # method: as the method asks
     micro_batch: int = within(0, 10**6, 0)  # clips a process takes at once; 0: its whole share
-    read_ahead_gb: float = within(0, 10**4, 2.0)  # memory for decoded batches, of each process
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
 
 
@@ -334,8 +329,6 @@ class Pretrain(Config):
     width: int = within(1, 4096, 64)  # channels of the first stage; features have 8 * width
     residual_scale: float = within(0, 1, 1.0)  # of residual branches at the start
     clips_per_video: int = within(1, 4096, 5)  # per epoch
-    shuffle_steps: int = within(0, 10**6, 0)  # within which a video's clips come; 0: the epoch
-    missing_audio: Literal["silence", "drop", "error"] = "silence"  # of videos without a stream
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)
     spectrogram: Spectrogram = field(default_factory=Spectrogram)
@@ -494,7 +487,6 @@ class Finetune(Config):
 
     seed: int = 0
     clips_per_video: int = within(1, 4096, 10)  # per epoch
-    shuffle_steps: int = within(0, 10**6, 0)  # within which a video's clips come; 0: the epoch
     dropout: float = within(0, 0.99, 0.5)  # of the features
     clip: Clip = field(default_factory=lambda: Clip(video_seconds=0.5))
     augment: Augment = field(default_factory=Augment)

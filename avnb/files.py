@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from avnb.processes import die_with_parent
 
@@ -51,24 +51,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, lock: str = ".lock", waiting: str = "") -> Iterator[None]:
-    """One process at a time fills `folder`; others wait, say so, and find it complete."""
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time fills `folder`; others wait, and find it complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = FileLock(folder / lock, thread_local=False)
-    try:
-        file.acquire(blocking=False)
-    except Timeout:
-        if waiting:
-            print(waiting, flush=True)
-        file.acquire()
-    try:
+    with FileLock(folder / ".lock", thread_local=False):
         yield
-    finally:
-        file.release()
 
 
 @contextlib.contextmanager
-def appending(path: Path) -> Iterator[Callable[[str], None]]:
+def appending(path: Path) -> Iterator[Callable[[str], Any]]:
     """A function that adds a line to a text file, at once: a kill can tear the last one only.
 
     What was left of a torn line is removed: nobody could read it.
@@ -77,31 +68,21 @@ def appending(path: Path) -> Iterator[Callable[[str], None]]:
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 2**16))
-        tail = file.read()
-        file.truncate(size - (len(tail) - tail.rfind(b"\n") - 1))
-
-        def add(line: str) -> None:
-            file.write(f"{line}\n".encode())
-
-        yield add
+        torn = file.read().rpartition(b"\n")[2]
+        file.truncate(size - len(torn))
+        yield lambda line: file.write(f"{line}\n".encode())
 
 
 def json_lines(path: Path) -> Iterator[Any]:
     """The values of a file that `appending` wrote, one a line; a torn line is left out."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 yield json.loads(line)
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The value in a JSON file of ours.
-
-    Raises:
-        ValueError: when it is cut or changed; it says what to do.
-    """
+    """The value in a JSON file of ours; ValueError when it is cut or changed, with what to do."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # of the text or of JSON
@@ -110,46 +91,36 @@ def read_json(path: Path, what: str) -> Any:
         ) from error
 
 
-def serve_parent() -> None:
-    """Pool initialiser: ignore Ctrl-C, which the parent handles, and exit with the parent."""
+def serve_parent(worker: int = 0) -> None:
+    """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     die_with_parent(parent.pid if parent and parent.pid else 0)
 
 
 def in_parallel(
-    work: Callable[[In], Out],
-    items: Sequence[In],
-    *,
-    workers: int,
-    title: str,
-    done: int = 0,
-    unit: str = "video",
-) -> Generator[tuple[int, Out], None, None]:
-    """`work` on every item in processes, with a bar: (index of the item, result) as they finish.
+    work: Callable[[In], Out], items: Sequence[In], *, workers: int, title: str, done: int = 0
+) -> Generator[Out, None, None]:
+    """The results of `work` on every item in processes, as they come, with a bar.
 
     `done` counts what an earlier call has finished. An exception or an interrupt cancels what has
-    not started, and no worker outlives this process.
-
-    Raises:
-        ChildProcessError: when a worker dies.
+    not started, and no worker outlives this process. ChildProcessError when a worker dies.
     """
     if not items:
         return
     # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=serve_parent)
-    bar = tqdm(total=done + len(items), initial=done, desc=title, unit=unit)
+    total = done + len(items)
     try:
-        jobs = {pool.submit(work, item): i for i, item in enumerate(items)}
-        for job in as_completed(jobs):
-            yield jobs[job], job.result()
-            bar.update()
+        jobs = [pool.submit(work, item) for item in items]
+        for job in tqdm(as_completed(jobs), title, total, initial=done, unit="video"):
+            yield job.result()
     except BrokenProcessPool as error:
         raise ChildProcessError(
             f"{title}: a worker died, killed for lack of memory or from outside; the same call "
             "resumes"
         ) from error
     finally:
-        bar.close()
         pool.shutdown(cancel_futures=True)

@@ -5,8 +5,8 @@ and a few minutes; `study` is for many runs; `thesis` is the defaults. Each has 
 `build/`, made on demand, safe to delete:
 
 build/<profile>/world-<id>/<data set>/ synthetic videos, when no real folder is given
-build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/ledger.csv; the
-                                       same in fold1-subset-<id>/ for a part, and train.txt
+build/<profile>/data/<data set>-<id>/  the store; fold1/videos.csv, rejected.csv; the same in
+                                       fold1-subset-<id>/ for a part
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
 build/<profile>/features/<set>-<id>/   a folder of each encoder: video.npy, audio.npy, done.txt

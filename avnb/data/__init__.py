@@ -2,10 +2,9 @@
 
 source      untrusted video files, decoded once, in order
 store       one file a video, read by the numbers of frames and samples
-layouts     lists and file names of VGGSound, UCF-101, HMDB-51 and plain folders
-datasets    the registry of data sets: lists checked against a folder
+datasets    lists of VGGSound, UCF-101, HMDB-51 and plain folders, checked against their files
 manifest    the prepared videos of a data set, as one table
-subsets     training and validation videos, drawn once
+subsets     training and validation videos, drawn by a seed
 synthetic   the synthetic world: scenes, and files in the official layouts
 prepare     every source video into the store, under limits of the system
 augment     what is drawn for a clip: its crop, the change of its colours

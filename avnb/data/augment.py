@@ -18,8 +18,7 @@ from torch import Tensor
 from avnb.config import Augment
 
 # Masks of an axis, at most; those of the released code cover 3 of 128 bands or 5 of 125 columns.
-MASKS = {"one": 1, "released": 32}
-SHORT_MASKS = (3 / 128, 5 / 125)
+SHORT_MASKS, MASKS = (3 / 128, 5 / 125), 32
 T = TypeVar("T")
 
 
@@ -43,20 +42,6 @@ class AugmentParams:
     order: Tensor  # [B, 4] which of the four comes first, second ...; stays on the CPU
     gain: Tensor  # [B] peak of the waveform
     masks: Tensor  # [B, 2, K, 2] frequency and time: begin and length of K masks, as fractions
-
-    def __getitem__(self, rows: slice | list[int]) -> "AugmentParams":
-        return map_tensors(lambda x: x[rows], self)
-
-    @classmethod
-    def empty(cls, augment: Augment, clips: int) -> "AugmentParams":
-        """Room for the augmentation of so many clips."""
-        return cls(
-            flip=torch.empty(clips, dtype=torch.bool),
-            factors=torch.empty(clips, 4),
-            order=torch.empty(clips, 4, dtype=torch.long),
-            gain=torch.empty(clips),
-            masks=torch.empty(clips, 2, MASKS[augment.masks], 2),
-        )
 
 
 def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParams:
@@ -83,14 +68,11 @@ def draw_masks(augment: Augment, clips: int, rng: np.random.Generator) -> np.nda
     One of up to `mask_max_fraction`; or, as in the released code, short ones of random length that
     together cover up to a random part of that.
     """
-    most, count = augment.mask_max_fraction, MASKS[augment.masks]
-    if augment.masks == "one":
-        length = rng.uniform(0, most, (clips, 2, 1))
-    else:
-        covered = rng.uniform(0, most, (clips, 2, 1))
-        drawn = rng.uniform(0, SHORT_MASKS, (clips, count, 2)).transpose(0, 2, 1)
+    length = rng.uniform(0, augment.mask_max_fraction, (clips, 2, 1))
+    if augment.masks == "released":
+        drawn = rng.uniform(0, SHORT_MASKS, (clips, MASKS, 2)).transpose(0, 2, 1)
         before = np.cumsum(drawn, axis=2) - drawn
-        length = np.clip(covered - before, 0, drawn)
+        length = np.clip(length - before, 0, drawn)
     return np.stack([rng.uniform(0, 1 - length), length], axis=-1)
 
 

@@ -3,14 +3,15 @@
 Shapes: B clips, T frames of S x S pixels, C clips of a video with V views each.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate
 
 from avnb.config import Augment, Clip
 from avnb.data import augment
@@ -21,39 +22,19 @@ from avnb.data.store import EARLY_SECONDS, StoredVideo
 # ---- times --------------------------------------------------------------------------------------
 
 
-def random_starts(
-    seconds: float, clip_seconds: float, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """[count] starts, uniform where the whole clip fits; 0 when it fits nowhere."""
-    return rng.uniform(0, max(seconds - clip_seconds, 0.0), count)
-
-
-def uniform_starts(seconds: float, clip_seconds: float, count: int) -> np.ndarray:
-    """[count] evenly spaced starts, of the first clip at the beginning, the last at the end."""
-    return np.linspace(0, max(seconds - clip_seconds, 0.0), count)
-
-
-def audio_start_range(
-    video_starts: np.ndarray, seconds: float, clip: Clip
-) -> tuple[np.ndarray, np.ndarray]:
-    """[C] earliest and [C] latest starts of the audio: where it fits, and near the frames.
-
-    Near is, as in the thesis, a start within +- max_offset of that of the frames. In the released
-    code the frames start from max_offset before the audio to max_offset before its end.
-
-    Frames that start after seconds - audio_seconds + max_offset leave no such place; starts drawn
-    for clips of `required_seconds` never do.
-    """
-    last, late = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
-    early = late if clip.audio_window == "around" else max(clip.audio_seconds - late, 0.0)
-    return np.clip(video_starts - early, 0, last), np.clip(video_starts + late, 0, last)
-
-
 def audio_starts(
     video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
 ) -> np.ndarray:
-    """[C] starts of the audio, uniform over `audio_start_range`."""
-    return rng.uniform(*audio_start_range(video_starts, seconds, clip))
+    """[C] starts of the audio, uniform over where it fits and lies near the frames.
+
+    Near is, as in the thesis, a start within +- max_offset of that of the frames. In the released
+    code the frames start from max_offset before the audio to max_offset before its end.
+    """
+    last, late = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
+    early = late if clip.audio_window == "around" else max(clip.audio_seconds - late, 0.0)
+    return rng.uniform(
+        np.clip(video_starts - early, 0, last), np.clip(video_starts + late, 0, last)
+    )
 
 
 def second_view_starts(
@@ -109,20 +90,6 @@ class Batch:
     video_index: Tensor  # [B] row of the manifest
     step: int = 0  # steps of the run before this one
     offset: int = 0  # clips of the whole batch before these: of other processes or micro-batches
-
-    def __post_init__(self) -> None:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        sizes = {name: len(value) for name, value in tensors.items() if isinstance(value, Tensor)}
-        if len(set(sizes.values())) != 1 or self.frames.ndim != 5 or self.frames.shape[1] != 3:
-            raise ValueError(f"a batch of {sizes} with frames {tuple(self.frames.shape)}")
-
-    @property
-    def views(self) -> list[tuple[Tensor, AugmentParams | None]]:
-        """Frames and augmentation of each view."""
-        views = [(self.frames, self.params)]
-        if self.second_view is not None:
-            views.append((self.second_view, self.second_params))
-        return views
 
     def __len__(self) -> int:
         return len(self.video_index)
@@ -207,19 +174,20 @@ class VideoClips(Dataset[Batch]):
         return replace(crop, mirrored=mirrored, interpolation=s.interpolation)
 
     def starts(self, seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Start times of all clips: [C, V] of the frames of V views, [C] of the audio."""
+        """Start times of all clips: [C, V] of the frames of V views, [C] of the audio.
+
+        Random ones are uniform where the whole clip fits; uniform ones go from the beginning to
+        the end. All are 0 where it fits nowhere.
+        """
         s, clip = self.sampling, self.sampling.clip
-        length = required_seconds(clip) if s.audio else clip.video_seconds
-        if s.place == "random":
-            first = random_starts(seconds, length, s.count, rng)
-        else:
-            first = uniform_starts(seconds, length, s.count)
-        audio = audio_starts(first, seconds, clip, rng)
-        if s.second_view_seconds is None:
-            return first[:, None], audio
-        distance = s.second_view_seconds
-        second = second_view_starts(first, seconds, clip.video_seconds, distance, rng)
-        return np.stack([first, second], axis=1), audio
+        last = max(seconds - (required_seconds(clip) if s.audio else clip.video_seconds), 0.0)
+        is_random = s.place == "random"
+        first = rng.uniform(0, last, s.count) if is_random else np.linspace(0, last, s.count)
+        views, audio = [first], audio_starts(first, seconds, clip, rng)
+        if s.second_view_seconds:
+            distance = s.second_view_seconds
+            views += [second_view_starts(first, seconds, clip.video_seconds, distance, rng)]
+        return np.stack(views, axis=1), audio
 
     def draw(self, epoch: int, index: int) -> Draw:
         """Times, crops and augmentation of all clips of a video in an epoch."""
@@ -233,70 +201,53 @@ class VideoClips(Dataset[Batch]):
             params = [sample_params(s.augment, count, rng) for _ in range(views)]
         return Draw(starts=starts, audio_starts=heard, crops=crops, params=params)
 
-    def empty(self, clips: int) -> Batch:
-        """A batch with room for so many clips."""
-        s, clip = self.sampling, self.sampling.clip
-        frames, px = clip.frames if s.video else 0, clip.frame_px
-        views = [
-            empty_frames(clips, frames, px, px, 3).permute(0, 4, 1, 2, 3)
-            for _ in range(2 if s.second_view_seconds else 1)
-        ]
-        params = [AugmentParams.empty(s.augment, clips) if s.augment else None for _ in views]
-        return Batch(
-            frames=views[0],
-            audio=torch.empty(clips, clip.samples if s.audio else 0),
-            params=params[0],
-            second_view=views[1] if len(views) == 2 else None,
-            second_params=params[1] if len(views) == 2 else None,
-            label=torch.empty(clips, dtype=torch.long),
-            video_index=torch.empty(clips, dtype=torch.long),
-        )
-
     def __getitem__(self, places: Sequence[Place]) -> Batch:
-        """The clips at these places, in their order; each file is opened once."""
-        batch = self.empty(len(places))
-        rows: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for row, (epoch, index, clip) in enumerate(places):
-            rows.setdefault((epoch, index), []).append((row, clip))
-        for (epoch, index), wanted in rows.items():
-            self.read(epoch, index, wanted, batch)
-        return batch
+        """The clips at these places, in their order."""
+        clips = list[Batch]()
+        for (epoch, index), group in itertools.groupby(places, key=lambda place: place[:2]):
+            clips += self.read(epoch, index, [clip for _, _, clip in group])
+        return map_tensors(collated, *clips)
 
     def whole(self, row: int, epoch: int = 0) -> Batch:
         """All clips of one video."""
         return self[[(epoch, row, clip) for clip in range(self.sampling.count)]]
 
-    def read(self, epoch: int, index: int, wanted: list[tuple[int, int]], batch: Batch) -> None:
-        """Read clips of a video into rows of a batch: (row, clip) each."""
+    def read(self, epoch: int, index: int, wanted: list[int]) -> Iterator[Batch]:
+        """Clips of a video, each as the tensors of a batch without their first dimension."""
         s, video = self.sampling, self.manifest.videos[index]
         drawn = self.draw(epoch, index)  # of all clips, so that none depends on which are read
         numbers = frame_numbers(drawn.starts, s.clip, video)  # [C, V, T]
-        clips = [clip for _, clip in wanted]
+        nothing = torch.empty(3, 0, s.clip.frame_px, s.clip.frame_px, dtype=torch.uint8)
         with StoredVideo(self.manifest.path(video)) as file:
-            images = file.frames(numbers[clips]) if s.video else {}
-            for row, clip in wanted:
-                batch.label[row], batch.video_index[row] = self.labels[index], index
-                for view, (frames, params) in enumerate(batch.views):
-                    map_tensors(
-                        lambda to, x, row=row, clip=clip: to[row].copy_(x[clip]),
-                        params,
-                        drawn.params[view],
-                    )
+            images = file.frames(numbers[wanted]) if s.video else {}
+            for clip in wanted:
+                views: list[Any] = [nothing, None]
+                params: list[Any] = [None, None]
+                audio = np.zeros(0, np.float32)
+                for view, crops in enumerate(drawn.crops):
                     if s.video:
-                        shown = [images[n] for n in numbers[clip, view].tolist()]
-                        frames[row] = drawn.crops[view][clip](shown)
+                        views[view] = crops[clip]([images[n] for n in numbers[clip, view].tolist()])
+                    params[view] = map_tensors(lambda x, clip=clip: x[clip], drawn.params[view])
                 if s.audio:
-                    heard = wrapped_audio(file, drawn.audio_starts[clip], s.clip, video.seconds)
-                    batch.audio[row] = torch.from_numpy(heard)
+                    audio = wrapped_audio(file, drawn.audio_starts[clip], s.clip, video.seconds)
+                yield Batch(
+                    frames=views[0],
+                    audio=torch.from_numpy(audio),
+                    params=params[0],
+                    second_view=views[1],
+                    second_params=params[1],
+                    label=torch.tensor(self.labels[index]),
+                    video_index=torch.tensor(index),
+                )
 
 
-def empty_frames(*shape: int) -> Tensor:
-    """uint8 [shape]; in a worker of a DataLoader in shared memory, so that nothing is copied."""
-    size = int(np.prod(shape))
-    if get_worker_info() is None or not size:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(size)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+def collated(*clips: Tensor) -> Tensor:
+    """Stack tensors, in shared memory where a worker of a DataLoader asks; frames channels last."""
+    if not clips[0].numel():
+        return torch.stack(clips)  # memory of no size cannot be shared
+    if clips[0].ndim < 4:
+        return default_collate([*clips])
+    return default_collate([x.permute(1, 2, 3, 0) for x in clips]).permute(0, 4, 1, 2, 3)
 
 
 def wrapped_audio(file: StoredVideo, start: float, clip: Clip, seconds: float) -> np.ndarray:

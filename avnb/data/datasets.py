@@ -1,14 +1,209 @@
-"""Data sets: what their lists name, checked against the files in their folders."""
+"""Data sets: what their lists name, checked against the files in their folders.
 
+A new data set is a function that reads its lists, and a line in `DATA_SETS`. Nothing else in the
+package knows a data set's format.
+"""
+
+import csv
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NoReturn
 
-from avnb.config import unknown_name
-from avnb.data import layouts
-from avnb.data.layouts import SPLIT_FILE, UNWRITABLE, Entry, Lists, files_below, is_video, shown
+from avnb.config import digest, unknown_name
+
+ENDINGS = "mp4 avi mkv webm mov m4v mts 3gp wmv mpg mpeg flv ts ogv"
+VIDEO_SUFFIXES = tuple(f".{ending}" for ending in ENDINGS.split())
+SPLIT_FILE, HEADER = "split.csv", ["path", "label", "split"]
+UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # on a line, in UTF-8
+
+Split = Literal["train", "test"]
+SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a data set's lists; `path` is relative to the data set's folder."""
+
+    id: str
+    path: str
+    label: str
+    split: Split
+
+
+Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, files not to be used
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def lines_of(table: Path) -> Iterator[tuple[str, str]]:
+    """Each non-empty line of a list, stripped, and its place; ValueError unless it is UTF-8."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is not UTF-8 text ({error}); save it as UTF-8") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield line.strip(), f"{table}, line {number}"
+
+
+def csv_rows(table: Path) -> Iterator[tuple[list[str], str]]:
+    """Each row of a CSV list, and its place."""
+    return ((next(csv.reader([line])), place) for line, place in lines_of(table))
+
+
+def matched_lines(table: Path, form: str, meant: str) -> Iterator[tuple[re.Match[str], str]]:
+    """Each non-empty line, matched with a pattern without case, and its place."""
+    for line, place in lines_of(table):
+        match = re.fullmatch(form, line, re.IGNORECASE)
+        if not match:
+            raise ValueError(f"{place}: expected {meant}, found {line!r}")
+        yield match, place
+
+
+def is_video(path: str) -> bool:
+    """Whether a file name has one of the known suffixes."""
+    return path.lower().endswith(VIDEO_SUFFIXES)
+
+
+def refuse(error: OSError) -> NoReturn:
+    """A folder that may not be listed is an error: its videos would count as missing."""
+    raise error
+
+
+def files_below(folder: Path) -> list[str]:
+    """Relative paths of the files below a folder but for hidden ones; follows links."""
+    paths, visited = list[str](), set[Path]()
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        if Path(base).resolve() in visited:  # a link back to a folder above
+            folders.clear()
+            continue
+        visited.add(Path(base).resolve())
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(base).relative_to(folder)
+        paths += [(below / name).as_posix() for name in names if not name.startswith(".")]
+    return sorted(paths)
+
+
+def shown(paths: Sequence[str], most: int = 8) -> str:
+    """The first few of many paths, one a line."""
+    rest = [f"and {len(paths) - most} more"] if len(paths) > most else []
+    return "\n  ".join(["", *paths[:most], *rest]) if paths else "nothing"
+
+
+# ---- layouts: a function reads the lists of a fold and the names of files in a folder ------------
+
+
+def list_vggsound(folder: Path, fold: int, files: list[str]) -> Lists:
+    """VGGSound: `vggsound.csv` without header, and files in `train/`, `test/` or flat.
+
+    File names may be `<id>_<start>.mp4`, `<id>_<start:06d>.mp4` or `<id>_<ms>_<ms>.mp4`. An id
+    may contain `_` or begin with `-`. Labels are numbered in sorted order.
+    """
+    paths = {path.rpartition("/")[2]: path for path in reversed(files)}
+    entries = list[Entry]()
+    for row, place in csv_rows(folder / "vggsound.csv"):
+        if len(row) != 4 or row[3] not in SPLITS or not re.fullmatch("[0-9]{1,9}", row[1]):
+            raise ValueError(f"{place}: expected id,start,label,train|test, found {row}")
+        name, start = row[0], int(row[1])
+        official, ms = f"{name}_{start:06d}", f"{start * 1000}_{(start + 10) * 1000}"
+        forms = (f"{official}.mp4", f"{name}_{start}.mp4", f"{name}_{ms}.mp4")
+        path = next((paths[form] for form in forms if form in paths), forms[0])
+        entries.append(Entry(id=official, path=path, label=row[2], split=SPLITS[row[3]]))
+    return sorted({entry.label for entry in entries}), entries, set()
+
+
+def list_ucf101(folder: Path, fold: int, files: list[str]) -> Lists:
+    """UCF-101: `UCF-101/<Class>/v_<Class>_gNN_cNN.avi` or flat, and `ucfTrainTestlist/`.
+
+    Labels come from `classInd.txt`, in its order. Names are matched without case: the class
+    HandstandPushups has files named v_HandStandPushups. No group may be in both splits.
+    """
+    lists, meant = folder / "ucfTrainTestlist", "'<Class>/v_<Class>_gNN_cNN.avi'"
+    index = matched_lines(lists / "classInd.txt", r"\d+\s+(.+)", "'<number> <Class>'")
+    labels = [match[1] for match, _ in index]
+    classes = {label.lower(): label for label in labels}
+    paths = {path.rpartition("/")[2].lower(): path for path in reversed(files)}
+    entries, split_of = list[Entry](), dict[str, Split]()
+    for split in SPLITS.values():
+        table, form = (
+            lists / f"{split}list0{fold}.txt",
+            r"(\w+)/((v_\w+_g\d+)_c\d+)\.avi(?:\s+\d+)?",
+        )
+        for match, place in matched_lines(table, form, meant):
+            if match[1].lower() not in classes:
+                raise ValueError(f"{place}: classInd.txt has no class {match[1]}")
+            if split_of.setdefault(match[3].lower(), split) != split:
+                raise ValueError(
+                    f"{place}: group {match[3]} is in the training and in the test list of fold "
+                    f"{fold}; its videos show the same scene, so the test would be contaminated"
+                )
+            path = paths.get(f"{match[2]}.avi".lower(), f"UCF-101/{match[1]}/{match[2]}.avi")
+            label = classes[match[1].lower()]
+            entries.append(Entry(id=match[2], path=path, label=label, split=split))
+    return labels, entries, set()
+
+
+def list_hmdb51(folder: Path, fold: int, files: list[str]) -> Lists:
+    """HMDB-51: `<class>/<video>.avi` and `testTrainMulti_7030_splits/`.
+
+    Lines are `<video>.avi 0|1|2`: unused, training, test. Labels are the sorted class names.
+    """
+    lists, entries, unused = folder / "testTrainMulti_7030_splits", list[Entry](), set[str]()
+    classes = {p.name.rpartition("_test_split")[0] for p in lists.glob("*_test_split?.txt")}
+    for label in sorted(classes):
+        table = lists / f"{label}_test_split{fold}.txt"
+        for match, _ in matched_lines(table, r"([^/]+?)\s+([012])", "'<video>.avi 0|1|2'"):
+            path = f"{label}/{match[1]}"
+            if match[2] == "0":
+                unused.add(path)
+                continue
+            key, split = path.removesuffix(".avi"), SPLITS["train" if match[2] == "1" else "test"]
+            entries.append(Entry(id=key, path=path, label=label, split=split))
+    return sorted(classes), entries, unused
+
+
+def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
+    """Own videos: `<class>/<video>`, a quarter of each class tested; or what `split.csv` says.
+
+    Without folders of classes all are `unlabelled`. Tested are the first in the order of a hash of
+    their paths and the fold, at least one of two.
+    """
+    if (folder / SPLIT_FILE).exists():
+        entries = read_split(folder / SPLIT_FILE)
+    else:
+        videos, classes, test = [*filter(is_video, files)], dict[str, list[str]](), set[str]()
+        videos = [path for path in videos if "/" in path] or videos
+        for path in sorted(videos, key=lambda path: (digest([fold, path]), path)):
+            label = path.partition("/")[0] if "/" in path else "unlabelled"
+            classes.setdefault(label, []).append(path)
+        for paths in classes.values():
+            test |= {*paths[: (len(paths) + 2) // 4]}
+        labels = {path: label for label, paths in classes.items() for path in paths}
+        entries = [
+            Entry(id=p, path=p, label=labels[p], split="test" if p in test else "train")
+            for p in videos
+        ]
+    return sorted({entry.label for entry in entries}), entries, {SPLIT_FILE}
+
+
+def read_split(table: Path) -> list[Entry]:
+    """The entries of `split.csv`; ValueError, with the line, for a bad row."""
+    rows = csv_rows(table)
+    if (header := next(rows, ([], ""))[0]) != HEADER:
+        raise ValueError(f"{table}, line 1: expected {','.join(HEADER)!r}, found {header}")
+    entries = list[Entry]()
+    for row, place in rows:
+        if len(row) != 3 or row[2] not in SPLITS:
+            raise ValueError(
+                f"{place}: expected a path, a label, and 'train' or 'test' (a run draws its "
+                f"validation videos from 'train'), found {row}"
+            )
+        entries.append(Entry(id=row[0], path=row[0], label=row[1], split=SPLITS[row[2]]))
+    return entries
 
 
 @dataclass(frozen=True)
@@ -23,11 +218,14 @@ class DataSet:
 
 
 DATA_SETS = {
-    "vggsound": DataSet("VGGSound", layouts.list_vggsound, "vggsound.csv", 1, True),
-    "ucf101": DataSet("UCF-101", layouts.list_ucf101, "ucfTrainTestlist"),
-    "hmdb51": DataSet("HMDB-51", layouts.list_hmdb51, "testTrainMulti_7030_splits"),
-    "folder": DataSet("Own videos", layouts.list_folder, folds=10**9),  # each seeds another draw
+    "vggsound": DataSet("VGGSound", list_vggsound, "vggsound.csv", 1, True),
+    "ucf101": DataSet("UCF-101", list_ucf101, "ucfTrainTestlist"),
+    "hmdb51": DataSet("HMDB-51", list_hmdb51, "testTrainMulti_7030_splits"),
+    "folder": DataSet("Own videos", list_folder, folds=10**9),  # each seeds another draw
 }
+
+
+# ---- lists, checked against a folder ------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,29 +245,12 @@ class Listing:
         return len(self.entries) + len(self.missing)
 
 
-def detect(folder: str | Path) -> str:
-    """The data set whose marker lies in a folder; `folder` for videos without a marker.
-
-    Raises:
-        FileNotFoundError: when there is neither; it says what was found, and lists the layouts.
-    """
-    folder = Path(folder)
+def detect(folder: Path) -> str:
+    """The data set whose marker lies in a folder; `folder` for videos without a marker."""
     for name, data_set in DATA_SETS.items():
         if data_set.marker and (folder / data_set.marker).exists():
             return name
-    files = files_below(folder)
-    if (folder / SPLIT_FILE).exists() or any(map(is_video, files)):
-        return "folder"
-    known = [f"{name}: {layout(name)}" for name in DATA_SETS]
-    raise FileNotFoundError(
-        f"{folder} holds no data set; none of its {len(files)} files is a video or an official "
-        f"list: {shown(files)}\nKnown layouts: {shown(known)}"
-    )
-
-
-def layout(name: str) -> str:
-    """How the folder of a data set is recognised."""
-    return f"{DATA_SETS[name].title}, with {DATA_SETS[name].marker or '<class>/<video>'} in it"
+    return "folder"
 
 
 def display_name(name: str, folder: Path) -> str:
@@ -94,23 +275,22 @@ def listing(
         ValueError: for an unknown data set or fold, or lists that cannot be parsed.
         FileNotFoundError: when the folder, a list or a listed file is missing.
     """
-    folder, name = Path(folder), name or detect(folder)
+    folder, name = Path(folder), name or detect(Path(folder))
     if name not in DATA_SETS:
         raise ValueError(unknown_name("data set", name, DATA_SETS))
     data_set = DATA_SETS[name]
     if not 1 <= fold <= data_set.folds:
         raise ValueError(f"{data_set.title} has no fold {fold}; allowed: 1 to {data_set.folds}")
     if not (folder / data_set.marker).exists():
-        looks_like = layout(detect(folder))
-        raise FileNotFoundError(f"{folder} is not {layout(name)}; it looks like {looks_like}")
+        raise FileNotFoundError(
+            f"{folder} is not {data_set.title}: it has no {data_set.marker}; it may be the folder "
+            f"of {detect(folder)!r}"
+        )
     files = files_below(folder)
     classes, entries, unused = data_set.read_lists(folder, fold, files)
-    layouts.check_classes(classes, folder)
-    unique = unique_entries(entries, folder)
-    existing, used = set(files), {entry.path for entry in entries} | unused
-    unlisted = [path for path in files if path not in used]
-    if data_set.marker:
-        unlisted = [path for path in unlisted if is_video(path)]
+    unique, existing = unique_entries(entries, folder), {*files}
+    used = {entry.path for entry in entries} | unused
+    unlisted = [f for f in files if f not in used and (is_video(f) or not data_set.marker)]
     found = Listing(
         name=display_name(name, folder),
         folder=folder,
@@ -120,34 +300,25 @@ def listing(
         # Bytes that are no UTF-8 are written as \xNN.
         unlisted=tuple(os.fsencode(p).decode("utf-8", "backslashreplace") for p in unlisted),
     )
-    check_complete(found, allow_missing or data_set.may_be_incomplete)
+    if not found.entries or (found.missing and not (allow_missing or data_set.may_be_incomplete)):
+        raise FileNotFoundError(
+            f"{folder} holds {len(found.entries)} of the {found.listed} videos of {found.name}; "
+            f"not there are: {shown(found.missing)}\nand in no list are: {shown(found.unlisted)}\n"
+            "To go on with those that are there: --allow-missing, in Python allow_missing=True"
+        )
     return found
 
 
 def unique_entries(entries: list[Entry], folder: Path) -> list[Entry]:
-    """The entries, each once; ValueError for two of one id, and a path that cannot be written."""
+    """The entries, each once; ValueError for two of one id, and what cannot be written."""
     unique = dict[str, Entry]()
     for entry in entries:
-        if UNWRITABLE.search(entry.path):
-            raise ValueError(f"{folder} holds {entry.path!r}: rename it on one line, in UTF-8")
+        if UNWRITABLE.search(entry.path + entry.label) or not entry.label:
+            raise ValueError(
+                f"{folder} holds {entry.path!r} of {entry.label!r}: both need a name of one line, "
+                "in UTF-8"
+            )
         if (first := unique.setdefault(entry.id, entry)) != entry:
             both = [(e.split, e.label, e.path) for e in (first, entry)]
             raise ValueError(f"the lists in {folder} name {entry.id} twice: {both}")
     return list(unique.values())
-
-
-def check_complete(found: Listing, allow_missing: bool) -> None:
-    """Raise FileNotFoundError, with their names, when files are missing that must not be."""
-    unlisted = f"\nFiles there that no list names: {shown(found.unlisted)}"
-    if not found.entries:
-        raise FileNotFoundError(
-            f"{found.folder} holds the lists of {found.name}, and none of their videos, as "
-            f"{shown(found.missing[:1])}{unlisted}"
-        )
-    if found.missing and not allow_missing:
-        raise FileNotFoundError(
-            f"{len(found.missing)} of the {found.listed} videos that the lists of {found.name} "
-            f"name are not in {found.folder}: {shown(found.missing)}{unlisted}\n"
-            f"To go on with the {len(found.entries)} that are there: allow_missing=True, on the "
-            "command line --allow-missing."
-        )

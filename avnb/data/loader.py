@@ -6,7 +6,6 @@ exactly. A worker fills a whole batch.
 """
 
 import itertools
-import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -16,15 +15,14 @@ from torch.utils.data import DataLoader
 
 from avnb.config import Finetune, Pretrain
 from avnb.data.clips import Batch, Place, VideoClips
-from avnb.processes import die_with_parent
+from avnb.files import serve_parent
 from avnb.profiles import cores, sharing
 
 AUTO = -1  # workers: as many as there are cores to spare
-BatchPlan = list[list[tuple[int, int]]]  # for each step and row: the video, and which of its clips
 Training = Pretrain | Finetune
 
 
-def epoch_plan(videos: int, run: Training, epoch: int) -> BatchPlan:
+def epoch_plan(videos: int, run: Training, epoch: int) -> list[list[Place]]:
     """The batches of one epoch over all processes; rows of one shard are adjacent.
 
     Each shard has its own videos in each epoch, and all their clips are shuffled. Clips of a
@@ -38,7 +36,7 @@ def epoch_plan(videos: int, run: Training, epoch: int) -> BatchPlan:
     for shard in range(shards):
         own = order[shard::shards][: videos // shards]
         shuffled = rng.permutation(len(own) * each)
-        clips = [(int(own[i // each]), int(i % each)) for i in shuffled]
+        clips = [(epoch, int(own[i // each]), int(i % each)) for i in shuffled]
         parts.append([clips[at : at + size] for at in range(0, len(clips) - size + 1, size)])
     return [[row for part in step for row in part] for step in zip(*parts, strict=True)]
 
@@ -66,21 +64,11 @@ def spare_workers() -> int:
     return max(free, 0) // processes
 
 
-def start_worker(worker: int) -> None:
-    """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    die_with_parent()
-
-
 def load(clips: VideoClips, plan: Iterable[list[Place]], *, workers: int = AUTO) -> Iterator[Batch]:
-    """The batches of a plan, in order.
+    """The batches of a plan, each given by the places of its clips, in order.
 
-    Args:
-        clips: of the videos.
-        plan: the places of each batch.
-        workers: processes that read ahead; 0 reads when a batch is asked for, AUTO takes as many
-            as there are cores to spare.
+    `workers` processes read ahead; 0 reads when a batch is asked for, AUTO takes as many as there
+    are cores to spare.
     """
     return iter(
         DataLoader(
@@ -88,7 +76,7 @@ def load(clips: VideoClips, plan: Iterable[list[Place]], *, workers: int = AUTO)
             batch_size=None,  # an item is a batch
             sampler=plan,
             num_workers=spare_workers() if workers == AUTO else workers,
-            worker_init_fn=start_worker,
+            worker_init_fn=serve_parent,
             generator=torch.Generator(),  # the global one stays as it is
             pin_memory=torch.cuda.is_available(),
         )
@@ -99,10 +87,9 @@ def video_batches(
     clips: VideoClips, rows: Iterable[int], size: int, *, workers: int = AUTO
 ) -> Iterator[Batch]:
     """All clips of each of these videos, in order, `size` videos in a batch."""
-    count, videos = clips.sampling.count, iter(rows)
-    plan = []
-    while group := list(itertools.islice(videos, size)):
-        plan.append([(0, video, clip) for video in group for clip in range(count)])
+    rows, count = list(rows), range(clips.sampling.count)
+    parts = (rows[begin : begin + size] for begin in range(0, len(rows), size))
+    plan = [[(0, video, clip) for video in part for clip in count] for part in parts]
     return load(clips, plan, workers=workers)
 
 
@@ -117,14 +104,13 @@ def training_epochs(
     current, skip = divmod(done, steps)
     epochs = range(current, run.optim.epochs)
 
-    def places() -> Iterator[list[Place]]:
+    def own() -> Iterator[list[Place]]:
         for epoch in epochs:
             for rows in epoch_plan(len(clips), run, epoch)[skip if epoch == current else 0 :]:
-                own = rows[rank * size : (rank + 1) * size]
-                yield [(epoch, video, clip) for video, clip in own]
+                yield rows[rank * size : (rank + 1) * size]
 
-    batches = load(clips, places(), workers=workers)
+    batches = load(clips, own(), workers=workers)
     for epoch in epochs:
         first = max(epoch * steps, done)
-        own = itertools.islice(batches, (epoch + 1) * steps - first)
-        yield epoch, (replace(b, step=s, offset=rank * size) for s, b in enumerate(own, first))
+        left = itertools.islice(batches, (epoch + 1) * steps - first)
+        yield epoch, (replace(b, step=s, offset=rank * size) for s, b in enumerate(left, first))

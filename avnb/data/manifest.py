@@ -3,16 +3,16 @@
 Nothing after this module knows a data set's own format. `file` is relative to the table.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from avnb.config import digest
-from avnb.data.layouts import Entry, Split
+from avnb.data.datasets import Entry, Split
 from avnb.data.store import Stored
 from avnb.files import read_json, write_text
 
@@ -28,8 +28,7 @@ class Video(Stored, Entry):
 
 COLUMNS = ["id", "label", "split", "seconds", "audio", "file", "path"]
 COLUMNS += [f.name for f in fields(Video) if f.name not in COLUMNS]
-PARSERS: dict[str, Any] = {f.name: f.type if f.type in (int, float) else str for f in fields(Video)}
-PARSERS["audio"] = "True".__eq__
+TYPES: Any = {f.name: f.type if f.type in (int, float, bool) else str for f in fields(Video)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,7 @@ class Manifest:
     videos: tuple[Video, ...]
     listed: int  # videos named by the lists, of both splits, whether usable or not
     form: str  # of the store's files
+    drawn: dict[str, Any] | None = None  # the draw whose videos alone these are, see `subsets`
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -87,38 +87,24 @@ class Manifest:
 
     def save(self) -> None:
         """Write `videos.csv`, and `dataset.json` with what no column holds."""
-        write_table(self.where / "videos.csv", COLUMNS, map(asdict, self.videos))
+        table = pd.DataFrame(list(self.videos))[COLUMNS]
+        write_text(self.where / "videos.csv", table.to_csv(index=False))
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         del kept["videos"], kept["where"]
         write_text(self.where / "dataset.json", json.dumps(kept, indent=1, default=str))
 
     @classmethod
     def load(cls, where: str | Path) -> "Manifest":
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: when a table was cut or changed.
-        """
+        """Read what `save` wrote; ValueError when a table was cut or changed."""
         where = Path(where)
         kept = read_json(where / "dataset.json", "the description of a data set")
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
-        table = where / "videos.csv"
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
         try:
-            videos = [Video(**{k: PARSERS[k](cell) for k, cell in row.items()}) for row in rows]
-        except (KeyError, TypeError, ValueError) as error:
+            table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
+            videos = [Video(**row) for row in table.to_dict("records")]
+        except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{table} was cut or changed ({error}): delete {where}, and it is written again; "
-                "the videos in the store are kept"
+                f"{where / 'videos.csv'} was cut or changed ({error}): delete {where}, and it is "
+                "written again; the videos in the store are kept"
             ) from error
         return cls(where=where, videos=tuple(videos), **kept)
-
-
-def write_table(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write a CSV table with a header."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(columns), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())

@@ -7,7 +7,7 @@ interrupted call resumes, and only new or changed files are converted.
 build/<profile>/data/<name>-<id>/      of one folder of source videos
     files-<form>/                      the store: a file a video
     prepared-<form>.jsonl              of each source its size, date, hash, and what became of it
-    fold1/videos.csv, rejected.csv     the tables; fold1-subset-<id> for a part, with train.txt
+    fold1/videos.csv, rejected.csv     the tables; fold1-subset-<id> for a part
 """
 
 import hashlib
@@ -18,21 +18,23 @@ import resource
 import shutil
 import signal
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from avnb.config import Subset, digest
 from avnb.data import datasets
-from avnb.data.datasets import Listing
-from avnb.data.layouts import Entry
-from avnb.data.manifest import Manifest, Video, write_table
+from avnb.data.datasets import Entry, Listing
+from avnb.data.manifest import Manifest, Video
 from avnb.data.source import DecodeError
 from avnb.data.store import RAW, Form, Stored, convert
-from avnb.data.subsets import draw_subset, draw_values, write_drawn
+from avnb.data.subsets import draw_subset, draw_values
 from avnb.data.synthetic import world
-from avnb.files import appending, in_parallel, json_lines, locked
+from avnb.files import appending, in_parallel, json_lines, locked, replacing, write_text
 from avnb.processes import die_with_parent
 from avnb.profiles import Workspace, cores
 
@@ -40,64 +42,20 @@ LIMIT_GB = 500.0  # of disk
 SIZE_RATIO = 1.2  # of a store to its sources, at most as far as we have seen
 MEMORY_GB, CPU_SECONDS, WALL_SECONDS = 6.0, 1800, 3600  # of the conversion of one file
 
-Outcome = Stored | str  # what the store has of a video, or the reason why it has nothing
+# A line of the journal: a source's path, its state (size and date), a hash of its content, and what
+# the store has (`stored`), or the `reason` why it has nothing.
+Record = dict[str, Any]
 
 
 # ---- one file -----------------------------------------------------------------------------------
 
 
-def convert_alone(source: Path, target: Path, form: Form) -> Outcome:
-    """Convert a file in a process of its own, which may not take more than the limits."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=converted, args=(theirs, source, target, form))
-    child.start()
-    theirs.close()  # so that the end of the process is the end of the pipe
+def state_of(path: Path) -> list[int]:
+    """Size and date of a file; empty when it cannot be reached, as behind a broken link."""
     try:
-        if ours.poll(WALL_SECONDS):
-            outcome: Outcome = ours.recv()
-            return outcome
-        return f"took more than {WALL_SECONDS} s"
-    except EOFError:
-        child.join()
-        if child.exitcode == -signal.SIGXCPU:
-            return f"took more than {CPU_SECONDS} s of processor time"
-        return f"ended the process that read it (exit code {child.exitcode})"
-    finally:
-        child.kill()
-        child.join()
-        aside(target).unlink(missing_ok=True)
-
-
-def converted(pipe: Connection, source: Path, target: Path, form: Form) -> None:
-    """Send the outcome of a conversion; `target` exists only when it is whole."""
-    die_with_parent(os.getppid())
-    most = int(MEMORY_GB * 1e9)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
-    try:
-        outcome: Outcome = convert(source, aside(target), form)
-        aside(target).replace(target)
-    except DecodeError as error:
-        outcome = str(error)
-    except MemoryError:
-        outcome = f"takes more than {MEMORY_GB:g} GB of memory"
-    pipe.send(outcome)
-
-
-def aside(target: Path) -> Path:
-    """Where a file is written before it is whole."""
-    return target.with_name(f".{target.name}.partial")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A file to be converted."""
-
-    path: str  # relative to the folder
-    target: Path
-    content: str  # hash at the last time, whose outcome is `known`
-    known: Outcome | None
+        return [path.stat().st_size, path.stat().st_mtime_ns]
+    except OSError:
+        return []
 
 
 def content_of(path: Path) -> str:
@@ -109,167 +67,109 @@ def content_of(path: Path) -> str:
         return ""
 
 
-def prepare_file(folder: Path, form: Form, job: Job) -> tuple[str, Outcome]:
-    """The content's hash, and the outcome; converted unless the content is the known one."""
-    source = folder / job.path
-    content = content_of(source)
-    if job.known is not None and content == job.content:
-        return content, job.known
-    job.target.unlink(missing_ok=True)
-    return content, convert_alone(source, job.target, form)
+def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Record:
+    """Convert a source to its target, unless its content is that of the last record."""
+    path, target, last = job
+    source = folder / path
+    record: Record = {"path": path, "state": state_of(source), "content": content_of(source)}
+    if last.get("content") == record["content"]:
+        return {**last, **record}
+    target.unlink(missing_ok=True)
+    try:
+        with replacing(target) as aside:
+            return {**record, "stored": asdict(convert_alone(source, aside, form))}
+    except DecodeError as error:
+        return {**record, "reason": str(error)}
+
+
+def convert_alone(source: Path, target: Path, form: Form) -> Stored:
+    """Convert a file in a process of its own; DecodeError says also which limit it broke."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=send_converted, args=(theirs, source, target, form))
+    child.start()
+    theirs.close()  # so that the end of the process is the end of the pipe
+    try:
+        outcome: Any = f"took more than {WALL_SECONDS} s"
+        if ours.poll(WALL_SECONDS):
+            outcome = ours.recv()
+    except EOFError:
+        child.join()
+        outcome = f"ended the process that read it (exit code {child.exitcode})"
+        if child.exitcode == -signal.SIGXCPU:
+            outcome = f"took more than {CPU_SECONDS} s of processor time"
+    finally:
+        child.kill()
+        child.join()
+    if not isinstance(outcome, Stored):
+        raise DecodeError(outcome)
+    return outcome
+
+
+def send_converted(pipe: Connection, source: Path, target: Path, form: Form) -> None:
+    """In a process of its own: set the limits, convert, send the outcome."""
+    die_with_parent(os.getppid())
+    most = int(MEMORY_GB * 1e9)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    try:
+        pipe.send(convert(source, target, form))
+    except DecodeError as error:
+        pipe.send(str(error))
+    except MemoryError:
+        pipe.send(f"takes more than {MEMORY_GB:g} GB of memory")
 
 
 # ---- a data set ---------------------------------------------------------------------------------
 
 
-def printable(path: str) -> str:
-    """A path as text that can be written: bytes that are no UTF-8 as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def state_of(path: Path) -> list[int]:
-    """Size and date of a file; empty when it cannot be reached, as behind a broken link."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
-
-
 class Store:
-    """The store of one folder of source videos, in one form.
+    """The store of one folder of source videos, in one form."""
 
-    Args:
-        folder: of the source videos.
-        where: of the store.
-        form: of its files.
-        limit_gb: of disk that it may take.
-    """
-
-    def __init__(self, folder: Path, where: Path, form: Form, limit_gb: float):
-        self.folder, self.where, self.form, self.limit_gb = folder, where, form, limit_gb
-        key = f"{form.codec}-{digest(asdict(form))}"
+    def __init__(self, folder: Path, where: Path, form: Form):
+        self.folder, self.form, key = folder, form, f"{form.codec}-{digest(asdict(form))}"
         self.files, self.journal = where / f"files-{key}", where / f"prepared-{key}.jsonl"
         self.files.mkdir(parents=True, exist_ok=True)
-        self.states = dict[str, list[int]]()
-        self.known = dict[str, tuple[str, Outcome]]()
-        for path, state, content, outcome in json_lines(self.journal):
-            self.states[path] = state
-            self.known[path] = content, outcome if isinstance(outcome, str) else Stored(**outcome)
+        self.records: dict[str, Record] = {row["path"]: row for row in json_lines(self.journal)}
 
     def target(self, path: str) -> Path:
         """The file of the store for a source."""
         return self.files / f"{hashlib.sha256(path.encode()).hexdigest()[:20]}{self.form.suffix}"
 
-    def is_current(self, path: str, state: list[int], present: set[str]) -> bool:
-        """Whether a source was prepared in this state, and its file is there."""
-        if path not in self.known or self.states[path] != state:
-            return False
-        return isinstance(self.known[path][1], str) or self.target(path).name in present
-
-    def prepare(self, paths: list[str], title: str) -> None:
-        """Convert what is new or has changed, in parallel; `known` then holds all `paths`.
+    def prepare(self, paths: list[str], title: str, limit_gb: float) -> None:
+        """Convert what is new or has changed, in parallel; `records` then has all `paths`.
 
         Raises:
             ValueError: when the store would take more than its limit, or than the disk has.
-            FileNotFoundError: when a file vanishes that was there at the beginning.
         """
-        states = {path: state_of(self.folder / path) for path in paths}
-        present = {file.name for file in self.files.iterdir()}
-        todo = [path for path in paths if not self.is_current(path, states[path], present)]
-        self.check_size([states[path] for path in todo])
-        jobs = []
-        for path in todo:
-            content, outcome = self.known.get(path, ("", None))
-            gone = isinstance(outcome, Stored) and self.target(path).name not in present
-            jobs.append(Job(path, self.target(path), content, None if gone else outcome))
-        work, done = partial(prepare_file, self.folder, self.form), len(paths) - len(todo)
+        jobs, size = list[tuple[str, Path, Record]](), 0
+        for path in paths:
+            last, state = self.records.get(path, {}), state_of(self.folder / path)
+            if "stored" in last and not self.target(path).exists():
+                last = {}
+            if last.get("state") != state:
+                jobs.append((path, self.target(path), last))
+                size += sum(state[:1])
+        needed, free = SIZE_RATIO * size / 1e9, shutil.disk_usage(self.files).free / 1e9
+        if self.form.codec == "h264" and needed > min(limit_gb, free):
+            raise ValueError(
+                f"{len(jobs)} videos would take up to {needed:.1f} GB in {self.files}; the limit "
+                f"is {limit_gb:g} GB, and {free:.1f} GB are free: raise the limit (--limit-gb), or "
+                "set AVNB_BUILD to a folder on a larger disk"
+            )
+        work, done = partial(prepare_file, self.folder, self.form), len(paths) - len(jobs)
         results = in_parallel(work, jobs, workers=cores(), title=title, done=done)
         with appending(self.journal) as add, closing(results):
-            for i, (content, outcome) in results:
-                path = todo[i]
-                if states[path] and not state_of(self.folder / path):
-                    raise FileNotFoundError(
-                        f"{self.folder / path} was there at the beginning and is gone: was a "
-                        "folder moved, or a disk unmounted? The same call resumes"
-                    )
-                self.states[path], self.known[path] = states[path], (content, outcome)
-                value = outcome if isinstance(outcome, str) else asdict(outcome)
-                add(json.dumps([path, states[path], content, value]))
+            for record in results:
+                self.records[record["path"]] = record
+                add(json.dumps(record))
 
-    def check_size(self, states: list[list[int]]) -> None:
-        """Raise ValueError when sources of these sizes would fill the disk."""
-        needed = SIZE_RATIO * sum(state[0] for state in states if state) / 1e9
-        free = shutil.disk_usage(self.files).free / 1e9
-        if self.form.codec == "h264" and needed > min(self.limit_gb, free):
-            raise ValueError(
-                f"{len(states)} videos would take up to {needed:.1f} GB in {self.files}; the limit "
-                f"is {self.limit_gb:g} GB, and {free:.1f} GB are free: raise the limit "
-                "(--limit-gb), or set AVNB_BUILD to a folder on a larger disk"
-            )
-
-    def outcome(self, path: str) -> Outcome:
-        """What became of a source."""
-        return self.known[path][1]
-
-    def video(self, entry: Entry, where: Path) -> Video:
-        """The row of an entry whose source is in the store, for a table in `where`."""
-        content, stored = self.known[entry.path]
-        assert isinstance(stored, Stored)
-        file = os.path.relpath(self.target(entry.path), where)
-        seconds = stored.frames / stored.fps
-        return Video(**asdict(entry), **asdict(stored), seconds=seconds, file=file, content=content)
-
-
-def prepare_drawn(store: Store, listing: Listing, subset: Subset, out: Path) -> list[Entry]:
-    """Prepare a draw of usable videos; returns all entries that were looked at for it.
-
-    A drawn video that turns out to be unusable is replaced, as `draw_subset` says, until none is.
-    """
-    entries, unusable = {entry.id: entry for entry in listing.entries}, set[str]()
-    seen = dict[str, Entry]()
-    while True:
-        drawn = draw_subset(listing.entries, subset, unusable)
-        new = {i: entries[i] for ids in drawn for i in ids if i not in seen}
-        store.prepare([entry.path for entry in new.values()], f"preparing {listing.name}")
-        seen |= new
-        wrong = {i for i, entry in new.items() if isinstance(store.outcome(entry.path), str)}
-        if not wrong:
-            write_drawn(out, subset, drawn)
-            return [entry for entry in listing.entries if entry.id in seen]
-        unusable |= wrong
-
-
-def write_tables(store: Store, listing: Listing, entries: list[Entry], out: Path) -> Manifest:
-    """Write `videos.csv`, `rejected.csv` and `mismatches.csv` of the entries.
-
-    Raises:
-        ValueError: when none of them can be used.
-    """
-    outcomes = {entry.path: store.outcome(entry.path) for entry in entries}
-    rejected = [
-        {"path": printable(path), "reason": reason}
-        for path, reason in outcomes.items()
-        if isinstance(reason, str)
-    ]
-    write_table(out / "rejected.csv", ("path", "reason"), rejected)
-    kinds = {"listed, but not there": listing.missing, "there, but in no list": listing.unlisted}
-    rows = [{"path": printable(path), "what": w} for w, paths in kinds.items() for path in paths]
-    write_table(out / "mismatches.csv", ("path", "what"), rows)
-    videos = [store.video(e, out) for e in entries if isinstance(outcomes[e.path], Stored)]
-    if not videos:
-        raise ValueError(f"none of the {len(rejected)} videos can be used; see {out}/rejected.csv")
-    manifest = Manifest(
-        name=listing.name,
-        folder=listing.folder,
-        where=out,
-        classes=listing.classes,
-        videos=tuple(videos),
-        listed=listing.listed,
-        form=digest(asdict(store.form)),
-    )
-    manifest.save()
-    return manifest
+    def video(self, entry: Entry, out: Path) -> Video:
+        """The row of an entry that can be used, for a table in `out`."""
+        record, file = self.records[entry.path], os.path.relpath(self.target(entry.path), out)
+        stored, content = record["stored"], record["content"]
+        seconds = stored["frames"] / stored["fps"]
+        return Video(**asdict(entry), **stored, seconds=seconds, file=file, content=content)
 
 
 def prepare(
@@ -281,43 +181,50 @@ def prepare(
     subset: Subset | None = None,
     limit_gb: float = LIMIT_GB,
 ) -> Manifest:
-    """Prepare the videos of a data set, all or a draw; what is done is kept.
+    """Prepare the videos of a listing, all or a draw, in the store `where`; what is done is kept.
 
-    Args:
-        listing: of the data set.
-        where: folder of the store.
-        out: folder of the tables.
-        form: of the store's files.
-        subset: of which the videos are drawn.
-        limit_gb: of disk that the store may take.
-
-    Raises:
-        ValueError: when no video can be used, or the store would be too large.
-        FileNotFoundError: when a file vanishes on the way.
+    A drawn video that turns out to be unusable is replaced, as `draw_subset` says, until none is.
+    The tables go to `out`: `videos.csv`, `rejected.csv` and `mismatches.csv`. Raises as
+    `load_dataset` does.
     """
-    with locked(where, waiting=f"another process is preparing {listing.folder}; waiting for it"):
-        store = Store(listing.folder, where, form, limit_gb)
-        if subset:
-            entries = prepare_drawn(store, listing, subset, out)
-        else:
-            entries = list(listing.entries)
-            store.prepare([entry.path for entry in entries], f"preparing {listing.name}")
-        return write_tables(store, listing, entries, out)
-
-
-def synthetic_world(work: Workspace) -> Path:
-    """The folder of the profile's synthetic world, which is made if it does not exist.
-
-    Raises:
-        ValueError: for the profile `thesis`, which has none.
-    """
-    if work.name == "thesis":
-        raise ValueError(
-            "the profile 'thesis' runs on real data: give the data set's folder, or use the "
-            "profile 'demo' or 'smoke' for synthetic videos"
-        )
-    values = world.World.from_flat(**work.values["world"])
-    return world.make(values, work.folder / f"world-{world.world_id(values)}", workers=cores())
+    with locked(where):
+        store, entries, drawn = Store(listing.folder, where, form), [*listing.entries], None
+        seen, unusable = set[str](), set[str]()
+        while True:
+            if subset:
+                ids = draw_subset(listing.entries, subset, unusable)
+                drawn = {"values": draw_values(subset), "ids": [sorted(part) for part in ids]}
+                seen |= {*ids[0], *ids[1]}
+                entries = [entry for entry in listing.entries if entry.id in seen]
+            store.prepare([e.path for e in entries], f"preparing {listing.name}", limit_gb)
+            reasons = {e.path: store.records[e.path].get("reason") for e in entries}
+            rejected = {path: reason for path, reason in reasons.items() if reason}
+            wrong = {entry.id for entry in entries if entry.path in rejected}
+            if not subset or wrong <= unusable:
+                break
+            unusable |= wrong
+        videos = [store.video(entry, out) for entry in entries if entry.path not in rejected]
+    kinds = {"listed, but not there": listing.missing, "there, but in no list": listing.unlisted}
+    mismatches = [(path, what) for what, paths in kinds.items() for path in paths]
+    for name, rows, second in (
+        ("rejected.csv", rejected.items(), "reason"),
+        ("mismatches.csv", mismatches, "what"),
+    ):
+        write_text(out / name, pd.DataFrame(rows, columns=["path", second]).to_csv(index=False))
+    if not videos:
+        raise ValueError(f"none of the {len(rejected)} videos can be used; see {out}/rejected.csv")
+    manifest = Manifest(
+        name=listing.name,
+        folder=listing.folder,
+        where=out,
+        classes=listing.classes,
+        videos=tuple(videos),
+        listed=listing.listed,
+        form=digest(asdict(form)),
+        drawn=drawn,
+    )
+    manifest.save()
+    return manifest
 
 
 def load_dataset(
@@ -346,34 +253,26 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
-        ValueError: for an unknown data set, lists that cannot be parsed, own videos without their
-            folder, or a store that would be too large.
+        ValueError: for an unknown data set, lists that cannot be parsed, or a store that would be
+            too large.
     """
     if folder:
         root = Path(folder).expanduser().resolve()
+    elif work.name == "thesis" or data_set == "folder":
+        raise ValueError(
+            "the profile 'thesis' and own videos need a data set's folder; for synthetic videos, "
+            "use the profile 'demo' or 'smoke' with 'vggsound', 'ucf101' or 'hmdb51'"
+        )
     else:
-        data_set = data_set or "vggsound"
-        if data_set in datasets.DATA_SETS and not datasets.DATA_SETS[data_set].marker:
-            raise ValueError(f"data set {data_set!r} is your own videos: give their folder")
-        root = synthetic_world(work) / data_set
+        values, data_set = world.World.from_flat(**work.values["world"]), data_set or "vggsound"
+        made = work.folder / f"world-{world.world_id(values)}"
+        root = world.make(values, made, workers=cores()) / data_set
     listing = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
-    where = work.folder / "data" / f"{listing.name}-{digest(str(root))}"
-    training = sum(entry.split == "train" for entry in listing.entries)
-    name = f"fold{fold}"
-    if not (folder and subset and (subset.subset_ids or training > drawn_videos(subset))):
+    training, name = sum(e.split == "train" for e in listing.entries), f"fold{fold}"
+    if not folder or not subset or training <= subset.subset_videos + subset.validation_videos:
         subset = None
     else:
         name += f"-subset-{digest(draw_values(subset))}"
-    return prepare(
-        listing,
-        where,
-        where / name,
-        form=form or (Form() if folder else RAW),
-        subset=subset,
-        limit_gb=limit_gb,
-    )
-
-
-def drawn_videos(subset: Subset) -> int:
-    """Videos that a pre-training draws."""
-    return subset.subset_videos + subset.validation_videos
+    where = work.folder / "data" / f"{listing.name}-{digest(str(root))}"
+    form = form or (Form() if folder else RAW)
+    return prepare(listing, where, where / name, form=form, subset=subset, limit_gb=limit_gb)

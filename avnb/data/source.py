@@ -38,37 +38,61 @@ class DecodeError(ValueError):
     """A file that cannot be used as a video; the message is the reason."""
 
 
-class Source:
-    """An open source video: iterating gives its frames, and collects its sound on the way.
+@contextlib.contextmanager
+def open_media(path: Path) -> Iterator[Any]:
+    """The open PyAV container of a regular file that holds media; errors become DecodeError."""
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    options["max_pixels"] = str(MOST_PIXELS)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DecodeError("is no regular file")
+        with av.open(str(path), options=options, **ANY_TEXT) as container:
+            yield container
+    except (av.error.FFmpegError, OSError) as error:
+        raise DecodeError(error.strerror or str(error)) from error
 
-    Afterwards `seconds` is the end of the last frame, and `notes` say what was mended.
+
+def video_stream(container: Any) -> Any:
+    """The first video stream that is not the cover image of an audio file."""
+    for stream in container.streams.video:
+        codec = stream.codec_context
+        if codec is None:
+            raise DecodeError("FFmpeg has no decoder for the format of its video stream")
+        if not stream.disposition & Disposition.attached_pic:
+            if codec.width * codec.height > MOST_PIXELS:
+                size = f"{codec.width} x {codec.height}"
+                raise DecodeError(f"has frames of {size} pixels; {MOST_PIXELS} are the most")
+            codec.options = {"max_pixels": str(MOST_PIXELS)}  # of frames larger than declared
+            codec.thread_count = 1  # many files are read at once
+            return stream
+    raise DecodeError("holds no video stream")
+
+
+def audio_stream(container: Any) -> Any:
+    """The default audio stream, or the first, among those that can be decoded; None without."""
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    return min(streams, key=lambda s: not s.disposition & Disposition.default, default=None)
+
+
+class Source:
+    """The video in an open container: iterating gives its frames, and collects its sound.
+
+    Afterwards `seconds` is the end of the last frame.
 
     Args:
-        path: of the file.
+        container: of PyAV.
         hz: sampling rate of `soundtrack`.
     """
 
-    def __init__(self, path: Path, hz: int):
-        self.path, self.hz = path, hz
-        self.count, self.seconds, self.notes = 0, 0.0, list[str]()
-        self.sound: Soundtrack | None = None
-
-    def __enter__(self) -> "Source":
-        self.stack = contextlib.ExitStack()
-        try:
-            self.container = self.stack.enter_context(open_media(self.path))
-            self.video = video_stream(self.container)
-            self.audio = audio_stream(self.container)
-        except BaseException:
-            self.stack.close()
-            raise
+    def __init__(self, container: Any, hz: int):
+        self.container, self.count, self.seconds = container, 0, 0.0
+        self.video, self.audio = video_stream(container), audio_stream(container)
+        self.sound = Soundtrack(hz)
         rate = self.video.average_rate or self.video.guessed_rate or 25
         self.rate = Fraction(rate).limit_denominator(1001)
-        self.is_untimed = not UNTIMED.isdisjoint(self.container.format.name.split(","))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.stack.__exit__(*error)  # where FFmpeg's errors become ours
+        self.is_untimed = not UNTIMED.isdisjoint(container.format.name.split(","))
+        aspect = float(self.video.sample_aspect_ratio or 1)  # width of a pixel by its height
+        self.pixel_aspect = aspect if 0.1 < aspect < 10 else 1.0
 
     def __iter__(self) -> Iterator[tuple[float, Any]]:
         """(seconds after the first frame, frame), in rising order.
@@ -76,10 +100,9 @@ class Source:
         Raises:
             DecodeError: when too much is damaged, missing or too long.
         """
-        streams = [self.video, *([self.audio] if self.audio else [])]
         packets = damaged = 0
         stamps: list[int | None] = []
-        for packet in self.container.demux(streams):
+        for packet in self.container.demux(*filter(None, (self.video, self.audio))):
             packets += 1
             if packet.stream is self.video and packet.size:
                 stamps.append(packet.dts)
@@ -89,10 +112,10 @@ class Source:
                 damaged += 1
                 continue
             for frame in frames:
-                if isinstance(frame, av.AudioFrame):
-                    self.hear(frame)
-                else:
+                if not isinstance(frame, av.AudioFrame):
                     yield self.time_of(frame, stamps), frame
+                elif frame.pts is not None:
+                    self.sound.add(frame, float(frame.pts * self.audio.time_base))
         self.check_complete(damaged / max(packets, 1))
 
     def time_of(self, frame: Any, stamps: list[int | None]) -> float:
@@ -101,12 +124,9 @@ class Source:
         AVI holds no presentation times: the k-th frame that comes out is shown when the k-th
         packet is due.
         """
-        stamp = frame.pts
-        if self.is_untimed:
-            stamp = stamps[min(self.count, len(stamps) - 1)]
+        stamp = stamps[min(self.count, len(stamps) - 1)] if self.is_untimed else frame.pts
         if self.count == 0:
-            self.start = float((stamp or 0) * self.video.time_base)
-            at = 0.0
+            self.start, at = float((stamp or 0) * self.video.time_base), 0.0
         else:
             at = -1.0 if stamp is None else float(stamp * self.video.time_base) - self.start
             if at <= self.last:
@@ -117,14 +137,6 @@ class Source:
         lasts = float((frame.duration or 0) * self.video.time_base)
         self.seconds = at + (lasts if 0 < lasts < 1 else 1 / float(self.rate))
         return at
-
-    def hear(self, frame: Any) -> None:
-        """Take a decoded piece of sound."""
-        if frame.pts is None:
-            return
-        if self.sound is None:
-            self.sound = Soundtrack(self.hz)
-        self.sound.add(frame, float(frame.pts * self.audio.time_base))
 
     def check_complete(self, damaged: float) -> None:
         """Raise DecodeError for a file that is truncated or damaged."""
@@ -139,72 +151,18 @@ class Source:
             raise DecodeError(f"ends after {self.seconds:.2f} s of {announced:.2f} s")
 
     @property
-    def pixel_aspect(self) -> float:
-        """Width of a pixel by its height; 1 where the file says nothing credible."""
-        aspect = float(self.video.sample_aspect_ratio or 1)
-        return aspect if 0.1 < aspect < 10 else 1.0
-
-    @property
-    def source_hz(self) -> int:
-        """Sampling rate of the file's sound; 0 without."""
-        return self.audio.rate if self.sound else 0
-
-    @property
     def source_fps(self) -> float:
         """Frames a second, as they came."""
         return round((self.count - 1) / self.last, 3) if self.count > 1 else float(self.rate)
 
     def soundtrack(self) -> np.ndarray:
-        """[N] mono float32 from the first frame on; empty without sound, as where all is zero."""
-        if self.sound is None:
-            return np.zeros(0, np.float32)
+        """[N] mono float32 from the first frame on; empty without sound, as where all is zero.
+
+        Samples that no sound can have are silenced.
+        """
         samples = self.sound.finish(self.start)
-        wrong = ~(np.abs(samples) <= LOUDEST)  # NaN is one of them
-        if wrong.any():
-            self.notes.append(f"{wrong.sum()} samples are no numbers a sound can have: silenced")
-            samples[wrong] = 0
-        return samples if samples.any() else np.zeros(0, np.float32)
-
-
-@contextlib.contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """The open PyAV container of a regular file that holds media; errors become DecodeError."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DecodeError("is no regular file")
-        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        options["max_pixels"] = str(MOST_PIXELS)
-        try:
-            container = av.open(str(path), options=options, **ANY_TEXT)
-        except av.error.ArgumentError as error:
-            raise DecodeError(f"is no media file of a kind that is read ({CONTAINERS})") from error
-        with container:
-            yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(error.strerror or str(error)) from error
-
-
-def video_stream(container: Any) -> Any:
-    """The first video stream that is not the cover image of an audio file."""
-    for stream in container.streams.video:
-        if stream.codec_context is None:
-            raise DecodeError("FFmpeg has no decoder for the format of its video stream")
-        if not stream.disposition & Disposition.attached_pic:
-            codec = stream.codec_context
-            if codec.width * codec.height > MOST_PIXELS:
-                size = f"{codec.width} x {codec.height}"
-                raise DecodeError(f"has frames of {size} pixels; {MOST_PIXELS} are the most")
-            codec.options = {"max_pixels": str(MOST_PIXELS)}  # of frames larger than declared
-            codec.thread_count = 1  # many files are read at once
-            return stream
-    raise DecodeError("holds no video stream")
-
-
-def audio_stream(container: Any) -> Any:
-    """The default audio stream, or the first, among those that can be decoded; None without."""
-    streams = [s for s in container.streams.audio if s.codec_context is not None]
-    streams.sort(key=lambda s: not s.disposition & Disposition.default)
-    return streams[0] if streams else None
+        samples[~(np.abs(samples) <= LOUDEST)] = 0  # NaN is one of them
+        return samples if samples.any() else samples[:0]
 
 
 class Soundtrack:

@@ -7,12 +7,12 @@ Matroska file of the frames as they were decoded and floating-point sound, for s
 Shapes: N frames of H x W pixels.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from avnb.config import Group, within
-from avnb.data.source import FrameConverter, Source
+from avnb.data.source import FrameConverter, Source, open_media
 
 HZ = 16_000  # of all sound
 KEY_EVERY = 16  # frames
@@ -45,8 +45,28 @@ class Form(Group):
         """Of the names of its files."""
         return ".mp4" if self.codec == "h264" else ".mkv"
 
+    @property
+    def codecs(self) -> "Codecs":
+        """Container and codecs, without B-frames and with regular key frames."""
+        if self.codec == "raw":
+            return Codecs("matroska", "rawvideo", {}, "pcm_f32le", "flt")
+        options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(self.crf)}
+        options |= {"g": str(KEY_EVERY), "bf": "0", "sc_threshold": "0"}
+        return Codecs("mp4", "libx264", options, "flac", "s16")
+
 
 RAW = Form(codec="raw", fps=0.0, px=0)
+
+
+class Codecs(NamedTuple):
+    """How a file is encoded, by FFmpeg's names."""
+
+    container: str
+    video: str
+    options: Mapping[str, str]  # of the video codec
+    audio: str
+    samples: Any  # their format
+    audio_options: Mapping[str, Any] = {}
 
 
 class StoreError(ValueError):
@@ -57,33 +77,21 @@ class StoreError(ValueError):
 
 
 class Encoder:
-    """Writes a file of the store: frames one by one, then the sound.
+    """Writes a file of a constant rate: frames one by one, then mono sound at `hz`; 0: none."""
 
-    Args:
-        path: of the file.
-        fps: its constant rate.
-        form: of the store.
-        audio: whether there will be sound.
-    """
-
-    def __init__(self, path: Path, fps: Fraction, form: Form, *, audio: bool):
-        h264 = form.codec == "h264"
-        self.file = av.open(str(path), "w", "mp4" if h264 else "matroska")
-        self.fps, self.count = fps, 0
-        self.video: Any = self.file.add_stream("libx264" if h264 else "rawvideo", rate=fps)
+    def __init__(self, path: Path, fps: Fraction, codecs: Codecs, hz: int):
+        self.file, self.fps, self.hz, self.count = av.open(str(path), "w", codecs[0]), fps, hz, 0
+        self.video: Any = self.file.add_stream(codecs.video, rate=fps, options={**codecs.options})
         self.video.pix_fmt, self.video.time_base = "yuv420p", 1 / fps
         self.video.codec_context.thread_count = 1  # many files are written at once
-        if h264:
-            options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(form.crf)}
-            self.video.options = {**options, "g": str(KEY_EVERY), "bf": "0", "sc_threshold": "0"}
-        self.sample_format = "s16" if h264 else "flt"
-        self.audio: Any = None
-        if audio:
-            codec = "flac" if h264 else "pcm_f32le"
-            self.audio = self.file.add_stream(codec, rate=HZ, layout="mono")
+        self.samples, options = codecs.samples, codecs.audio_options
+        if hz:
+            self.audio: Any = self.file.add_stream(codecs.audio, rate=hz, layout="mono", **options)
 
     def add(self, frame: Any) -> None:
-        """The next frame, an av.VideoFrame of yuv420p."""
+        """The next frame, an av.VideoFrame of yuv420p, or [H, W, 3] uint8 of even size."""
+        if isinstance(frame, np.ndarray):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         if not self.count:
             self.video.width, self.video.height = frame.width, frame.height
         frame.pts, frame.time_base = self.count, 1 / self.fps
@@ -92,30 +100,34 @@ class Encoder:
         self.count += 1
 
     def finish(self, samples: np.ndarray) -> None:
-        """Write what is left, and the sound [M] float32 in [-1, 1]; cut or filled to the frames."""
+        """Write what is left, and the sound [M] float32 in [-1, 1]."""
         self.file.mux(self.video.encode())
-        if self.audio:
-            length = max(round(self.count / self.fps * HZ), 1)
-            samples = np.pad(samples[:length], (0, max(0, length - len(samples))))
-            if self.sample_format == "s16":
-                samples = np.round(np.clip(samples, -1, 1) * FULL_SCALE).astype(np.int16)
-            for begin in range(0, length, AUDIO_PACKET):
-                piece = samples[begin : begin + AUDIO_PACKET][None]
-                part = av.AudioFrame.from_ndarray(piece, self.sample_format, "mono")
-                part.sample_rate, part.pts, part.time_base = HZ, begin, Fraction(1, HZ)
-                self.file.mux(self.audio.encode(part))
+        if self.samples == "s16":
+            samples = np.round(np.clip(samples, -1, 1) * FULL_SCALE).astype(np.int16)
+        for begin in range(0, len(samples) if self.hz else 0, AUDIO_PACKET):
+            piece = samples[begin : begin + AUDIO_PACKET][None]
+            part = av.AudioFrame.from_ndarray(piece, self.samples, "mono")
+            part.sample_rate, part.pts, part.time_base = self.hz, begin, Fraction(1, self.hz)
+            self.file.mux(self.audio.encode(part))
+        if self.hz:
             self.file.mux(self.audio.encode())
         self.file.close()
 
 
 def write(
-    path: Path, frames: Iterable[np.ndarray], fps: float, samples: np.ndarray, form: Form
+    path: Path,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    samples: np.ndarray,
+    form: Form | Codecs,
+    hz: int = HZ,
 ) -> None:
-    """Write frames [H, W, 3] uint8 of even size, and mono sound [M] at HZ (empty: none)."""
-    encoder = Encoder(path, Fraction(fps).limit_denominator(1001), form, audio=len(samples) > 0)
+    """Write frames [H, W, 3] uint8 of even size, and mono sound [M] (empty: none)."""
+    codecs = form.codecs if isinstance(form, Form) else form
+    rate = Fraction(fps).limit_denominator(1001)
+    encoder = Encoder(path, rate, codecs, hz if len(samples) else 0)
     for image in frames:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        encoder.add(frame.reformat(format="yuv420p"))
+        encoder.add(image)
     encoder.finish(samples)
 
 
@@ -132,7 +144,6 @@ class Stored:
     source_width: int
     source_height: int
     source_hz: int  # 0 without sound
-    notes: str = ""  # what was mended
 
 
 def convert(path: Path, target: Path, form: Form) -> Stored:
@@ -143,9 +154,10 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
     Raises:
         DecodeError: when it cannot be used as a video.
     """
-    with Source(path, HZ) as source:
+    with open_media(path) as container:
+        source = Source(container, HZ)
         fps = Fraction(form.fps).limit_denominator(1001) if form.fps else source.rate
-        encoder = Encoder(target, fps, form, audio=source.audio is not None)
+        encoder = Encoder(target, fps, form.codecs, HZ if source.audio else 0)
         upright = FrameConverter(form.px, source.pixel_aspect)
         last, width, height = None, 0, 0
         for seconds, frame in source:
@@ -153,13 +165,13 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
                 encoder.add(last)
             last = upright(frame)
             width, height = width or frame.width, height or frame.height
-        samples = source.soundtrack()
-        if len(samples) / HZ > source.seconds + PADDING_SECONDS:
-            source.notes.append("its last frame stays on show while there is sound")
-            source.seconds = len(samples) / HZ
-        while encoder.count == 0 or encoder.count / fps < source.seconds - EARLY_SECONDS:
+        samples, end = source.soundtrack(), source.seconds
+        if len(samples) / HZ > end + PADDING_SECONDS:
+            end = len(samples) / HZ
+        while encoder.count == 0 or encoder.count / fps < end - EARLY_SECONDS:
             encoder.add(last)
-        encoder.finish(samples)
+        length = max(round(encoder.count / fps * HZ), 1)
+        encoder.finish(np.pad(samples[:length], (0, max(0, length - len(samples)))))
         return Stored(
             frames=encoder.count,
             fps=float(fps),
@@ -169,8 +181,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             source_fps=source.source_fps,
             source_width=width,
             source_height=height,
-            source_hz=source.source_hz,
-            notes="; ".join(source.notes),
+            source_hz=source.audio.rate if source.sound.pieces else 0,
         )
 
 
@@ -184,11 +195,7 @@ def reformatter() -> VideoReformatter:
 
 
 class StoredVideo:
-    """An open file of the store.
-
-    Raises:
-        StoreError: when the file is missing or damaged.
-    """
+    """An open file of the store; StoreError when it is missing or damaged."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -200,28 +207,26 @@ class StoredVideo:
             raise StoreError(f"{self.path} cannot be read ({error.strerror}); {AGAIN}") from error
         self.video = self.file.streams.video[0]
         self.video.codec_context.thread_count = 1  # many files are read at once
-        self.fps = self.video.average_rate
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.file.close()
+        if isinstance(error, av.error.FFmpegError):
+            raise StoreError(f"{self.path} is damaged ({error.strerror}); {AGAIN}") from error
 
     def frames(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
         """The frames [H, W, 3] uint8 of these numbers."""
-        wanted, images = np.unique(numbers).tolist(), dict[int, np.ndarray]()
-        try:
-            for group in neighbours(wanted):
-                images |= self.stretch(group)
-        except av.error.FFmpegError as error:
-            raise StoreError(f"{self.path} is damaged ({error.strerror}); {AGAIN}") from error
-        if missing := [n for n in wanted if n not in images]:
+        wanted, images = np.unique(numbers), dict[int, np.ndarray]()
+        for group in np.split(wanted, np.flatnonzero(np.diff(wanted) > KEY_EVERY) + 1):
+            images |= self.stretch(group.tolist())
+        if missing := [n for n in wanted.tolist() if n not in images]:
             raise StoreError(f"{self.path} has no frame {missing[0]}; {AGAIN}")
         return images
 
     def stretch(self, numbers: list[int]) -> dict[int, np.ndarray]:
         """Frames that lie close together."""
         wanted, images = {*numbers}, dict[int, np.ndarray]()
-        frames_a_tick = float(self.video.time_base * self.fps)  # fractions are slow
+        frames_a_tick = float(self.video.time_base * self.video.average_rate)  # fractions are slow
         # Half a frame late: Matroska rounds times to milliseconds.
         self.file.seek(int((numbers[0] + 0.5) / frames_a_tick), stream=self.video)
         for frame in self.file.decode(self.video):
@@ -242,33 +247,18 @@ class StoredVideo:
         samples_a_tick = float(stream.time_base * stream.rate)
         if stream.rate != hz:
             raise StoreError(f"{self.path} has sound of {stream.rate} Hz, not of {hz} (audio_hz)")
-        try:
-            self.file.seek(max(int((first - AUDIO_PACKET) / samples_a_tick), 0), stream=stream)
-            for frame in self.file.decode(stream):
-                begin = round(frame.pts * samples_a_tick) - first
-                if begin >= count:
-                    break
-                part = frame.to_ndarray()[0]
-                low, high = max(begin, 0), min(begin + len(part), count)
-                if low < high:
-                    out[low:high] = part[low - begin : high - begin]
-                    if part.dtype == np.int16:
-                        out[low:high] /= FULL_SCALE
-        except av.error.FFmpegError as error:
-            raise StoreError(f"{self.path} is damaged ({error.strerror}); {AGAIN}") from error
+        self.file.seek(max(int((first - AUDIO_PACKET) / samples_a_tick), 0), stream=stream)
+        for frame in self.file.decode(stream):
+            begin = round(frame.pts * samples_a_tick) - first
+            if begin >= count:
+                break
+            part = frame.to_ndarray()[0]
+            low, high = max(begin, 0), min(begin + len(part), count)
+            if low < high:
+                out[low:high] = part[low - begin : high - begin]
+                if part.dtype == np.int16:
+                    out[low:high] /= FULL_SCALE
         return out
-
-
-def neighbours(numbers: list[int]) -> Iterator[list[int]]:
-    """Rising numbers in groups, between which lies more than a key frame's distance."""
-    group: list[int] = []
-    for number in numbers:
-        if group and number - group[-1] > KEY_EVERY:
-            yield group
-            group = []
-        group.append(number)
-    if group:
-        yield group
 
 
 def read_frames(path: Path, numbers: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spect
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,31 +27,6 @@ PART_VALUES = 150_000  # of float32, 0.6 MB, that a CPU augments at a time
 MelStatistics = Sequence[list[float]]  # mean and standard deviation of each band
 
 
-# ---- frames -------------------------------------------------------------------------------------
-
-Part = tuple[slice | Tensor, slice, list[int]]  # rows of clips, frames of each, one order
-
-
-def parts(frames: Tensor, order: Tensor) -> Iterator[Part]:
-    """Divide [B, 3, T, S, S] into parts with one order each, given as [B, 4] on the CPU.
-
-    On the CPU frames of one clip, few enough to stay in its cache; elsewhere all clips of an order.
-    """
-    if frames.is_cpu:
-        few = max(1, PART_VALUES // frames[0, :, 0].numel())
-        for i, kinds in enumerate(order.tolist()):
-            for begin in range(0, frames.shape[2], few):
-                yield slice(i, i + 1), slice(begin, begin + few), kinds
-        return
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for i, kinds in enumerate(order.tolist()):
-        rows.setdefault(tuple(kinds), []).append(i)
-    together = torch.tensor([i for group in rows.values() for i in group])
-    groups = together.to(frames.device, non_blocking=True).split([*map(len, rows.values())])
-    for kinds, group in zip(rows, groups, strict=True):
-        yield group, slice(None), list(kinds)
-
-
 class VideoTransform(nn.Module):
     """uint8 frames -> float, augmented if parameters are given, normalised as for ImageNet."""
 
@@ -64,24 +39,27 @@ class VideoTransform(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None, None])
 
     def forward(self, frames: Tensor, params: AugmentParams | None = None) -> Tensor:
-        """frames [B, 3, T, S, S] uint8 -> [B, 3, T, S, S] float32, in the same memory format."""
+        """frames [B, 3, T, S, S] uint8 -> [B, 3, T, S, S] float32, in the same memory format.
+
+        Clip by clip, as each has its own order of changes; on a CPU of frames few enough to stay
+        in its cache.
+        """
         if params is None:
             return self.normalise(frames.float().div_(255))
+        few = max(1, PART_VALUES // frames[0, :, 0].numel()) if frames.is_cpu else frames.shape[2]
         done = torch.empty_like(frames, dtype=torch.float)
-        for clips, times, kinds in parts(frames, params.order):
-            x = frames[clips, :, times].to(torch.float, memory_format=torch.contiguous_format)
-            x = mirrored(x.div_(255), params.flip[clips])
-            done[clips, :, times] = self.normalise(jitter(x, params.factors[clips], kinds))
+        for i, kinds in enumerate(params.order.tolist()):
+            clip = slice(i, i + 1)
+            for times in (slice(begin, begin + few) for begin in range(0, frames.shape[2], few)):
+                x = frames[clip, :, times].to(torch.float, memory_format=torch.contiguous_format)
+                x = torch.where(params.flip[clip, None, None, None, None], x.flip(-1), x)
+                x = jitter(x.div_(255), params.factors[clip], kinds)
+                done[clip, :, times] = self.normalise(x)
         return done
 
     def normalise(self, x: Tensor) -> Tensor:
         """x [n, 3, t, S, S] in [0, 1], in place."""
         return x.sub_(self.mean).div_(self.std)
-
-
-def mirrored(x: Tensor, flip: Tensor) -> Tensor:
-    """x [n, 3, t, S, S], left and right swapped in the clips that `flip` [n] names."""
-    return torch.where(flip[:, None, None, None, None], x.flip(-1), x)
 
 
 # ---- sound --------------------------------------------------------------------------------------
@@ -101,19 +79,14 @@ class AudioTransform(nn.Module):
         clip: its sampling rate.
         form: of the spectrogram.
         mel_statistics: mean and deviation of each band.
-        masks: one mask an axis, filled with each band's mean, or the released code's, filled with
-            the clip's minimum.
+        masks: `one` an axis, filled with each band's mean, or `released`, with the clip's minimum.
     """
 
     band_mean: Tensor
     band_std: Tensor
 
     def __init__(
-        self,
-        clip: Clip,
-        form: Spectrogram,
-        mel_statistics: Sequence[list[float]],
-        masks: str = "one",
+        self, clip: Clip, form: Spectrogram, mel_statistics: MelStatistics, masks: str = "one"
     ):
         super().__init__()
         self.form, self.masks = form, masks
@@ -143,9 +116,8 @@ class AudioTransform(nn.Module):
     def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:
         """wave [B, N] -> [B, 1, M, t]."""
         x = self.log_mel(wave, 1.0 if params is None else params.gain)
-        least = x.amin(dim=(1, 2), keepdim=True)
-        fill = self.band_mean if self.masks == "one" else least
         if params is not None:
+            fill = self.band_mean if self.masks == "one" else x.amin(dim=(1, 2), keepdim=True)
             bands, columns = (axis_mask(params.masks[:, i], x.shape[i + 1]) for i in (0, 1))
             x = torch.where(bands[:, :, None] | columns[:, None], fill, x)
         return ((x - self.band_mean) / self.band_std)[:, None]

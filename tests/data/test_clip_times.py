@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from avnb.config import Clip
 from avnb.data import clips as clip_times
-from avnb.data.clips import frame_numbers
-from avnb.data.manifest import Video
+from avnb.data.clips import Sampling, VideoClips, frame_numbers
+from avnb.data.manifest import Manifest, Video
 
 CLIP = Clip(video_seconds=1, audio_seconds=2, max_offset_seconds=0.5)
 
@@ -13,24 +15,30 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_random_starts_cover_all_places_where_the_clip_fits():
-    starts = clip_times.random_starts(10, 1, 20_000, rng())
-    assert 0 <= starts.min() < 0.01 and 8.99 < starts.max() <= 9
-    assert starts.mean() == pytest.approx(4.5, abs=0.1)
+def starts(seconds, place, count, clip=CLIP):
+    """First starts of the clips of a video, with audio where `clip` needs more time for it."""
+    sampling = Sampling(clip=clip, count=count, place=place, resize_px=256)
+    empty = Manifest(name="", folder=Path(), where=Path(), classes=(), videos=(), listed=0, form="")
+    return VideoClips(empty, sampling, seed=0).starts(seconds, rng())[0][:, 0]
+
+
+def test_random_starts_cover_all_places_where_frames_and_audio_fit():
+    found = starts(10, "random", 20_000)
+    assert 0 <= found.min() < 0.01 and 8.49 < found.max() <= 8.5
+    assert found.mean() == pytest.approx(4.25, abs=0.1)
 
 
 def test_uniform_starts_go_from_the_beginning_to_the_end():
-    np.testing.assert_allclose(clip_times.uniform_starts(5.5, 0.5, 6), [0, 1, 2, 3, 4, 5])
+    short = Clip(video_seconds=0.5, audio_seconds=0.5)
+    np.testing.assert_allclose(starts(5.5, "uniform", 6, short), [0, 1, 2, 3, 4, 5])
 
 
 def test_a_clip_longer_than_the_video_starts_at_its_beginning():
-    assert clip_times.random_starts(0.3, 1, 3, rng()).tolist() == [0, 0, 0]
-    assert clip_times.uniform_starts(0.3, 1, 3).tolist() == [0, 0, 0]
+    assert starts(0.3, "random", 3).tolist() == starts(0.3, "uniform", 3).tolist() == [0, 0, 0]
 
 
 def test_audio_starts_near_the_frames_and_fits():
-    starts = clip_times.random_starts(10, clip_times.required_seconds(CLIP), 5000, rng())
-    assert starts.max() > 8.49
+    starts = rng().uniform(0, 8.5, 5000)
     audio = clip_times.audio_starts(starts, 10, CLIP, np.random.default_rng(1))
     assert audio.min() >= 0 and audio.max() <= 8
     gap = audio - starts

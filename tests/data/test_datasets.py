@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avnb.data.datasets import DATA_SETS, detect, listing
+from avnb.data.datasets import detect, listing
 
 # In the order of classInd.txt, which is not the sorted one: HammerThrow < Hammering.
 CLASSES = ("BoxingSpeedBag", "Hammering", "HammerThrow", "HandstandPushups")
@@ -64,13 +64,9 @@ def test_ucf101_as_it_is_in_circulation(tmp_path, options):
     "table, line, said",
     [
         ("testlist02.txt", "Hammering/v_Hammering_g03_c02.avi", "line 9: group v_Hammering_g03"),
-        ("trainlist02.txt", "Hammering/v_Hammering_g03_c09.avi 3", "line 17: .* no class 3 Hamm"),
-        ("trainlist02.txt", "Unheard/v_Unheard_g03_c09.avi 1", "line 17: .* no class 1 Unheard"),
+        ("trainlist02.txt", "Unheard/v_Unheard_g03_c09.avi 1", "line 17: .* no class Unheard"),
         ("testlist02.txt", "Hammering/v_Hammering_c09.avi", "line 9: expected .*Hammering_c09"),
-        ("classInd.txt", "6 Jumping", r"should be numbered 1, 2, .*4, 6\]"),
         ("classInd.txt", "Jumping", "line 5: expected '<number> <Class>'"),
-        ("classInd.txt", "5 hammering", "'Hammering' and 'hammering': name them apart"),
-        ("classInd.txt", "5 \x07", "'.x07': a class needs a name"),
     ],
 )
 def test_a_line_of_ucf101_that_does_not_fit_is_named(tmp_path, table, line, said):
@@ -108,7 +104,7 @@ def test_hmdb51_with_its_odd_names(tmp_path, fold):
 def test_lists_of_hmdb51_that_are_missing_or_malformed_are_named(tmp_path):
     lists = hmdb51(tmp_path) / "testTrainMulti_7030_splits"
     (lists / "brush_hair_test_split2.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"brush_hair_test_split2\.txt is missing"):
+    with pytest.raises(FileNotFoundError, match=r"brush_hair_test_split2\.txt"):
         listing("hmdb51", tmp_path, 2)
     assert listing("hmdb51", tmp_path, 1).entries
     (lists / "brush_hair_test_split2.txt").write_text("*.avi 1\n../*.avi 1\n")
@@ -116,7 +112,7 @@ def test_lists_of_hmdb51_that_are_missing_or_malformed_are_named(tmp_path):
         listing("hmdb51", tmp_path, 2)
     for table in lists.iterdir():
         table.unlink()
-    with pytest.raises(FileNotFoundError, match="holds no file <class>_test_split1"):
+    with pytest.raises(FileNotFoundError, match="holds 0 of the 0 videos of hmdb51"):
         listing("hmdb51", tmp_path)
 
 
@@ -166,14 +162,11 @@ def test_a_part_of_vggsound_is_normal_and_counted(tmp_path):
 @pytest.mark.parametrize(
     "content, said",
     [
-        ("x,1,chien \xe0,train\n".encode("latin-1"), "line 1: is not UTF-8"),
-        ("x,1,a,train\n".encode("utf-16"), "line 1: is not UTF-8"),
+        ("x,1,chien \xe0,train\n".encode("latin-1"), "is not UTF-8"),
         (b"x,1,a,train\nx,1,a\n", "line 2: expected id,start"),
         (b"x,1,a,val\n", "line 1: expected id,start"),
         ("x,\u00b2,a,train\n".encode(), "line 1: expected id,start"),
-        (b'x,1,"a,train\n' + 200_000 * b"x", "line 2: field larger"),
-        (b"x,1,,train\n", "class '': a class needs a name"),
-        (b"x,1,Dog,train\ny,2,dog,test\n", "'Dog' and 'dog': name them apart"),
+        (b"x,1,,train\n", "of '': both need a name"),
         (b"x,1,a,train\nx,1,a,train\nx,1,b,train\n", "name x_000001 twice"),
     ],
 )
@@ -190,7 +183,8 @@ def test_a_missing_file_is_an_error_unless_it_is_allowed(tmp_path, name, make):
     (tmp_path / lost).rename(tmp_path / "elsewhere.avi")
     with pytest.raises(FileNotFoundError) as error:
         listing(name, tmp_path)
-    for word in (f"1 of the {before.listed} videos", lost, "elsewhere.avi", "--allow-missing"):
+    there = f"holds {before.listed - 1} of the {before.listed} videos"
+    for word in (there, lost, "elsewhere.avi", "--allow-missing"):
         assert word in str(error.value)
     found = listing(name, tmp_path, allow_missing=True)
     assert found.missing == (lost,) and found.unlisted == ("elsewhere.avi",)
@@ -204,7 +198,7 @@ def test_many_missing_files_are_named_in_part_and_none_there_is_always_an_error(
             with pytest.raises(FileNotFoundError, match=r"12 of the 24 videos (.|\n)*and 4 more"):
                 listing("ucf101", tmp_path)
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"none of their videos, as \n  UCF-101/Boxing"):
+    with pytest.raises(FileNotFoundError, match=r"holds 0 of the 24 videos(.|\n)*UCF-101/Boxing"):
         listing("ucf101", tmp_path, allow_missing=True)
 
 
@@ -220,14 +214,15 @@ def test_the_layout_is_detected_and_errors_list_what_is_known(tmp_path):
     makers = {"ucf101": ucf101, "hmdb51": hmdb51, "vggsound": vggsound}
     folders = {name: make(tmp_path / name) for name, make in makers.items()}
     for name, folder in folders.items():
-        assert detect(str(folder)) == name == listing("", folder).name
-    with pytest.raises(FileNotFoundError, match=r"not VGGSound, with(.|\n)*looks like HMDB-51"):
+        assert detect(folder) == name == listing("", folder).name
+    with pytest.raises(
+        FileNotFoundError, match=r"not VGGSound: it has no vggsound\.csv; .* of 'hmdb51'"
+    ):
         listing("vggsound", folders["hmdb51"])
     with pytest.raises(ValueError, match="'hmdb' is unknown; did you mean 'hmdb51'"):
         listing("hmdb", folders["hmdb51"])
-    with pytest.raises(FileNotFoundError, match=r"no data set; none of its 1 files(.|\n)*a/r") as e:
-        detect(touch(tmp_path / "text", "a/readme.txt"))
-    assert all(d.title in str(e.value) for d in DATA_SETS.values())
+    with pytest.raises(FileNotFoundError, match=r"0 of the 0 videos of text(.|\n)*a/readme.txt"):
+        listing("", touch(tmp_path / "text", "a/readme.txt"))
     for name in ("", "vggsound", "folder"):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             listing(name, tmp_path / "nowhere")

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from avnb.config import Pretrain
-from avnb.data import loader
-from avnb.data.clips import Batch, Sampling, VideoClips
+from avnb.data import loader, store
+from avnb.data.clips import Batch, Sampling, VideoClips, frame_numbers
 from avnb.data.loader import epoch_plan, steps_per_epoch, training_epochs, video_batches
 from avnb.data.store import StoreError
 
@@ -13,10 +15,12 @@ def test_every_clip_is_dealt_once_and_not_in_bursts():
     run = Pretrain.from_flat(batch=8, shards=2)
     plan = epoch_plan(400, run, 0)
     rows = [row for step in plan for row in step]
-    assert len(plan) == 400 * 5 // 8 and set(rows) == {(v, c) for v in range(400) for c in range(5)}
+    assert len(plan) == 400 * 5 // 8 and set(rows) == {
+        (0, v, c) for v in range(400) for c in range(5)
+    }
     steps = {}
     for step, dealt in enumerate(plan):
-        for video, _ in dealt:
+        for _, video, _ in dealt:
             steps.setdefault(video, []).append(step)
     spread = np.mean([np.ptp(s) for s in steps.values()]) / len(plan)
     assert spread == pytest.approx(4 / 6, abs=0.03)  # five independent places in the epoch
@@ -29,13 +33,16 @@ def test_any_number_of_processes_sees_the_same_batches_and_reads_a_video_once(pr
     size = 16 // processes
     parts = [[rows[r * size : (r + 1) * size] for rows in whole] for r in range(processes)]
     assert [[row for p in parts for row in p[s]] for s in range(len(whole))] == whole
-    readers = [{v for rows in part for v, _ in rows} for part in parts]
+    readers = [{v for rows in part for _, v, _ in rows} for part in parts]
     assert sum(map(len, readers)) == len(set.union(*readers))
 
 
 def test_epochs_differ_and_repeat_exactly():
     run = Pretrain.from_flat(batch=16, shards=4)
-    assert epoch_plan(50, run, 0) == epoch_plan(50, run, 0) != epoch_plan(50, run, 1)
+    one, again, other = (epoch_plan(50, run, epoch) for epoch in (0, 0, 1))
+    assert one == again and [[v for _, v, _ in s] for s in one] != [
+        [v for _, v, _ in s] for s in other
+    ]
     steps = steps_per_epoch(50, run)
     assert all(len(epoch_plan(50, run, e)) == steps for e in range(5))
 
@@ -95,9 +102,6 @@ def test_a_clip_is_the_same_whichever_others_are_read_with_it(clips):
 
 def test_the_picture_of_a_clip_is_cut_from_the_frames_on_show(vggsound, smoke):
     """Without augmentation the resized centre of frames that are read by their numbers."""
-    from avnb.data import store
-    from avnb.data.clips import frame_numbers
-
     sampling = Sampling(clip=smoke.clip, count=3, place="uniform", resize_px=36, audio=False)
     clips = VideoClips(vggsound, sampling, seed=0)
     video = vggsound.videos[2]
@@ -110,10 +114,6 @@ def test_the_picture_of_a_clip_is_cut_from_the_frames_on_show(vggsound, smoke):
 
 
 def test_audio_past_the_end_goes_on_at_the_beginning(vggsound, smoke):
-    from dataclasses import replace
-
-    from avnb.data import store
-
     heard = vggsound.with_audio()
     clip = replace(smoke.clip, audio_seconds=6.0)  # longer than any
     sampling = Sampling(clip=clip, count=1, place="uniform", resize_px=36, video=False)
@@ -135,8 +135,6 @@ def test_workers_read_what_the_process_itself_would_read(clips, workers):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_is_gone_is_an_error_that_names_it(clips, tmp_path, workers):
-    from dataclasses import replace
-
     gone = VideoClips(replace(clips.manifest, where=tmp_path), clips.sampling, seed=0)
     with pytest.raises(StoreError, match=r"\.mkv cannot be read .* it is prepared again"):
         list(video_batches(gone, range(1), 1, workers=workers))
@@ -152,14 +150,8 @@ def test_planned_batches_hold_the_planned_clips(clips, smoke, workers):
         for step, (rows, batch) in enumerate(zip(plan[left:], dealt, strict=True), left):
             assert batch.step == epoch * len(plan) + step and batch.offset == len(batch)
             own = rows[len(rows) // 2 :]
-            assert batch.video_index.tolist() == [v for v, _ in own]
-            video, clip = own[0]
+            assert batch.video_index.tolist() == [v for _, v, _ in own]
+            _, video, clip = own[0]
             whole = clips.whole(video, epoch)
             assert torch.equal(batch.frames[0], whole.frames[clip])
             assert torch.equal(batch.params.masks[0], whole.params.masks[clip])
-
-
-def test_a_batch_whose_parts_do_not_fit_is_refused():
-    with pytest.raises(ValueError, match="a batch of"):
-        two, frames = torch.zeros(2), torch.zeros(2, 3, 1, 4, 4)
-        Batch(frames=frames, audio=torch.zeros(3, 0), video_index=two, label=two)

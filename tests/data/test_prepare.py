@@ -118,10 +118,12 @@ def test_a_drawn_video_that_cannot_be_used_is_replaced(folder):
     for seed in range(4):
         subset = Subset(subset_videos=6, validation_videos=4, subset_seed=seed)
         manifest = prepared(folder, f"subset{seed}", subset=subset)
-        drawn = [
-            (manifest.where / name).read_text().split() for name in ("train.txt", "validation.txt")
-        ]
-        assert [len(ids) for ids in drawn] == [6, 4] and not {*drawn[0]} & {*drawn[1]}
+        drawn = Manifest.load(manifest.where).drawn["ids"]
+        assert (
+            drawn == [sorted(ids) for ids in drawn]
+            and [len(ids) for ids in drawn] == [6, 4]
+            and not {*drawn[0]} & {*drawn[1]}
+        )
         assert {*drawn[0], *drawn[1]} <= {v.id for v in manifest.videos}
         assert len(manifest) in (10, 11)  # no more is looked at than is drawn
 
@@ -136,9 +138,9 @@ def test_a_drawn_video_that_cannot_be_used_is_replaced(folder):
 )
 def test_a_conversion_ends_at_its_limits(tmp_path, monkeypatch, limit, value, reason):
     monkeypatch.setattr(prepare, limit, value)
-    still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(640, 480))
-    outcome = prepare.convert_alone(still, tmp_path / "out.mp4", Form(fps=240.0, px=0))
-    assert isinstance(outcome, str) and reason in outcome
+    still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(1920, 1080))
+    job = "a.mkv", tmp_path / "out.mp4", {}
+    assert reason in prepare.prepare_file(tmp_path, Form(fps=240.0, px=0), job)["reason"]
     assert list(tmp_path.iterdir()) == [still]
 
 
@@ -171,7 +173,7 @@ def test_what_is_interrupted_resumes_and_leaves_nobody(tmp_path, sent):
         time.sleep(0.1)
     assert not members(process.pid)
     (journal,) = files.glob("prepared-*.jsonl")
-    done = [json.loads(line)[0] for line in journal.read_text().splitlines()]
+    done = [json.loads(line)["path"] for line in journal.read_text().splitlines()]
     assert 0 < len(done) < 24
     before = changes(tmp_path / "videos")
     manifest = prepared(tmp_path / "videos")

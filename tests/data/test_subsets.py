@@ -1,27 +1,29 @@
 """The draw of training videos: balanced, then random, disjoint from validation, always the same."""
 
 import collections
+from dataclasses import replace
 
 import pytest
 
-from avnb.config import Subset, digest
-from avnb.data import subsets
-from avnb.data.manifest import Manifest, Video
-from avnb.data.subsets import draw_subset
+from avnb.config import Pretrain, Subset, digest
+from avnb.data.manifest import Manifest
+from avnb.data.subsets import draw_subset, training_and_validation
+from tests.data.test_clip_times import video_of
 
-SHAPE = {"start": 0.0, "seconds": 10.0, "fps": 25.0, "width": 320, "height": 240}
+
+def run_of(videos, validation):
+    return Pretrain.from_flat(subset_videos=videos, validation_videos=validation)
 
 
 def a_manifest(tmp_path, **counts) -> Manifest:
     """So many training videos of each class, and a test video."""
     names = [(f"{label}{i}", label) for label, count in counts.items() for i in range(count)]
     videos = tuple(
-        Video(id=i, path=f"{i}.mp4", label=label, split=split, audio_hz=16_000, **SHAPE)
+        replace(video_of(10.0, 25.0), id=i, path=f"{i}.mp4", label=label, split=split)
         for i, label, split in [*((*name, "train") for name in names), ("tested", "a", "test")]
     )
-    places = {"folder": tmp_path, "where": tmp_path}
-    classes = tuple(sorted(counts))
-    return Manifest(name="vggsound", classes=classes, videos=videos, listed=len(videos), **places)
+    known = {"classes": tuple(sorted(counts)), "listed": len(videos), "form": ""}
+    return Manifest(name="vggsound", folder=tmp_path, where=tmp_path, videos=videos, **known)
 
 
 @pytest.fixture
@@ -69,69 +71,21 @@ def test_each_unusable_id_is_replaced_by_one_other(videos, wanted):
     assert sorted(few[0]) == ["a1", "c2"] and few[1] == []
 
 
-def test_the_files_are_drawn_once_and_an_edited_one_is_named(tmp_path):
-    manifest, config = a_manifest(tmp_path, a=9, b=9), Subset(subset_videos=6, validation_videos=4)
-    train, validation = subsets.subset_files(manifest, config)
-    assert len(train.read_text().splitlines()) == 6 and len(validation.read_text().split()) == 4
-    stamp = train.stat().st_mtime_ns
-    assert subsets.subset_files(manifest, config) == (train, validation)
-    assert train.stat().st_mtime_ns == stamp
-    drawn = [v.id for v in subsets.load_subset(manifest, train).videos]
-    assert drawn == train.read_text().split() == sorted(drawn)
-    for text in (train.read_text() + "a0\n", train.read_text()[3:]):
-        train.write_text(text)
-        with pytest.raises(ValueError, match=r"train\.txt was changed since it was drawn"):
-            subsets.load_subset(manifest, train)
-    with pytest.raises(ValueError, match=r"validation\.txt was changed since .* videos of .* were"):
-        subsets.load_subset(manifest.only(manifest.videos[:2]), validation)
+def test_a_run_uses_its_draw_in_the_order_of_ids(tmp_path):
+    manifest, run = a_manifest(tmp_path, a=9, b=9), run_of(6, 4)
+    train, validation = training_and_validation(manifest, run)
+    ids = [[video.id for video in part.videos] for part in (train, validation)]
+    assert ids == [sorted(part) for part in draw_subset(manifest.videos, run.subset)]
+    assert [len(part) for part in ids] == [6, 4] and not {*ids[0]} & {*ids[1]}
     with pytest.raises(ValueError, match="has no training video"):
-        subsets.subset_files(manifest.split("test"), Subset())
+        training_and_validation(manifest.split("test"), run)
 
 
-def test_a_manifest_of_a_subset_alone_gives_no_other(tmp_path):
-    manifest, config = a_manifest(tmp_path, a=9), Subset(subset_videos=3, validation_videos=2)
-    subsets.write_drawn(tmp_path, config, (["a3", "a1", "a2"], ["a8", "a7"]))
-    train, validation = subsets.subset_files(manifest, config)
-    assert train.read_text() == "a1\na2\na3\n" and validation.read_text() == "a7\na8\n"
+def test_a_manifest_of_a_draw_alone_gives_no_other(tmp_path):
+    drawn = {"values": [3, 2, 0], "ids": [["a1", "a2", "a3"], ["a7", "a8"]]}
+    manifest = replace(a_manifest(tmp_path, a=9), drawn=drawn)
+    train, validation = training_and_validation(manifest, run_of(3, 2))
+    assert [v.id for v in train.videos] == ["a1", "a2", "a3"]
+    assert [v.id for v in validation.videos] == ["a7", "a8"]
     with pytest.raises(ValueError, match=r"subset \[3, 2, 0\] .* cannot give \[4, 2, 0\]"):
-        subsets.subset_files(manifest, Subset(subset_videos=4, validation_videos=2))
-
-
-def ids_file(path, *ids):
-    path.write_text("".join(f"{i}\r\n\n" for i in ids))
-    return str(path)
-
-
-def test_a_file_of_ids_takes_the_place_of_the_draw(tmp_path):
-    manifest = a_manifest(tmp_path, a=20, b=20)
-    mine = ids_file(tmp_path / "mine.txt", "b7", "a3", "b1")
-    config = Subset(subset_ids=mine, validation_videos=4)
-    train, validation = draw_subset(manifest.videos, config)
-    assert train == ["b7", "a3", "b1"] and validation == ["a1", "b19", "b11", "a13"]
-    assert draw_subset(manifest.videos, config, {"a3"})[0] == ["b7", "b1"]
-    theirs = ids_file(tmp_path / "validation.txt", "a0", "b0")
-    both = Subset(subset_ids=mine, validation_ids=theirs)
-    assert draw_subset(manifest.videos, both, {"a0"}) == (["b7", "a3", "b1"], ["b0"])
-    train, validation = draw_subset(manifest.videos, Subset(validation_ids=theirs, subset_videos=6))
-    assert train == ["a11", "a19", "a12", "b13", "b14", "b9"] and validation == ["a0", "b0"]
-    files = subsets.subset_files(manifest, both)
-    assert files[0].read_text() == "a3\nb1\nb7\n" and files[1].read_text() == "a0\nb0\n"
-    ids_file(tmp_path / "mine.txt", "b7")  # another content is another draw
-    assert subsets.subset_files(manifest, both)[0] != files[0]
-
-
-@pytest.mark.parametrize(
-    "ids, said",
-    [
-        (["a0", "a9", "tested"], "names 'a9', no training video .* such as 'a0'"),
-        (["a0", "a1", "a0"], "mine.txt holds 'a0' 2 times"),
-        ([], "mine.txt holds no id"),
-        (["a0"], "both name 'a0'"),
-    ],
-)
-def test_a_file_of_ids_that_does_not_fit_is_refused(tmp_path, ids, said):
-    manifest, mine = a_manifest(tmp_path, a=3), ids_file(tmp_path / "mine.txt", *ids)
-    with pytest.raises(ValueError, match=said):
-        draw_subset(manifest.videos, Subset(subset_ids=mine, validation_ids=mine))
-    with pytest.raises(FileNotFoundError, match=r"none\.txt is missing; its folder holds"):
-        draw_subset(manifest.videos, Subset(subset_ids=str(tmp_path / "none.txt")))
+        training_and_validation(manifest, run_of(4, 2))

@@ -9,7 +9,7 @@ Arrays: a frame is [H, W, 3] uint8; audio is [samples] float32 at `AUDIO_HZ`, mo
 
 import colorsys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from avnb.config import Group, within
 
 AUDIO_HZ = 22_050  # unlike the 16 kHz of the models, so that resampling is always exercised
+Rng = np.random.Generator
 MARGIN = 6  # pixels that the camera shakes at most
 Flaw = Literal["", "silent", "dubbed", "off_screen", "broken"]
 MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
@@ -26,9 +27,8 @@ MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
 class Nuisances(Group):
     """What varies in a synthetic video without saying anything of its class, each by its strength.
 
-    An untrained encoder notices little else. Levels are relative to the object's own sound, and
-    drawn for every video between the two that are given; those of `test` are for the videos with
-    which encoders are evaluated.
+    Levels are relative to the object's own sound, and drawn for every video between the two that
+    are given; those of `test` are for the videos with which encoders are evaluated.
     """
 
     colour_drift: float = within(0, 1, 1.0)  # how far all colours turn into others in a video
@@ -44,19 +44,6 @@ class Nuisances(Group):
     test_noise_db_max: float = within(-100, 60, 11.0)
     loudness_db: float = within(0, 60, 16.0)  # between the softest and the loudest video
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for which in ("noise_db", "test_noise_db"):
-            low, high = getattr(self, f"{which}_min"), getattr(self, f"{which}_max")
-            if low > high:
-                raise ValueError(f"Nuisances.{which}_min is {low}, above {which}_max ({high})")
-
-    @property
-    def of_test_videos(self) -> "Nuisances":
-        """The same with the noise of the videos that encoders are evaluated with."""
-        low, high = self.test_noise_db_min, self.test_noise_db_max
-        return replace(self, noise_db_min=low, noise_db_max=high)
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -70,6 +57,18 @@ class Scene:
     audio: bool = True
     flaw: Flaw = ""
     nuisances: Nuisances = field(default_factory=Nuisances)
+
+    @property
+    def octaves(self) -> float:
+        """How far above its own pitch the object sounds."""
+        most = self.nuisances.pitch_octaves
+        return np.random.default_rng([self.seed, 3]).uniform(-most, most)
+
+    @property
+    def noise_db(self) -> float:
+        """Level of the noise relative to all other sound."""
+        low, high = self.nuisances.noise_db_min, self.nuisances.noise_db_max
+        return np.random.default_rng([self.seed, 4]).uniform(low, high)
 
 
 # ---- frames -----------------------------------------------------------------------------------
@@ -108,8 +107,7 @@ def spokes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(abs(x), abs(y)) - 0.13, np.hypot(x, y) - 0.9)
 
 
-@dataclass(frozen=True)
-class Path2d:
+class Path2d(NamedTuple):
     """A motion, frame by frame: place in [-1, 1], rotation in radians, relative size."""
 
     x: np.ndarray
@@ -121,7 +119,7 @@ class Path2d:
     force: np.ndarray  # of each event, in (0, 1]
 
 
-def move(motion: str, t: np.ndarray, rng: np.random.Generator) -> Path2d:
+def move(motion: str, t: np.ndarray, rng: Rng) -> Path2d:
     """The path of a motion over the times `t` [frames] in seconds; tempo, reach, start vary."""
     still = np.zeros_like(t)
     x, y = still + rng.uniform(-0.35, 0.35), still + rng.uniform(-0.2, 0.2)
@@ -151,7 +149,7 @@ def move(motion: str, t: np.ndarray, rng: np.random.Generator) -> Path2d:
     return Path2d(x, y, turn, size, t, events, rng.uniform(0.7, 1.0, len(events)))
 
 
-def bounce(t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bounce(t: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Height of an object that is dropped again after five bounces; impacts and their force."""
     ground, height = rng.uniform(0.35, 0.6), rng.uniform(0.8, 1.1)
     full, events, force = rng.uniform(0.55, 0.8), [], []
@@ -169,27 +167,27 @@ def bounce(t: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     return y, np.array(events), np.array(force)
 
 
-def random_colour(rng: np.random.Generator, low: float, high: float) -> np.ndarray:
-    """Any hue, muted or strong, with a value in the given range; [3] in [0, 255]."""
-    hsv = rng.uniform(0, 1), rng.uniform(0.1, 0.7), rng.uniform(low, high)
-    return 255 * np.array(colorsys.hsv_to_rgb(*hsv))
-
-
-def draw_look(height: int, width: int, rng: np.random.Generator) -> list[np.ndarray]:
+def draw_look(height: int, width: int, rng: Rng) -> list[np.ndarray]:
     """Colours of a video, of whatever class: its background, a gradient with faint blotches
     [H, W, 3], and the pale and the dark colour [3] of its object; float.
     """
+
+    def colour(low: float, high: float) -> np.ndarray:
+        """Any hue, muted or strong, with a value in the given range; [3] in [0, 255]."""
+        hsv = rng.uniform(0, 1), rng.uniform(0.1, 0.7), rng.uniform(low, high)
+        return 255 * np.array(colorsys.hsv_to_rgb(*hsv))
+
     yy, xx = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     angle = rng.uniform(0, 2 * np.pi)
     slope = (np.cos(angle) * xx + np.sin(angle) * yy) * rng.uniform(0, 40)
-    image = random_colour(rng, 0.35, 0.75) + slope[..., None]
+    image = colour(0.35, 0.75) + slope[..., None]
     for _ in range(3):
         fx, fy, shift = rng.uniform(2, 9), rng.uniform(2, 9), rng.uniform(0, 6)
         image = image + rng.uniform(1, 6) * np.sin(fx * xx + fy * yy + shift)[..., None]
-    return [image, random_colour(rng, 0.9, 1.0), random_colour(rng, 0.0, 0.25)]
+    return [image, colour(0.9, 1.0), colour(0.0, 0.25)]
 
 
-def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def texture(height: int, width: int, rng: Rng) -> np.ndarray:
     """Noise with a spectrum of random slope and direction, [H, W] float of deviation 1."""
     fy, fx = np.meshgrid(np.fft.fftfreq(height), np.fft.rfftfreq(width), indexing="ij")
     angle = np.arctan2(fy, fx) - rng.uniform(0, np.pi)
@@ -200,29 +198,23 @@ def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return (image - image.mean()) / image.std()
 
 
-class Placement(NamedTuple):
-    """Where a scene's object is, frame by frame, in pixels; its half width and height is `size`."""
-
-    x: np.ndarray
-    y: np.ndarray
-    size: np.ndarray
-    shake: np.ndarray  # [frames, 2] of the camera, down and to the right, whole
-
-
 def place(
-    path: Path2d, height: int, width: int, rng: np.random.Generator, camera_shake: float
-) -> Placement:
-    """Put a path into frames of this size; the object's size and the camera's shake vary."""
-    radius = rng.uniform(0.48, 0.68)
-    shake = np.cumsum(rng.normal(0, camera_shake, (len(path.x), 2)), axis=0)
+    scene: Scene, path: Path2d, height: int, width: int, rng: Rng
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where the object is in pixels, frame by frame: x, y, half its side, and the camera's shake.
+
+    The shake [frames, 2] is down and to the right, in whole pixels.
+    """
+    radius, deviation = rng.uniform(0.48, 0.68), scene.nuisances.camera_shake
+    shake = np.cumsum(rng.normal(0, deviation, (len(path.x), 2)), axis=0)
     shake = np.clip(shake - shake.mean(axis=0), -MARGIN, MARGIN).round().astype(int)
     half_h, half_w = height / 2, width / 2
     x = half_w + path.x * half_w * 0.8 - shake[:, 1]
     y = half_h + path.y * half_h * 0.8 - shake[:, 0]
-    return Placement(x, y, radius * path.size * min(half_h, half_w), shake)
+    return x, y, radius * path.size * min(half_h, half_w), shake
 
 
-def swing(t: np.ndarray, periods: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+def swing(t: np.ndarray, periods: tuple[float, float], rng: Rng) -> np.ndarray:
     """A slow sine over times [T] in seconds, of random period and phase, [T] in [-1, 1]."""
     return np.sin(2 * np.pi * (t / rng.uniform(*periods) + rng.random()))
 
@@ -234,18 +226,19 @@ def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.n
     first, last = draw_look(*large, look_rng), draw_look(*large, look_rng)
     relief = n.texture * look_rng.random() * texture(*large, look_rng)[..., None]
     pale_body = look_rng.random() < 0.5
-    at = place(path, height, width, rng, n.camera_shake)
+    x, y, size, shake = place(scene, path, height, width, rng)
     shade = rng.uniform(-25, 25)
     drift = n.colour_drift * (1 + swing(path.t, (3, 6), rng)) / 2
     light = 1 + n.light_drift * swing(path.t, (2, 6), rng)
-    for i, (dy, dx) in enumerate(at.shake):
+    for i, (dy, dx) in enumerate(shake):
         now = [a + drift[i] * (b - a) for a, b in zip(first, last, strict=True)]
         background, body, mark = now if pale_body else (now[0], now[2], now[1])
         frame = (background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
         if scene.flaw != "off_screen":
-            near, x, y = object_frame(frame, at.x[i], at.y[i], at.size[i], path.turn[i])
-            cover = np.clip(0.5 - SHAPES[scene.thing](x, y) * at.size[i], 0, 1)[:, None]
-            paint = np.where(PATTERNS[scene.thing](x, y)[:, None], mark, body) + shade * y[:, None]
+            near, right, down = object_frame(frame, x[i], y[i], size[i], path.turn[i])
+            cover = np.clip(0.5 - SHAPES[scene.thing](right, down) * size[i], 0, 1)[:, None]
+            paint = np.where(PATTERNS[scene.thing](right, down)[:, None], mark, body)
+            paint = paint + shade * down[:, None]
             frame[near] += cover * (paint - frame[near])
         frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
@@ -265,7 +258,12 @@ def object_frame(
 # ---- audio ------------------------------------------------------------------------------------
 
 
-def grain(thing: str, rng: np.random.Generator, pitch: float) -> np.ndarray:
+def rms(audio: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(audio**2)))
+
+
+def grain(thing: str, rng: Rng, pitch: float) -> np.ndarray:
     """The audio of one event, [samples] float; `pitch` is a factor near 1."""
     t = np.arange(int(0.35 * AUDIO_HZ)) / AUDIO_HZ
 
@@ -286,15 +284,16 @@ def grain(thing: str, rng: np.random.Generator, pitch: float) -> np.ndarray:
     return np.diff(rng.normal(0, 0.7, len(t) + 1)) * np.exp(-22 * t)  # cross: a hiss
 
 
-def music(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """A tune that is unrelated to the frames, [samples] float."""
+def music(samples: int, rng: Rng) -> np.ndarray:
+    """A tune that is unrelated to the frames, [samples] of level 1."""
     t, beat = np.arange(samples) / AUDIO_HZ, rng.uniform(0.2, 0.4)
     steps = rng.choice([0, 2, 4, 7, 9, 12], size=samples)[(t / beat).astype(int)]
     hz = rng.uniform(180, 400) * 2 ** (steps / 12)
-    return np.sin(2 * np.pi * np.cumsum(hz) / AUDIO_HZ) * np.exp(-3 * (t % beat))
+    audio = np.sin(2 * np.pi * np.cumsum(hz) / AUDIO_HZ) * np.exp(-3 * (t % beat))
+    return audio / rms(audio)
 
 
-def noise(samples: int, rng: np.random.Generator) -> np.ndarray:
+def noise(samples: int, rng: Rng) -> np.ndarray:
     """Steady noise with a random smooth spectrum over 40 Hz to 11 kHz, [samples], of level 1."""
     octaves = np.log2(np.maximum(np.fft.rfftfreq(samples, 1 / AUDIO_HZ), 40) / 40)
     knots = 1.2 * rng.normal(0, 1, 10)
@@ -303,7 +302,7 @@ def noise(samples: int, rng: np.random.Generator) -> np.ndarray:
     return audio / rms(audio)
 
 
-def reverberated(audio: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+def reverberated(audio: np.ndarray, level: float, rng: Rng) -> np.ndarray:
     """The audio and, at `level`, what a room sends back of it, [samples]."""
     from scipy.signal import fftconvolve  # takes a second to import
 
@@ -313,30 +312,11 @@ def reverberated(audio: np.ndarray, level: float, rng: np.random.Generator) -> n
     return audio + level / np.linalg.norm(room) * back
 
 
-def pitch_octaves(scene: Scene) -> float:
-    """How far above its own pitch the object sounds."""
-    most = scene.nuisances.pitch_octaves
-    return np.random.default_rng([scene.seed, 3]).uniform(-most, most)
-
-
-def noise_db(scene: Scene) -> float:
-    """Level of the noise relative to all other sound."""
-    n = scene.nuisances
-    return np.random.default_rng([scene.seed, 4]).uniform(n.noise_db_min, n.noise_db_max)
-
-
-def strokes(
-    thing: str,
-    events: np.ndarray,
-    force: np.ndarray,
-    seconds: float,
-    octaves: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """The sounds of an object's events, [samples] of level 1, `octaves` above its own pitch."""
+def strokes(thing: str, events: np.ndarray, seconds: float, octaves: float, rng: Rng) -> np.ndarray:
+    """The sounds of events [n, 2], seconds and force; [samples] of level 1, at a thing's pitch."""
     samples = int(seconds * AUDIO_HZ)
     audio, pitch = np.zeros(samples + AUDIO_HZ), 2**octaves
-    for at, strength in zip(events, force, strict=True):
+    for at, strength in events:
         if 0 <= at < seconds:
             piece = strength * grain(thing, rng, pitch * 2 ** rng.uniform(-0.03, 0.03))
             begin = int(at * AUDIO_HZ)
@@ -351,26 +331,20 @@ def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
     others = [thing for thing in THINGS if thing != scene.thing]
     if scene.flaw == "dubbed" and rng.random() < 0.5:
         audio = music(samples, rng)
-        audio = audio / rms(audio)
     else:
         thing = scene.thing
         if scene.flaw == "dubbed":  # another thing's, at other times
             thing = str(rng.choice(others))
             events, force = np.sort(rng.uniform(0, seconds, len(events))), force[::-1]
-        audio = strokes(thing, events, force, seconds, pitch_octaves(scene), rng)
+        audio = strokes(thing, np.c_[events, force], seconds, scene.octaves, rng)
     if rng.random() < n.other_sounds:
         times = np.sort(rng.uniform(0, seconds, max(1, len(events) // 2)))
         other = str(rng.choice(others))
         octaves = rng.uniform(-n.pitch_octaves, n.pitch_octaves)
-        heard = strokes(other, times, np.ones_like(times), seconds, octaves, rng)
+        heard = strokes(other, np.c_[times, np.ones_like(times)], seconds, octaves, rng)
         audio = audio + 0.5 * rng.random() * heard
     audio = reverberated(audio, n.room * rng.random(), rng)
-    level = 10 ** (noise_db(scene) / 20)
+    level = 10 ** (scene.noise_db / 20)
     audio = audio / max(rms(audio), 1e-3) + level * noise(samples, rng)
     loudness = rng.uniform(-26 - n.loudness_db / 2, -26 + n.loudness_db / 2)
     return np.tanh(audio / rms(audio) * 10 ** (loudness / 20)).astype(np.float32)
-
-
-def rms(audio: np.ndarray) -> float:
-    """Root mean square."""
-    return float(np.sqrt(np.mean(audio**2)))

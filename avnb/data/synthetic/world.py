@@ -5,29 +5,32 @@ with AAC in mp4 for VGGSound, MPEG-4 with MP3 in avi for UCF-101 and HMDB-51, as
 Length, resolution and frame rate vary; some videos are silent, dubbed or broken.
 """
 
-import csv
-import io
 import json
-import re
 import typing
 import zlib
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import av
 import numpy as np
+import pandas as pd
 
 from avnb.config import Config, digest, within
 from avnb.data.manifest import Manifest
+from avnb.data.store import Codecs, write
 from avnb.data.synthetic import scenes as looks
-from avnb.data.synthetic.scenes import AUDIO_HZ, Flaw, Nuisances, Path2d, Scene
-from avnb.files import in_parallel, locked, read_json, write_text
+from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Flaw, Nuisances, Path2d, Scene
+from avnb.files import in_parallel, locked, read_json, replacing, write_text
 
 FORMAT = 3  # raised whenever the same World gives other videos
+# No mb-tree, whose look-ahead races: the same bytes every time.
+X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
+SOUND = {"bit_rate": 64_000}
+CODECS = {
+    "avi": Codecs("avi", "mpeg4", {"qscale": "3"}, "libmp3lame", "fltp", SOUND),
+    "mp4": Codecs("mp4", "libx264", X264, "aac", "fltp", SOUND),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,89 +49,30 @@ class World(Config):
     broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
     nuisances: Nuisances = field(default_factory=Nuisances)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        names = [f"{flaw}_fraction" for flaw in typing.get_args(Flaw) if flaw]
-        if (total := sum(getattr(self, name) for name in names)) > 1:
-            raise ValueError(f"{', '.join(names)} sum up to {total:.3g}; at most 1")
 
-
-def classes(text: str) -> dict[str, tuple[str, str]]:
-    """Each class's thing and motion, from `<class>: <thing> <motion>; ...`."""
-    rows = (re.fullmatch(r"(.+): (\w+) (\w+)", row) for row in text.split("; "))
-    return {row[1]: (row[2], row[3]) for row in rows if row}
+def meaning(name: str) -> tuple[str, str]:
+    """The thing and the motion that a class's name tells; ringing is swinging."""
+    thing = next(thing for thing in THINGS if thing in name.lower())
+    return thing, next((m for m in MOTIONS if m[:4] in name.lower()), "swinging")
 
 
 # Half of the UCF- and HMDB-like classes are VGGSound-like classes as well.
-VGGSOUND = classes(
-    "ball bouncing: ball bouncing; ball rolling: ball rolling; "
-    "bell swinging, ringing: bell swinging; bell shaking: bell shaking; "
-    "box falling, bouncing: box bouncing; box spinning: box spinning; "
-    "star spinning: star spinning; star pulsing: star pulsing; wheel rolling: wheel rolling; "
-    "wheel swinging: wheel swinging; cross shaking: cross shaking; cross pulsing: cross pulsing"
-)
-UCF101 = classes(
-    "BallBouncing: ball bouncing; BallShaking: ball shaking; BellRinging: bell swinging; "
-    "BellPulsing: bell pulsing; BoxSpinning: box spinning; BoxSwinging: box swinging; "
-    "CrossBouncing: cross bouncing; CrossShaking: cross shaking; StarPulsing: star pulsing; "
-    "StarRolling: star rolling; WheelRolling: wheel rolling; WheelSpinning: wheel spinning"
+VGGSOUND, UCF101, HMDB51 = (
+    {name: meaning(name) for name in names.split("; ")}
+    for names in (
+        "ball bouncing; ball rolling; bell swinging, ringing; bell shaking; box falling, bouncing; "
+        "box spinning; star spinning; star pulsing; wheel rolling; wheel swinging; cross shaking; "
+        "cross pulsing",
+        "BallBouncing; BallShaking; BellRinging; BellPulsing; BoxSpinning; BoxSwinging; "
+        "CrossBouncing; CrossShaking; StarPulsing; StarRolling; WheelRolling; WheelSpinning",
+        "bounce_box; pulse_ball; roll_ball; roll_bell; shake_cross; shake_wheel; spin_star; "
+        "swing_star",
+    )
 )
 UCF101_SILENT = ("BoxSwinging", "CrossBouncing", "StarRolling", "WheelSpinning")
-HMDB51 = classes(
-    "bounce_box: box bouncing; pulse_ball: ball pulsing; roll_ball: ball rolling; "
-    "roll_bell: bell rolling; shake_cross: cross shaking; shake_wheel: wheel shaking; "
-    "spin_star: star spinning; swing_star: star swinging"
-)
 
 
-# ---- files ------------------------------------------------------------------------------------
-
-
-class Form(NamedTuple):
-    """How a file is encoded: container and codecs by FFmpeg's names."""
-
-    container: str
-    video: str
-    options: Mapping[str, str]  # of the video codec
-    audio: str
-
-
-AVI = Form("avi", "mpeg4", {"qscale": "3"}, "libmp3lame")
-# No mb-tree, whose look-ahead races: the same bytes every time.
-X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
-MP4 = Form("mp4", "libx264", X264, "aac")
-
-
-def encode(
-    path: Path,
-    images: Iterable[np.ndarray],
-    fps: int,
-    audio: np.ndarray | None,
-    hz: int,
-    form: Form,
-) -> None:
-    """Write frames [H, W, 3] uint8 of even size, and mono audio [samples] in [-1, 1], if any.
-
-    The same bytes every time on one machine.
-    """
-    images = list(images)
-    with av.open(str(path), "w", form.container) as container:
-        video: Any = container.add_stream(form.video, rate=fps, options=dict(form.options))
-        video.height, video.width, _ = images[0].shape
-        video.pix_fmt, video.time_base = "yuv420p", Fraction(1, fps)
-        video.codec_context.thread_count = 1
-        sound: Any = None
-        if audio is not None:
-            sound = container.add_stream(form.audio, rate=hz, layout="mono", bit_rate=64_000)
-        for i, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = i, Fraction(1, fps)
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        if audio is not None:
-            wave = av.AudioFrame.from_ndarray(audio[None], format="fltp", layout="mono")
-            wave.sample_rate, wave.pts, wave.time_base = hz, 0, Fraction(1, hz)
-            container.mux([*sound.encode(wave), *sound.encode()])
+# ---- one video --------------------------------------------------------------------------------
 
 
 def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
@@ -145,6 +89,24 @@ def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
     return path, fps, height, width, rng
 
 
+def render(root: Path, scene: Scene) -> None:
+    """Make one video file; the same bytes every time on one machine."""
+    path, fps, height, width, rng = filmed(scene)
+    audio = np.zeros(0, np.float32)
+    if scene.audio and scene.flaw != "silent":
+        audio = looks.soundtrack(scene, path, len(path.x) / fps)
+    with replacing(root / scene.path) as file:
+        images = looks.frames(scene, path, height, width)
+        write(file, images, fps, audio, CODECS[scene.path[-3:]], AUDIO_HZ)
+        if scene.flaw == "broken":  # empty, its first half, or a web page that says it is gone
+            whole = file.read_bytes()
+            page = b"<html><body>This video is no longer available.</body></html>\n"
+            file.write_bytes([b"", whole[: len(whole) // 2], page][rng.integers(3)])
+
+
+# ---- what is known of each ----------------------------------------------------------------------
+
+
 def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
     """Where the object is at times in seconds: [T, 4] left, top, right, bottom in [0, 1].
 
@@ -152,10 +114,9 @@ def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
     """
     path, fps, height, width, _ = filmed(scene)
     rng = np.random.default_rng([scene.seed, 1])
-    at = looks.place(path, height, width, rng, scene.nuisances.camera_shake)
-    row = np.clip((times * fps).astype(int), 0, len(path.x) - 1)
-    x, y, size = at.x[row], at.y[row], at.size[row]
-    corners = np.stack([x - size, y - size, x + size, y + size], axis=1)
+    x, y, size, _ = looks.place(scene, path, height, width, rng)
+    row = np.clip((times * fps).astype(int), 0, len(x) - 1)
+    corners = np.stack([x - size, y - size, x + size, y + size], axis=1)[row]
     return np.clip(corners / [width, height, width, height], 0, 1)
 
 
@@ -170,8 +131,8 @@ def causes(scene: Scene) -> dict[str, Any]:
         "size": box[2] - box[0],
         "place": (box[0] + box[2]) / 2,
         "colour": np.mean([red - blue for red, _, blue in backgrounds]),
-        "pitch": looks.pitch_octaves(scene),
-        "noise": looks.noise_db(scene),
+        "pitch": scene.octaves,
+        "noise": scene.noise_db,
     }
 
 
@@ -188,42 +149,18 @@ def read_scenes(folder: Path) -> dict[Path, Scene]:
     if not table.exists():
         return {}
     rows = read_json(table, "the scenes of a synthetic world")
-    for row in rows:
-        row["nuisances"] = Nuisances(**row["nuisances"])
-    return {folder.parent / row["path"]: Scene(**row) for row in rows}
-
-
-def render(root: Path, scene: Scene) -> None:
-    """Make one video file; written aside and renamed, so that what exists is whole."""
-    out = root / scene.path
-    out.parent.mkdir(parents=True, exist_ok=True)
-    path, fps, height, width, rng = filmed(scene)
-    audio = None
-    if scene.audio and scene.flaw != "silent":
-        audio = looks.soundtrack(scene, path, len(path.x) / fps)
-    aside = out.with_name(f".{out.stem}.partial{out.suffix}")
-    form = AVI if out.suffix == ".avi" else MP4
-    encode(aside, looks.frames(scene, path, height, width), fps, audio, AUDIO_HZ, form)
-    if scene.flaw == "broken":
-        damage(aside, rng)
-    aside.replace(out)
-
-
-def damage(path: Path, rng: np.random.Generator) -> None:
-    """Replace a file by an empty one, by its first half, or by a web page that says it is gone."""
-    whole = path.read_bytes()
-    page = b"<html><body>This video is no longer available.</body></html>\n"
-    path.write_bytes([b"", whole[: len(whole) // 2], page][rng.integers(3)])
-
-
-def derive_seed(*parts: object) -> int:
-    """A seed that depends on the words alone, the same in every process."""
-    return zlib.crc32("/".join(map(str, parts)).encode())
+    scenes = [Scene(**{**row, "nuisances": Nuisances(**row["nuisances"])}) for row in rows]
+    return {folder.parent / scene.path: scene for scene in scenes}
 
 
 # ---- data sets: scenes, and the lists by their paths -------------------------------------------
 
 Contents = tuple[list[Scene], dict[str, str]]
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed that depends on the words alone, the same in every process."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
 
 
 def vggsound(world: World) -> Contents:
@@ -245,33 +182,34 @@ def vggsound(world: World) -> Contents:
         flaws += [flaw] * round(getattr(world, f"{flaw}_fraction") * len(training))
     for i, flaw in zip(training, flaws, strict=False):
         scenes[i] = replace(scenes[i], flaw=flaw)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(rows)
-    return scenes, {"vggsound/vggsound.csv": table.getvalue()}
+    return scenes, {"vggsound/vggsound.csv": pd.DataFrame(rows).to_csv(header=False, index=False)}
+
+
+def noisier(world: World) -> Nuisances:
+    """The nuisances with the noise of the videos that encoders are evaluated with."""
+    n = world.nuisances
+    return replace(n, noise_db_min=n.test_noise_db_min, noise_db_max=n.test_noise_db_max)
 
 
 def ucf101(world: World) -> Contents:
-    """UCF-101's form: three folds, groups of four, CRLF in one list."""
-    scenes, base = [], "ucf101/ucfTrainTestlist"
+    """UCF-101's form: three folds, groups of four."""
+    scenes, lists = [], {"classInd": [f"{i} {name}" for i, name in enumerate(UCF101, 1)]}
     total = world.ucf101_train_per_class + world.ucf101_test_per_class
     size = 4 if total >= 16 else 1  # videos a group
     groups, test_groups = -(-total // size), -(-world.ucf101_test_per_class // size)
-    lists = {"classInd.txt": [f"{i} {name}" for i, name in enumerate(UCF101, 1)]}
     for number, (name, pair) in enumerate(UCF101.items(), 1):
         for i in range(total):
             group, clip = i // size + 1, i % size + 1
             file = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
             seeds = derive_seed(world.seed, "ucf101", file), derive_seed(world.seed, name, group)
-            path, audio = f"ucf101/UCF-101/{file}", name not in UCF101_SILENT
-            nuisances = world.nuisances.of_test_videos
-            scenes.append(Scene(path, *pair, *seeds, audio=audio, nuisances=nuisances))
+            options: Any = {"audio": name not in UCF101_SILENT, "nuisances": noisier(world)}
+            scenes.append(Scene(f"ucf101/UCF-101/{file}", *pair, *seeds, **options))
             for fold in (1, 2, 3):
                 test = (group - 1 + (fold - 1) * test_groups) % groups < test_groups
                 line = file if test else f"{file} {number}"
-                lists.setdefault(f"{'test' if test else 'train'}list0{fold}.txt", []).append(line)
-    ends = {"trainlist01.txt": "\r\n"}
-    texts = {f"{base}/{k}": ends.get(k, "\n").join([*v, ""]) for k, v in lists.items()}
-    return scenes, texts
+                lists.setdefault(f"{'test' if test else 'train'}list0{fold}", []).append(line)
+    base = "ucf101/ucfTrainTestlist"
+    return scenes, {f"{base}/{name}.txt": "\n".join([*v, ""]) for name, v in lists.items()}
 
 
 def hmdb51(world: World) -> Contents:
@@ -287,45 +225,35 @@ def hmdb51(world: World) -> Contents:
             texts[table] = "".join(lines)
         for file in files:
             seed = derive_seed(world.seed, "hmdb51", file)
-            path, audio = f"hmdb51/{name}/{file}", seed % 2 == 0
-            nuisances = world.nuisances.of_test_videos
-            scenes.append(Scene(path, *pair, seed, seed, audio=audio, nuisances=nuisances))
+            options: Any = {"audio": seed % 2 == 0, "nuisances": noisier(world)}
+            scenes.append(Scene(f"hmdb51/{name}/{file}", *pair, seed, seed, **options))
     return scenes, texts
 
 
-def make(world: World, root: str | Path, *, workers: int = 2) -> Path:
+def world_id(world: World) -> str:
+    """Name of a folder for this world: it changes with any of the world's values."""
+    return digest({"format": FORMAT, **world.flat()})
+
+
+def make(world: World, root: Path, *, workers: int = 2) -> Path:
     """Write the three data sets below `root`; what exists is kept, so an interruption resumes.
 
-    Deterministic by `world.seed` on one machine. `root/scenes.json` describes each video (its
-    thing, motion, seeds and flaw) and `root/world.json` is written last.
-
-    Raises:
-        ValueError: when `root` holds a world made from other values.
+    Deterministic by `world.seed` on one machine. `root/scenes.json`, which is written last,
+    describes each video: its thing, motion, seeds and flaw.
     """
-    root = Path(root)
-    values, stamp = {"format": FORMAT, **world.flat()}, root / "world.json"
     with locked(root):
-        if stamp.exists():
-            stored = read_json(stamp, "the mark of a synthetic world")
-            if stored != values:
-                raise ValueError(f"{root} holds a world made from other values: {stored}")
+        if (root / "scenes.json").exists():
             return root
         scenes, texts = list[Scene](), dict[str, str]()
         for contents in (vggsound, ucf101, hmdb51):
             more, lists = contents(world)
             scenes, texts = scenes + more, texts | lists
         for name, text in texts.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(text.encode())
-        write_text(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
-        todo, title = [s for s in scenes if not (root / s.path).exists()], "synthetic videos"
+            write_text(root / name, text)
+        todo = [s for s in scenes if not (root / s.path).exists()]
         done = len(scenes) - len(todo)
-        for _ in in_parallel(partial(render, root), todo, workers=workers, title=title, done=done):
+        work, title = partial(render, root), "synthetic videos"
+        for _ in in_parallel(work, todo, workers=workers, title=title, done=done):
             pass
-        write_text(stamp, json.dumps(values, indent=1))
+        write_text(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
     return root
-
-
-def world_id(world: World) -> str:
-    """Name of a folder for this world: it changes with any of the world's values."""
-    return digest({"format": FORMAT, **world.flat()})
