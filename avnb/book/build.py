@@ -96,10 +96,9 @@ def run_all(work: Workspace) -> list[Path]:
     bar = tqdm(sorted((project_root() / "notebooks").glob("*.ipynb")), "notebooks", unit="notebook")
     for path in bar:
         bar.set_postfix_str(path.stem)
+        declared = parameters.notebook_parameters(path)
         wanted = {"profile": work.name, "interactive": False}
-        given = {
-            name: wanted[name] for name in wanted.keys() & parameters.notebook_parameters(path)
-        }
+        given = {name: value for name, value in wanted.items() if name in declared}
         executed.append(work.folder / "executed" / path.name)
         unless_current(executed[-1], [path], partial(run_notebook, path, executed[-1], given))
     return executed
