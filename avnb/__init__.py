@@ -1,6 +1,6 @@
 """Audio-visual self-supervised learning from noisy videos: the package behind the book.
 
-Five packages in the order of the data, on a few modules. Each imports only from those above it:
+Packages and modules in the order of the data; each imports only from those above it:
 
 processes    no process outlives its parent
 config       every value of an experiment, and the ids that follow from them

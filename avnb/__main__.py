@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import avnb
 from avnb.processes import die_with_parent
@@ -24,7 +25,7 @@ def book_command(args: argparse.Namespace) -> None:
 
 
 def run_command(args: argparse.Namespace) -> None:
-    """Run one notebook strictly."""
+    """Run one notebook; a parameter that it does not have is an error."""
     from avnb.book import build, parameters
 
     declared = parameters.notebook_parameters(args.notebook)
@@ -38,20 +39,14 @@ def prepare_command(args: argparse.Namespace) -> None:
     from avnb.profiles import Workspace
 
     work = Workspace.open(args.profile)
-    manifest = prepare.load_dataset(
-        work,
-        args.dataset,
-        str(args.folder),
-        fold=args.fold,
-        allow_missing=args.allow_missing,
-        subset=work.pretraining().subset if args.subset else None,
-        limit_gb=args.limit_gb,
-    )
+    options = {"fold": args.fold, "allow_missing": args.allow_missing}
+    options |= {"subset": work.pretraining().subset} if args.subset else {}
+    options |= {"limit_gb": args.limit_gb} if args.limit_gb else {}
+    manifest = prepare.load_dataset(work, args.dataset, str(args.folder), **options)
     silent = len(manifest) - len(manifest.with_audio())
     print(f"{len(manifest)} videos of {len(manifest.classes)} classes, {silent} without audio")
-    with (manifest.where / "rejected.csv").open() as file:
-        rejected = len(file.readlines()) - 1
-    print(f"{rejected} cannot be used: {manifest.where / 'rejected.csv'} gives the reasons")
+    rejected = manifest.where / "rejected.csv"
+    print(f"{len(rejected.read_text().splitlines()) - 1} cannot be used: {rejected} gives reasons")
 
 
 def study_command(args: argparse.Namespace) -> None:
@@ -65,71 +60,52 @@ def study_command(args: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     work = Workspace.open(args.profile)
-    out = args.out or work.folder / "studies.jsonl"
-    names = args.studies or list(studies.STUDIES)
-    rows = studies.measure(work, names, out, seeds=range(args.seeds), part=args.part)
+    out, (k, _, n) = work.folder / "studies.jsonl", args.part.partition("/")
+    rows = studies.measure(work, args.studies or studies.STUDIES, out, part=(int(k), int(n)))
     print(f"{len(rows)} rows are in {out}")
     both = studies.compared(rows)
-    if both.empty:
-        print(f"none of the stored rows is of the profile {args.profile!r}: nothing is compared")
-        return
-    print(studies.agreement(both))
+    print("none of the stored rows is of this profile" if both.empty else studies.agreement(both))
 
 
 def train_command(args: argparse.Namespace) -> None:
-    """One process of a training job."""
+    """One process of a training job, which torchrun starts."""
     from avnb.training import runs
 
     runs.main(*args.folders)
-
-
-def part(text: str) -> tuple[int, int]:
-    """`2/3` as the second of three."""
-    k, _, n = text.partition("/")
-    if not (k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part: give 1/2, then 2/2")
-    return int(k), int(n)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     top = argparse.ArgumentParser(prog="avnb", description=__doc__)
     top.add_argument("--version", action="version", version=f"avnb {avnb.__version__}")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-
-    one = commands.add_parser("book", help="run all notebooks and build the book")
-    one.add_argument("--profile", choices=["demo", "smoke"], default="demo")
-    one.set_defaults(run=book_command)
-
-    one = commands.add_parser("run", help="run one notebook; unknown parameters are errors")
-    one.add_argument("notebook", type=Path)
-    one.add_argument("out", type=Path, help="where the executed copy goes")
-    one.add_argument(
-        "-p", "--parameter", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[]
+    parsers = top.add_subparsers(required=True, metavar="COMMAND")
+    commands = (book_command, run_command, prepare_command, study_command, train_command)
+    book, run, prepare, study, train = (
+        parsers.add_parser(command.__name__.removesuffix("_command"), help=command.__doc__)
+        for command in commands
     )
-    one.set_defaults(run=run_command)
+    for one, command in zip((book, run, prepare, study, train), commands, strict=True):
+        one.set_defaults(run=command)
+    book.add_argument("--profile", choices=["demo", "smoke"], default="demo")
 
-    one = commands.add_parser("prepare", help="read a data set's videos once; write its store")
-    one.add_argument("dataset", choices=DATASETS, help="folder: videos of your own")
-    one.add_argument("folder", type=Path, help="the data set's folder, in its official layout")
-    one.add_argument("--profile", choices=[*PROFILES], default="thesis", help="whose chapters")
-    one.add_argument("--subset", action="store_true", help="the videos of pre-training alone")
-    one.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
-    one.add_argument("--allow-missing", action="store_true", help="go on without missing files")
-    one.add_argument("--limit-gb", type=float, default=500.0, help="of disk, at most")
-    one.set_defaults(run=prepare_command)
+    run.add_argument("notebook", type=Path)
+    run.add_argument("out", type=Path, help="where the executed copy goes")
+    pair: dict[str, Any] = {"nargs": 2, "metavar": ("NAME", "VALUE"), "action": "append"}
+    run.add_argument("-p", "--parameter", default=[], **pair)
 
-    one = commands.add_parser("study", help="the experiments behind the chapter of studies")
-    one.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
-    one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="study")
-    one.add_argument("--seeds", type=int, choices=(1, 2, 3), default=3)
-    one.add_argument("--part", type=part, default=(1, 1), metavar="K/N", help="to make N at once")
-    one.add_argument("--out", type=Path, help="file of the rows; build/study/studies.jsonl")
-    one.set_defaults(run=study_command)
+    prepare.add_argument("dataset", choices=DATASETS, help="folder: videos of your own")
+    prepare.add_argument("folder", type=Path, help="the data set's folder, in its official layout")
+    prepare.add_argument("--profile", choices=[*PROFILES], default="thesis", help="whose chapters")
+    prepare.add_argument("--subset", action="store_true", help="the videos of pre-training alone")
+    prepare.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
+    prepare.add_argument("--allow-missing", action="store_true", help="go on without missing files")
+    prepare.add_argument("--limit-gb", type=float, help="of disk, at most")
 
-    one = commands.add_parser("train", help="one process of a training job (torchrun starts it)")
-    one.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders with a job.json")
-    one.set_defaults(run=train_command)
+    study.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
+    study.add_argument("--profile", choices=["study", "demo", "smoke"], default="study")
+    study.add_argument("--part", default="1/1", metavar="K/N", help="to make N at once")
+
+    train.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="they hold a job.json")
     return top
 
 

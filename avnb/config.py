@@ -4,6 +4,7 @@ A run's id is a hash of its values. Where the thesis and its released code evalu
 one value says how, and `protocol` sets them all.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -13,11 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-VALUES_EXAMPLE = """write names and values like this: '{"precision": "bf16", "lr": 0.001}'"""
-
-# Values that fit a run to a machine. As with the number of processes, a run that has started
-# continues with others. `micro_batch` and the processes divide a batch alike: 2 x 4 x 16 clips as
-# 8 x 16.
+# Values that fit a run to a machine: a run that has started continues with others.
 NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps"})
 
 
@@ -36,26 +33,34 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 def parse_values(text: str) -> dict[str, Any]:
     """`'{"precision": "bf16"}'` -> {"precision": "bf16"}; ValueError when it is not such JSON."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"values = {text!r} is not JSON ({error}); {VALUES_EXAMPLE}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"values = {text!r} gives no names; {VALUES_EXAMPLE}")
-    return values
+    with contextlib.suppress(json.JSONDecodeError):
+        if isinstance(values := json.loads(text), dict):
+            return values
+    example = """'{"precision": "bf16", "lr": 0.001}'"""
+    raise ValueError(f"{text!r} is no JSON object; write names and values like this: {example}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Values of one subject, each checked against the range that its field declares."""
+    """Values of one subject, each checked against the type and range that its field declares.
+
+    TypeError for another type (an int becomes a float where one is due), ValueError for a value out
+    of its range.
+    """
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
+            value, want, name = getattr(self, f.name), f.type, f"{type(self).__name__}.{f.name}"
+            if want is float and type(value) is int:
+                object.__setattr__(self, f.name, value := float(value))
+            if typing.get_origin(want) is Literal and value not in typing.get_args(want):
+                raise ValueError(unknown_name(f.name, str(value), typing.get_args(want)))
+            if isinstance(want, type) and type(value) is not want:
+                given = f"{value!r} ({type(value).__name__})"
+                raise TypeError(f"{name} must be {want.__name__}, got {given}")
             low, high = f.metadata.get("range", (None, None))
-            value = getattr(self, f.name)
             if low is not None and not low <= value <= high:
-                kind = type(self).__name__
-                raise ValueError(f"{kind}.{f.name} must lie in [{low}, {high}], got {value!r}")
+                raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}")
 
 
 class Config(Group):
@@ -64,37 +69,23 @@ class Config(Group):
     @classmethod
     def names(cls) -> dict[str, str]:
         """Each settable name and the group it belongs to ('' for the configuration itself)."""
-        groups: dict[str, str] = {}
+        names: dict[str, str] = {}
         for f in dataclasses.fields(cls):
             inner = dataclasses.fields(f.type) if dataclasses.is_dataclass(f.type) else ()
-            for name, group in [(g.name, f.name) for g in inner] or [(f.name, "")]:
-                if name in groups:
-                    raise TypeError(f"{cls.__name__} has two values named {name!r}")
-                groups[name] = group
-        return groups
+            names |= {g.name: f.name for g in inner} or {f.name: ""}
+        return names
 
     @classmethod
     def from_flat(cls, **values: Any) -> Self:
-        """Build from flat names: `Pretrain.from_flat(method="xid", lr=1e-3)`.
-
-        Raises:
-            TypeError: for a name that does not exist (with the nearest one) or a wrong type.
-            ValueError: for a value out of its range.
-        """
-        groups = cls.names()
-        own: dict[str, Any] = {}
-        nested: dict[str, dict[str, Any]] = {}
+        """Build from flat names, `Pretrain.from_flat(lr=1e-3)`; TypeError for an unknown one."""
+        groups, nested = cls.names(), {}
         for name, value in values.items():
             if name not in groups:
                 raise TypeError(unknown_name(f"{cls.__name__} parameter", name, groups))
-            target = nested.setdefault(groups[name], {}) if groups[name] else own
-            target[name] = value
-        types = typing.get_type_hints(cls)
-        # A group's defaults here may differ from those that it has by itself.
-        defaults: dict[str, Any] = {f.name: f.default_factory for f in dataclasses.fields(cls)}
-        for group, inner in nested.items():
-            own[group] = dataclasses.replace(defaults[group](), **typed(types[group], inner))
-        return cls(**typed(cls, own))
+            nested.setdefault(groups[name], {})[name] = value
+        own, usual = nested.pop("", {}), cls()
+        own |= {g: dataclasses.replace(getattr(usual, g), **inner) for g, inner in nested.items()}
+        return cls(**own)
 
     def flat(self) -> dict[str, Any]:
         """All values under their flat names."""
@@ -106,39 +97,16 @@ class Config(Group):
         return self.from_flat(**{**self.flat(), **values})
 
 
-def typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with int converted to float where due; TypeError for any other mismatch."""
-    types, checked = typing.get_type_hints(kind), {}
-    for name, value in values.items():
-        want = types[name]
-        if want is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if typing.get_origin(want) is Literal:
-            if value not in typing.get_args(want):
-                raise ValueError(unknown_name(name, str(value), map(str, typing.get_args(want))))
-        elif not dataclasses.is_dataclass(want) and type(value) is not want:
-            given = f"{value!r} ({type(value).__name__})"
-            raise TypeError(f"{kind.__name__}.{name} must be {want.__name__}, got {given}")
-        checked[name] = value
-    return checked
-
-
 def identity(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a run by which it is known, in whichever group they are."""
-    return {
-        name: identity(value) if isinstance(value, Mapping) else value
-        for name, value in metadata.items()
-        if name not in NON_IDENTITY_FIELDS
-    }
+    kept = {name: v for name, v in metadata.items() if name not in NON_IDENTITY_FIELDS}
+    return {name: identity(v) if isinstance(v, Mapping) else v for name, v in kept.items()}
 
 
 def digest(values: Any) -> str:
     """Eight hexadecimal digits of a hash of any JSON-like value."""
     text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-# ---- pre-training ----
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,21 +157,13 @@ class Augment(Group):
 class Spectrogram(Group):
     """log10 of the mel magnitude, as the released checkpoints were trained on."""
 
-    window_samples: int = 512  # Hann; 32 ms at 16 kHz
-    fft_samples: int = 512  # more than the window gives the lowest mel bands bins of their own
-    hop_samples: int = 256  # 16 ms at 16 kHz
+    window_samples: int = within(1, 2**16, 512)  # Hann; 32 ms at 16 kHz
+    fft_samples: int = within(1, 2**16, 512)  # more give the lowest mel bands bins of their own
+    hop_samples: int = within(1, 2**16, 256)  # 16 ms at 16 kHz
     mels: int = within(1, 1024, 128)
     floor: float = within(1e-12, 1, 1e-5)
     peak: float = within(1e-3, 1, 1.0)  # of the waveform; 0.95 for the released checkpoints
     framing: Literal["centred", "released"] = "centred"  # of the windows, see `AudioTransform`
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.hop_samples <= self.window_samples <= self.fft_samples <= 2**16:
-            raise ValueError(
-                "Spectrogram needs 1 <= hop_samples <= window_samples <= fft_samples <= 65536, got "
-                f"{self.hop_samples}, {self.window_samples}, {self.fft_samples}"
-            )
 
     def frames(self, samples: int) -> int:
         """Spectrogram frames of so many audio samples: 62 a second at 16 kHz."""
@@ -231,47 +191,33 @@ class XID(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class VICReg(Group):
-    """Variance-invariance-covariance regularisation (thesis 3.2), with its two suggested remedies.
-
-    The two clips of `vicreg_v` start between `second_view_min_seconds` and `..._max_seconds`
-    apart. They pass the encoder together or, as in the released code, one after the other
-    (`views_per_forward`): BatchNorm's statistics are those of both, or of each.
-
-    With `huber_delta` above 0 the invariance grows linearly for larger differences; with
-    probability `audio_rest_prob` a step leaves the audio path of `vicreg_av` unchanged (thesis
-    4.2.3). Both are off in the thesis's runs.
-    """
+    """Variance-invariance-covariance regularisation (thesis 3.2); two remedies (4.2.3) are off."""
 
     expander_dim: int = within(1, 10**6, 4096)
     invariance_weight: float = within(0, 1e6, 25.0)
     variance_weight: float = within(0, 1e6, 25.0)
     covariance_weight: float = within(0, 1e6, 1.0)
-    second_view_min_seconds: float = within(0, 3600, 2.0)
+    second_view_min_seconds: float = within(0, 3600, 2.0)  # between the two clips of `vicreg_v`
     second_view_max_seconds: float = within(0, 3600, 8.0)
-    huber_delta: float = within(0, 1e6, 0.0)
-    audio_rest_prob: float = within(0, 1, 0.0)
-    views_per_forward: int = within(1, 2, 2)
+    huber_delta: float = within(0, 1e6, 0.0)  # difference above which invariance grows linearly
+    audio_rest_prob: float = within(0, 1, 0.0)  # of steps that leave the audio path as it is
 
     def __post_init__(self) -> None:
         super().__post_init__()
         least, most = self.second_view_min_seconds, self.second_view_max_seconds
         if least > most:
-            raise ValueError(
-                f"VICReg.second_view_min_seconds is {least}, above second_view_max_seconds ({most})"
-            )
+            raise ValueError(f"second_view_min_seconds ({least}) is above .._max_seconds ({most})")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subset(Group):
-    """Which training videos are used (thesis 4.1.1); the draw is the same for every method.
+    """Which training videos are used (thesis 4.1.1), the same for every method, or fewer.
 
-    Balanced over classes as far as the smallest class allows, then at random. Validation videos
-    are others of the same split, for methods that are validated. Where there are fewer videos,
-    fewer are taken.
+    Balanced over classes as far as the smallest class allows, then at random.
     """
 
     subset_videos: int = within(2, 10**9, 50_000)
-    validation_videos: int = within(0, 10**9, 10_000)
+    validation_videos: int = within(0, 10**9, 10_000)  # others, for methods that need them
     subset_seed: int = 0
     patience_epochs: int = within(1, 10**6, 2)  # without better validation accuracy, then stop
 
@@ -287,28 +233,28 @@ class Compute(Group):
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
 
 
-def check_shards(optim: Any) -> None:
-    """Raise ValueError unless `shards` divides `batch`."""
-    if optim.batch % optim.shards:
-        kind, values = type(optim).__name__, f"{optim.batch} and {optim.shards}"
-        raise ValueError(f"{kind}.batch must be a multiple of shards, got {values}")
-
-
 @dataclass(frozen=True, kw_only=True)
-class Optim(Group):
-    """Adam with L2 in the gradient and step decay of the learning rate (thesis 4.1.3)."""
+class Adam(Group):
+    """Adam with L2 in the gradient, on batches that processes share."""
 
-    epochs: int = within(1, 10**6, 100)
     lr: float = within(0, 10, 5e-4)
-    lr_decay: float = 0.9
-    lr_decay_every_epochs: int = within(1, 10**6, 10)
     weight_decay: float = within(0, 10, 1e-5)
     batch: int = within(1, 10**6, 128)  # clips per step over all processes
     shards: int = within(1, 10**6, 8)  # parts of a batch; the number of processes divides it
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_shards(self)
+        if self.batch % self.shards:
+            raise ValueError(f"batch = {self.batch} is no multiple of shards = {self.shards}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim(Adam):
+    """Adam with step decay of the learning rate (thesis 4.1.3)."""
+
+    epochs: int = within(1, 10**6, 100)
+    lr_decay: float = 0.9
+    lr_decay_every_epochs: int = within(1, 10**6, 10)
 
     def lr_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -339,29 +285,17 @@ class Pretrain(Config):
     compute: Compute = field(default_factory=Compute)
 
 
-# ---- evaluation and fine-tuning ----
-
 # What each protocol changes; `author` is how the released code made Tables 4.3 and A.1.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "thesis": {},
-    "author": dict(
-        probe_clips="fresh",
-        probe_batch_norm="train",
-        flip_prob=0.5,
-        interpolation="nearest",
-        whole_video_sound=True,
-    ),
+    "author": dict(probe_clips="fresh", probe_batch_norm="train", flip_prob=0.5)
+    | dict(interpolation="nearest", whole_video_sound=True),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Config):
-    """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1).
-
-    Raises:
-        ValueError: when batch statistics are to be updated by clips that are encoded only once, or
-            places would lie unevenly.
-    """
+    """Linear probe and retrieval on frozen features (thesis 4.2.1 and A.1)."""
 
     protocol: Literal["thesis", "author"] = "thesis"  # of all values that are not given themselves
     seed: int = 0
@@ -396,16 +330,12 @@ class Evaluation(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.localisation_px % 32 != 1:
-            near = round((self.localisation_px - 1) / 32) * 32 + 1
-            raise ValueError(
-                "localisation_px must be a multiple of 32 and one more, so that the places of the "
-                f"last feature map lie evenly; got {self.localisation_px}, try {near}"
-            )
+        if px := (self.localisation_px - 1) % 32:
+            near = self.localisation_px - px + 32 * (px > 16)
+            raise ValueError(f"localisation_px is 32 k + 1; got {self.localisation_px}, try {near}")
         if self.probe_batch_norm == "train" and self.probe_clips == "cached":
             raise ValueError(
-                "probe_batch_norm = 'train' moves the encoder's statistics while the probe learns, "
-                "so its clips must be encoded in every epoch: set probe_clips to 'fresh'"
+                "probe_batch_norm = 'train' moves statistics: set probe_clips to 'fresh'"
             )
 
     @classmethod
@@ -418,18 +348,12 @@ class Evaluation(Config):
     def protocol_title(self) -> str:
         """The protocol, and where single values differ from it, for result rows."""
         usual = type(self).from_flat(protocol=self.protocol)
-        changed = [
-            f"{name} {value}"
-            for name in PROTOCOLS["author"]
-            if (value := getattr(self, name)) != getattr(usual, name)
-        ]
+        values = {name: getattr(self, name) for name in PROTOCOLS["author"]}
+        changed = [f"{n} {value}" for n, value in values.items() if value != getattr(usual, n)]
         return ", ".join([self.protocol, *changed])
 
     def resized_px(self, clip: Clip) -> int:
-        """Side of the resized frame; the clip's own where it would be smaller than the crop.
-
-        A checkpoint may have been trained on larger frames than those of the profile.
-        """
+        """Side of the resized frame; the clip's own for a checkpoint of larger frames."""
         return self.resize_px if self.resize_px >= clip.frame_px else clip.resized_px
 
     def probe_lr_at(self, epoch: int) -> float:
@@ -439,38 +363,28 @@ class Evaluation(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning(Group):
-    """Adam without weight decay: first the head alone, then all weights, with decay (4.2.2)."""
+class Tuning(Adam):
+    """Adam without weight decay: first the head alone, then all weights (thesis 4.2.2)."""
 
+    lr: float = within(0, 10, 1e-4)
+    weight_decay: float = within(0, 10, 0.0)
+    batch: int = within(1, 10**6, 32)
     warmup_epochs: int = within(0, 10**6, 5)
     tuned_epochs: int = within(1, 10**6, 16)  # after the warm-up
-    lr: float = within(0, 10, 1e-4)
-    lr_decay_factor: float = within(0, 10, 0.3)
     first_decay: float = within(0, 1, 0.375)  # as fractions of the tuned epochs: 6, 10, 14 of 16
     second_decay: float = within(0, 1, 0.625)
     third_decay: float = within(0, 1, 0.875)
-    batch: int = within(1, 10**6, 32)  # clips per step over all processes
-    shards: int = within(1, 10**6, 8)  # parts of a batch; the number of processes divides it
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_shards(self)
 
     @property
     def epochs(self) -> int:
         """Epochs of warm-up and tuning together."""
         return self.warmup_epochs + self.tuned_epochs
 
-    @property
-    def weight_decay(self) -> float:
-        """Weight decay; fine-tuning uses none."""
-        return 0.0
-
     def lr_at(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0, the warm-up included."""
+        """Times 0.3 at each decay; epochs are counted from 0, the warm-up included."""
         tuned = (epoch - self.warmup_epochs) / self.tuned_epochs
         decays = (self.first_decay, self.second_decay, self.third_decay)
-        return self.lr * self.lr_decay_factor ** sum(tuned >= at for at in decays)
+        return self.lr * 0.3 ** sum(tuned >= at for at in decays)
 
     def progress_at(self, epoch: int) -> float:
         """0 during the warm-up; then above it, up to 1 in the last epoch."""
@@ -479,11 +393,7 @@ class Tuning(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Config):
-    """Fine-tuning of a video encoder on labels (thesis 4.2.2); the defaults are UCF-101's.
-
-    Testing follows the values of `Evaluation`, as for the probe. The audio values of clip and
-    augmentation are not used.
-    """
+    """Fine-tuning of a video encoder on labels (thesis 4.2.2); the defaults are UCF-101's."""
 
     seed: int = 0
     clips_per_video: int = within(1, 4096, 10)  # per epoch

@@ -2,17 +2,9 @@
 
 `smoke` only shows that every part works, and its numbers mean nothing; `demo` fits two CPU cores
 and a few minutes; `study` is for many runs; `thesis` is the defaults. Each has one folder below
-`build/`, made on demand, safe to delete:
-
-build/<profile>/world-<id>/<data set>/ synthetic videos, when no real folder is given
-build/<profile>/data/<data set>-<id>/  the store; fold1/videos.csv, rejected.csv; the same in
-                                       fold1-subset-<id>/ for a part
-build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
-build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
-build/<profile>/features/<set>-<id>/   a folder of each encoder: video.npy, audio.npy, done.txt
-build/<profile>/media/                 small copies of videos, to play in pages
-build/<profile>/figures/<style>/       every figure and table of the notebooks as files
-build/<profile>/results.jsonl          every number that was measured
+`build/`, made on demand, safe to delete. It holds synthetic videos (`world-<id>/`), prepared data
+sets, `runs/`, `features/`, `media/` and `figures/` of the pages, and `results.jsonl`, every number
+that was measured.
 """
 
 import os
@@ -28,130 +20,78 @@ Values = dict[str, Any]
 
 
 def thesis_finetuning(dataset: str, *, pretrained: bool) -> Values:
-    """How the thesis fine-tunes on a data set: its differences to `Finetune`'s defaults.
+    """How the thesis fine-tunes on a data set: its differences to the defaults, those of UCF-101.
 
-    The defaults are those for UCF-101, and serve for any data set that the thesis does not have.
     An encoder without pre-training gets more epochs.
     """
     decays = dict(first_decay=0.3, second_decay=0.6, third_decay=0.8)
-    values: Values = {}
-    if dataset == "hmdb51":
-        jitter = dict(brightness=1.0, contrast=1.0, saturation=1.0)
-        values = dict(clips_per_video=25, tuned_epochs=10, **jitter, **decays)
+    jitter = dict(brightness=1.0, contrast=1.0, saturation=1.0)
+    hmdb51 = dict(clips_per_video=25, tuned_epochs=10, **jitter, **decays)
+    values = hmdb51 if dataset == "hmdb51" else {}
     return values if pretrained else {**values, "tuned_epochs": 100, **decays}
 
 
-_LIGHT_AUGMENT: Values = dict(
-    crop_area_min=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05
+_LIGHT: Values = dict(crop_area_min=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
+# Short runs cannot part embeddings that all start alike, nor recover from a deep network's chaos.
+# In few clips, covariances are mostly chance. With lam (negatives + 1) above 1, RINCE is positive
+# before anything is learnt. Videos of four seconds leave less room between two clips.
+_SMALL: Values = (
+    dict(video_fps=8.0, frame_px=32, mels=64, batch=32, shards=2, lr=2e-3, **_LIGHT)
+    | dict(residual_scale=0.1, projector_batch_norm=True, negatives=96, q_last=0.1)
+    | dict(expander_dim=64, invariance_weight=10.0, covariance_weight=0.2)
+    | dict(second_view_min_seconds=1.0, second_view_max_seconds=3.0)
 )
-_SMALL: Values = dict(
-    video_fps=8.0,
-    frame_px=32,
-    mels=64,
-    **_LIGHT_AUGMENT,
-    batch=32,
-    shards=2,
-    lr=2e-3,
-    # Short runs cannot first find out of a deep network's chaos what two clips have in common, nor
-    # part embeddings that all start alike.
-    residual_scale=0.1,
-    projector_batch_norm=True,
-    # With few clips in a batch, covariances are mostly chance: fewer dimensions, less weight. The
-    # thesis's weights keep the deviation at 0.25 until something in common is found.
-    expander_dim=64,
-    invariance_weight=10.0,
-    covariance_weight=0.2,
-    # With lam (negatives + 1) above 1, RINCE is positive before anything is learnt.
-    negatives=96,
-    q_last=0.1,
-    # Videos of four seconds leave less room between two clips.
-    second_view_min_seconds=1.0,
-    second_view_max_seconds=3.0,
-)
-_SMALL_FINETUNE: Values = dict(video_fps=8.0, **_LIGHT_AUGMENT, shards=2, warmup_epochs=1, lr=2e-3)
+_TUNING: Values = dict(video_fps=8.0, frame_px=32, warmup_epochs=1, lr=2e-3, **_LIGHT)
+_TESTING: Values = dict(video_fps=8.0, localisation_px=65, probe_lr=2e-2)
+_DEMO: Values = dict(width=16, shards=1, epochs=14, lr_decay=0.7, lr_decay_every_epochs=2)
+_DEMO |= dict(subset_videos=500, validation_videos=40)
 PROFILES: dict[str, dict[str, Values]] = {
     "thesis": dict(pretrain={}, supervised=dict(epochs=50), evaluation={}, finetune={}, world={}),
     "demo": dict(
-        pretrain=_SMALL
-        | dict(width=16, shards=1, epochs=14, lr_decay=0.7, lr_decay_every_epochs=2)
-        | dict(subset_videos=500, validation_videos=40),
+        pretrain=_SMALL | _DEMO,
         vicreg_av=dict(epochs=6),
         vicreg_v=dict(epochs=5),
         supervised=dict(epochs=4),
-        evaluation=dict(
-            video_fps=8.0,
-            resize_px=37,
-            localisation_px=65,
-            train_clips=8,
-            clip_level_clips=5,
-            probe_lr=2e-2,
-        ),
-        finetune=_SMALL_FINETUNE
-        | dict(frame_px=32, clips_per_video=2, tuned_epochs=2, batch=16, shards=1),
+        evaluation=_TESTING | dict(resize_px=37, train_clips=8, clip_level_clips=5),
+        finetune=_TUNING | dict(clips_per_video=2, tuned_epochs=2, batch=16, shards=1),
         world={},
     ),
     "smoke": dict(
         pretrain=_SMALL
-        | dict(width=8, frame_px=32, epochs=2, batch=16, clips_per_video=2, negatives=16)
-        | dict(expander_dim=32, subset_videos=32, validation_videos=8),
-        evaluation=dict(
-            video_fps=8.0, resize_px=36, localisation_px=65, train_clips=2, clip_level_clips=2
-        )
-        | dict(video_level_clips=3, probe_lr=2e-2, probe_epochs=10),
-        finetune=_SMALL_FINETUNE | dict(frame_px=32, clips_per_video=1, tuned_epochs=1, batch=8),
+        | dict(width=8, epochs=2, batch=16, clips_per_video=2, negatives=16, expander_dim=32)
+        | dict(subset_videos=32, validation_videos=8),
+        evaluation=_TESTING
+        | dict(
+            resize_px=36, train_clips=2, clip_level_clips=2, video_level_clips=3, probe_epochs=10
+        ),
+        finetune=_TUNING | dict(clips_per_video=1, tuned_epochs=1, batch=8, shards=2),
         world=dict(vggsound_per_class=4, ucf101_train_per_class=3, ucf101_test_per_class=2)
         | dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2)
         | dict(silent_fraction=0.1, dubbed_fraction=0.1, broken_fraction=0.05)
         | dict(off_screen_fraction=0.05),
     ),
 }
-
-# Many runs, most of them a little shorter than the demo's; see `evaluation.studies`.
-PROFILES["study"] = PROFILES["demo"] | dict(
-    pretrain=PROFILES["demo"]["pretrain"] | dict(epochs=12, shards=2),
+PROFILES["study"] = PROFILES["demo"] | dict(  # many runs, most of them a little shorter
+    pretrain=_SMALL | _DEMO | dict(epochs=12, shards=2),
     vicreg_av=dict(epochs=4),
     vicreg_v=dict(epochs=3),
     supervised=dict(epochs=3),
 )
-
-# What is said beside the numbers of a profile.
-SIZES = {
-    "smoke": "This was made at **smoke** size, which only shows that every part works: its "
-    "numbers mean nothing.",
-    "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
-    "show whether the method learns, and say nothing about real videos at full scale.",
-}
-
-
-def profile(name: str) -> dict[str, Values]:
-    """The profile's differences to the thesis, by group; ValueError for an unknown name."""
-    if name not in PROFILES:
-        raise ValueError(unknown_name("profile", name, PROFILES))
-    return PROFILES[name]
 
 
 def project_root() -> Path:
     """The repository: the nearest folder upwards, from here or from the package, with notebooks.
 
     Raises:
-        FileNotFoundError: when neither lies in a checkout; set AVNB_BUILD then.
+        FileNotFoundError: when neither lies in a checkout; an installed avnb is the package alone.
     """
-    starts = [Path.cwd(), Path(__file__).resolve().parent]
-    for start in starts:
-        for folder in (start, *start.parents):
+    for start in (Path.cwd() / "here", Path(__file__).resolve()):
+        for folder in start.parents:
             if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
                 return folder
     raise FileNotFoundError(
-        f"no avnb checkout around {starts[0]} or {starts[1]}; run inside one, or set AVNB_BUILD "
-        "to a folder for data and results. Notebooks and book come with the repository: an "
-        "installed avnb is the package alone"
+        f"no avnb checkout around {Path.cwd()}: run inside one, or set AVNB_BUILD"
     )
-
-
-def build_folder() -> Path:
-    """The folder for everything that is generated: AVNB_BUILD, or `build` in the checkout."""
-    named = os.environ.get("AVNB_BUILD")
-    return Path(named).expanduser().resolve() if named else project_root() / "build"
 
 
 def cores() -> int:
@@ -170,12 +110,19 @@ class Workspace:
 
     name: str
     folder: Path
-    values: dict[str, dict[str, Any]]
+    values: dict[str, Values]
 
     @classmethod
     def open(cls, name: str) -> "Workspace":
-        """The workspace of a profile; ValueError for an unknown one."""
-        return cls(name, build_folder() / name, profile(name))
+        """The workspace of a profile, below AVNB_BUILD or else `build` in the checkout.
+
+        Raises:
+            ValueError: for an unknown profile.
+        """
+        if name not in PROFILES:
+            raise ValueError(unknown_name("profile", name, PROFILES))
+        build = os.environ.get("AVNB_BUILD") or project_root() / "build"
+        return cls(name, Path(build).expanduser().resolve() / name, PROFILES[name])
 
     @property
     def results(self) -> Path:

@@ -10,22 +10,26 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyter_client import AsyncKernelManager
-from traitlets.config import Config
 
 import avnb
 from avnb.book import parameters
-from avnb.config import digest
 from avnb.files import locked, tqdm, write_text
-from avnb.profiles import SIZES, Workspace, project_root
+from avnb.profiles import Workspace, project_root
 
 PACKAGE = Path(avnb.__file__).parent
 COVER = "16_findings-cover.svg"  # drawn from rows by the chapter on findings
+SIZES = {  # what a page says of the profile that it was made with
+    "smoke": "This was made at **smoke** size, which only shows that every part works: its "
+    "numbers mean nothing.",
+    "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
+    "show whether the method learns, and say nothing about real videos at full scale.",
+}
 MEDIA = re.compile(r'(src|poster)="[^"]*?media/([^"/]+)"')
 
 
@@ -33,24 +37,17 @@ class BookError(RuntimeError):
     """A notebook or the build failed; the message says where to look."""
 
 
-# ---- running notebooks -------------------------------------------------------------------------
-
-
 class QuietKernels(AsyncKernelManager):
-    """Kernels whose own messages, as on an interruption, are kept from the terminal.
-
-    Output of cells does not come that way.
-    """
+    """Kernels whose own messages, as on an interruption, are kept from the terminal."""
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
         await super()._async_launch_kernel(kernel_cmd, **options, stderr=subprocess.DEVNULL)
 
 
 def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) -> Path:
-    """Run one notebook strictly and keep the executed copy at `out`.
+    """Run one notebook strictly and keep the executed copy at `out`, as far as it came.
 
-    Output and progress of cells appear in the terminal as well. The copy appears once the whole
-    notebook has run; a failed one is kept beside it, as `.failed.ipynb`, for inspection.
+    Output and progress of cells appear in the terminal as well.
 
     Raises:
         FileNotFoundError: when there is no such notebook.
@@ -62,25 +59,15 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    print(f"running {path.name}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
-    options = {"cwd": project_root(), "progress_bar": False, **streams}
+    options: dict[str, Any] = {"cwd": project_root(), "progress_bar": False}
+    options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
+    options |= {"kernel_manager_class": f"{__name__}.QuietKernels"}
     try:
-        with tempfile.TemporaryDirectory(prefix="avnb-kernel-") as folder:
-            # Through files of this user, not through a port that others could listen at.
-            kernel = {"transport": "ipc", "ip": f"{folder}/socket"}
-            options |= {"kernel_manager_class": f"{__name__}.QuietKernels"}
-            options |= {"config": Config(KernelManager=kernel)}
-            papermill.execute_notebook(path, running, parameters=dict(given), **options)
+        papermill.execute_notebook(path, out, parameters=dict(given), **options)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
-        running.replace(failed)
-        raise BookError(f"{path.name} failed; look at {failed}\n{error}") from error
-    except KeyboardInterrupt:
-        running.unlink(missing_ok=True)
-        raise
-    failed.unlink(missing_ok=True)
-    running.replace(out)
+        raise BookError(f"{path.name} failed; look at {out}\n{error}") from error
     return out
 
 
@@ -93,16 +80,14 @@ def files_digest(files: Iterable[Path]) -> str:
     return sha.hexdigest()[:16]
 
 
-def package_files() -> list[Path]:
-    """The package's code and data: notebooks are executed again when one changes."""
-    return [file for file in PACKAGE.rglob("*") if file.suffix != ".pyc"]
-
-
-def page_values(path: Path, work: Workspace) -> dict[str, Any]:
-    """The parameters with which a notebook is run for a page of the book."""
-    declared = parameters.notebook_parameters(path)
-    wanted = {"profile": work.name, "interactive": False}
-    return {name: value for name, value in wanted.items() if name in declared}
+def unless_current(out: Path, sources: Iterable[Path], make: Callable[[], Any]) -> None:
+    """Make `out`, unless it is there and made from these sources and this package."""
+    package = [file for file in PACKAGE.rglob("*") if file.suffix != ".pyc"]
+    key, stamp = files_digest([*sources, *package]), out.with_suffix(".key")
+    if not (out.exists() and stamp.exists() and stamp.read_text() == key):
+        stamp.unlink(missing_ok=True)
+        make()
+        write_text(stamp, key)
 
 
 def run_all(work: Workspace) -> list[Path]:
@@ -111,37 +96,12 @@ def run_all(work: Workspace) -> list[Path]:
     bar = tqdm(sorted((project_root() / "notebooks").glob("*.ipynb")), "notebooks", unit="notebook")
     for path in bar:
         bar.set_postfix_str(path.stem)
-        out, given = work.folder / "executed" / path.name, page_values(path, work)
-        key, stamp = (
-            digest([files_digest([path, *package_files()]), given]),
-            out.with_suffix(".key"),
-        )
-        if not (out.exists() and stamp.exists() and stamp.read_text() == key):
-            tqdm.write(f"running {path.name}")
-            run_notebook(path, out, given)
-            write_text(stamp, key)
-        executed.append(out)
+        declared = parameters.notebook_parameters(path)
+        wanted = {"profile": work.name, "interactive": False}
+        given = {name: value for name, value in wanted.items() if name in declared}
+        executed.append(work.folder / "executed" / path.name)
+        unless_current(executed[-1], [path], partial(run_notebook, path, executed[-1], given))
     return executed
-
-
-# ---- pages from what they left behind ----------------------------------------------------------
-
-
-def with_values(source: str, given: Mapping[str, Any]) -> str:
-    """The parameters cell with the values that were used in place of its defaults."""
-    for name, value in given.items():
-        line = re.compile(rf"^({name}: \w+) = .*?(?=  #|$)", re.MULTILINE)
-        if found := line.search(source):
-            source = source.replace(found[0], f"{found[1]} = {value!r}")
-    return source
-
-
-def made_by(name: str, given: Mapping[str, Any]) -> str:
-    """A note on how a page was made: at which size, and by which command."""
-    size = SIZES.get(given.get("profile", ""), "")
-    options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
-    command = f"`avnb run notebooks/{name} out.ipynb{options}`"
-    return f":::{{note}}\n{size} This page is made again, or with other values, by {command}.\n:::"
 
 
 def plain(caption: str) -> str:
@@ -150,27 +110,27 @@ def plain(caption: str) -> str:
 
 
 def staged(page: Any, name: str) -> Any:
-    """An executed notebook as a page: a note on its size, one parameters cell, folded code.
+    """An executed notebook as a page: a note on how it was made, and folded code.
 
     Code of cells with the tag `teaches` is not folded. The alternative text of a figure is its
     caption.
     """
     import nbformat
 
-    tagged = {tag: cell for cell in page.cells for tag in cell.metadata.get("tags", ())}
-    given = {}
-    if "injected-parameters" in tagged:
-        given = parameters.injected_parameters(tagged["injected-parameters"].source)
-        page.cells.remove(tagged["injected-parameters"])
-        tagged["parameters"].source = with_values(tagged["parameters"].source, given)
-    page.cells.insert(1, nbformat.v4.new_markdown_cell(made_by(name, given)))
+    given: dict[str, Any] = {}
     for cell in page.cells:
+        tags = cell.metadata.setdefault("tags", [])
+        if "injected-parameters" in tags:
+            given = parameters.injected_parameters(cell.source)
         if cell.cell_type == "code":
-            cell.metadata.tags = tags = cell.metadata.get("tags", [])
             tags += [] if "teaches" in tags else ["hide-input"]
             shown = cell.metadata.setdefault("mystnb", {})
             caption = shown.get("figure", {}).get("caption", "drawn by the code above")
             shown["image"] = {"alt": plain(caption)}
+    options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
+    command = f"`avnb run notebooks/{name} out.ipynb{options}`"
+    note = f"{SIZES.get(given.get('profile', ''), '')} This page is made by {command}."
+    page.cells.insert(1, nbformat.v4.new_markdown_cell(f":::{{note}}\n{note}\n:::"))
     return page
 
 
@@ -216,24 +176,22 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     return source
 
 
-def build(work: Workspace, source: Path) -> Path:
-    """Build the pages, where a warning is an error. Returns the first page.
+def build(work: Workspace, executed: list[Path]) -> None:
+    """Build the pages of executed notebooks, where a warning is an error.
 
     Raises:
         BookError: with the warnings and errors of Jupyter Book.
     """
-    program, out = Path(sys.executable).with_name("jupyter-book"), work.folder / "book"
-    command = [str(program), "build", str(source), "--path-output", str(out)]
+    print("building the pages", flush=True)
+    program, source = Path(sys.executable).with_name("jupyter-book"), stage(work, executed)
+    command = [str(program), "build", str(source), "--path-output", str(work.folder / "book")]
     command += ["--config", str(project_root() / "_config.yml"), "--toc", f"{source}/_toc.yml"]
     command += ["-W", "-n", "--keep-going", "-q"]
-    log = work.folder / "build.txt"
-    with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        text = log.read_text()
-        wrong = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
-        raise BookError(f"the book did not build; see {log}\n" + "\n".join(wrong or [text[-3000:]]))
-    return out / "_build/html/index.html"
+        lines = (done.stdout + done.stderr).splitlines()
+        wrong = [line for line in lines if "WARNING" in line or "ERROR" in line]
+        raise BookError("\n".join(["the book did not build", *(wrong or lines[-40:])]))
 
 
 def show_as_written(_app: Any, what: str, *args: Any) -> None:
@@ -252,13 +210,9 @@ def make(profile: str) -> Path:
     """Make the whole book of a profile; what is up to date is kept. Returns the first page."""
     work, root = Workspace.open(profile), project_root()
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # ipykernel's debugger warns otherwise
+    index = work.folder / "book/_build/html/index.html"
     with locked(work.folder / "book"):
         executed = run_all(work)
-        prose = [root / "_config.yml", *(root / "book").rglob("*")]
-        key, stamp = files_digest([*executed, *prose, *package_files()]), work.folder / "book.key"
-        index = work.folder / "book/_build/html/index.html"
-        if not (index.exists() and stamp.exists() and stamp.read_text() == key):
-            print("building the pages", flush=True)
-            build(work, stage(work, executed))
-            write_text(stamp, key)
-        return index
+        sources = [*executed, root / "_config.yml", *(root / "book").rglob("*")]
+        unless_current(index, sources, partial(build, work, executed))
+    return index

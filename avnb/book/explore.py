@@ -5,7 +5,6 @@ ipywidgets are imported where they are shown.
 
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from avnb.book.plots import method_title, title
 from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
+from avnb.evaluation import retrieval
 from avnb.evaluation.features import (
     EncoderSource,
     FrozenEncoders,
@@ -23,19 +23,7 @@ from avnb.evaluation.features import (
     encode_all,
     training_part,
 )
-from avnb.evaluation.retrieval import (
-    COSINE,
-    DIRECTIONS,
-    PROJECTED,
-    THESIS,
-    Gallery,
-    QueryAndGallery,
-    extract_each,
-    find_gallery,
-    projected,
-    samplings,
-)
-from avnb.files import appending, json_lines, replacing
+from avnb.files import replacing
 from avnb.profiles import Workspace
 
 
@@ -54,83 +42,47 @@ class Retrieval:
     ):
         self.sources, self.config, self.work = dict(sources), config, work
         self.manifest = target.with_audio()
-        self.test = self.manifest.split("test")
-        self.features: dict[str, QueryAndGallery] = {}
-        self.last: dict[str, Any] = {}  # what was asked, and answered
+        self.features: dict[str, retrieval.QueryAndGallery] = {}
 
-    @property
-    def failures(self) -> Path:
-        """The file of marked failures."""
-        return self.work.folder / "failures.jsonl"
-
-    def query_and_gallery(self, method: str, space: str) -> QueryAndGallery:
-        """Query and gallery features of an encoder in a space."""
+    def query_and_gallery(self, method: str) -> retrieval.QueryAndGallery:
+        """Query and gallery features of an encoder."""
         if method not in self.features:
             one = {method: self.sources[method]}
-            self.features |= extract_each(one, self.manifest, self.config, self.work.features)
-        query, gallery = self.features[method]
-        if space == PROJECTED:
-            heads = self.sources[method].heads()
-            return projected(query, heads), projected(gallery, heads)
-        return query, gallery
+            folder = self.work.features
+            self.features |= retrieval.extract_each(one, self.manifest, self.config, folder)
+        return self.features[method]
 
-    def ask(self, method: str, direction: str, space: str, row: int) -> Gallery:
-        """The nearest videos of one test video; arguments as of `find_gallery`."""
-        query, gallery = self.query_and_gallery(method, space)
-        found = find_gallery(self.manifest, query, gallery, [row], direction=direction, space=space)
-        self.last = {"run": self.sources[method].name, "space": space} | described(found)
-        return found
+    def show(self, method: str, direction: str, row: int) -> None:
+        """Play the nearest videos of one test video."""
+        both = self.query_and_gallery(method)
+        self.play(retrieval.find_gallery(self.manifest, *both, [row], direction=direction))
 
-    def ask_with_video(self, method: str, direction: str, space: str, own: Manifest) -> Gallery:
-        """The nearest videos of the one video of a manifest, whose class is not known.
+    def show_of_file(self, method: str, direction: str, name: str, content: bytes) -> None:
+        """Play the nearest videos of a video file, which is kept in the profile's folder.
 
         Raises:
-            ValueError: when it has no audio and the direction needs some.
-        """
-        source, audible = self.sources[method], bool(len(own.with_audio()))
-        if not audible and direction != "v->v":
-            raise ValueError(f"{own.videos[0].path} has no audio: it can ask by its frames only")
-        encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
-        sampling = replace(samplings(source.config, self.config)["queries"], audio=audible)
-        query = encode_all(encoders, own, sampling, seed=self.config.seed, workers=0)
-        if space == PROJECTED:
-            query = projected(query, source.heads())
-        _, gallery = self.query_and_gallery(method, space)
-        options: dict[str, Any] = {"direction": direction, "space": space, "queries": own}
-        return find_gallery(self.manifest, query, gallery, [0], **options)
-
-    def prepare(self, name: str, content: bytes) -> Manifest:
-        """A data set of one video whose bytes are given; they are kept in the profile's folder.
-
-        Raises:
-            FileNotFoundError, ValueError: when it is no video that can be read.
+            ValueError: when it is no video that can be read, or lacks audio to ask by.
         """
         folder = self.work.folder / "dropped" / hashlib.sha256(content).hexdigest()[:16]
         with replacing(folder / Path(name).name) as partial:
             partial.write_bytes(content)
-        return load_dataset(self.work, "folder", str(folder))
+        own = load_dataset(self.work, "folder", str(folder))
+        source, audible = self.sources[method], bool(len(own.with_audio()))
+        if not audible and direction != "v->v":
+            raise ValueError(f"{name} has no audio: it can ask by its frames only")
+        encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
+        sampling = retrieval.samplings(source.config, self.config)["queries"]
+        sampling = replace(sampling, audio=audible)
+        query = encode_all(encoders, own, sampling, seed=self.config.seed, workers=0)
+        _, gallery = self.query_and_gallery(method)
+        options: dict[str, Any] = {"direction": direction, "queries": own}
+        self.play(retrieval.find_gallery(self.manifest, query, gallery, [0], **options))
 
-    def mark(self, note: str) -> int:
-        """Save the last query and its answers as a failure; returns how many are saved."""
-        with appending(self.failures) as add:
-            add(json.dumps(self.last | {"dataset": self.manifest.name, "note": note}))
-        return sum(1 for _ in json_lines(self.failures))
-
-    def show(self, found: Gallery) -> None:
+    def play(self, found: retrieval.Gallery) -> None:
         """Display a query and its answers, which play."""
         from IPython.display import HTML, display
 
         display(HTML(playing_gallery(found, self.work.media)))
-
-
-def described(found: Gallery) -> dict[str, Any]:
-    """Ids of the first query and its answers, and which of them have its class."""
-    return {
-        "direction": found.direction,
-        "query": found.queries[0].video.id,
-        "answers": [shown.video.id for shown in found.answers[0]],
-        "right": found.right[0].tolist(),
-    }
 
 
 def turn(draw: Callable[..., None], /, *, interactive: bool, **controls: Any) -> None:
@@ -156,60 +108,24 @@ def turn(draw: Callable[..., None], /, *, interactive: bool, **controls: Any) ->
     ipywidgets.interact(redraw, **controls)
 
 
-def choices(retrieval: Retrieval) -> dict[str, Any]:
-    """The controls of a retrieval: encoder, direction, space."""
-    return {
-        "method": [(method_title(name), name) for name in retrieval.sources],
-        "direction": [(title(name), name) for name in DIRECTIONS],
-        "space": [THESIS, COSINE, PROJECTED],
-    }
-
-
-def explore_retrieval(retrieval: Retrieval, *, interactive: bool) -> None:
-    """Pick encoder, direction, space and query; see and hear the answers; mark failures."""
-    first = next(iter(retrieval.sources))
-    videos = enumerate(retrieval.test.videos)
-    queries = sorted((f"{video.label}: {video.id}", row) for row, video in videos)
+def explore_retrieval(shown: Retrieval, *, interactive: bool) -> None:
+    """Pick encoder, direction and query, or drop in a video file; see and hear the answers."""
+    first = next(iter(shown.sources))
+    rows = enumerate(shown.manifest.split("test").videos)
+    queries = sorted((f"{video.label}: {video.id}", row) for row, video in rows)
 
     def draw(
-        method: str = first,
-        direction: str = "v->v",
-        space: str = THESIS,
-        query: int = queries[0][1],
+        method: str = first, direction: str = "v->v", query: int = queries[0][1], files: Any = ()
     ) -> None:
-        retrieval.show(retrieval.ask(method, direction, space, query))
-
-    turn(draw, interactive=interactive, **choices(retrieval), query=queries)
-    if not interactive:
-        return
-    import ipywidgets
-    from IPython.display import display
-
-    note, saved = ipywidgets.Text(placeholder="what is wrong"), ipywidgets.Label()
-    button = ipywidgets.Button(description="mark as failure")
-
-    def save(_: Any) -> None:
-        saved.value = f"saved: {retrieval.mark(note.value)} in {retrieval.failures.name}"
-
-    button.on_click(save)
-    display(ipywidgets.HBox([button, note, saved]))
-
-
-def explore_own_video(retrieval: Retrieval, *, interactive: bool) -> None:
-    """Drop in a video file, and see what it retrieves."""
-    if not interactive:
-        print("In JupyterLab a video can be dropped in here.")
-        return
-    import ipywidgets
-
-    first = next(iter(retrieval.sources))
-    upload = ipywidgets.FileUpload(accept="video/*", description="a video")
-
-    def draw(
-        method: str = first, direction: str = "v->v", space: str = THESIS, files: Any = ()
-    ) -> None:
+        shown.show(method, direction, query)
         for file in files:
-            own = retrieval.prepare(file["name"], bytes(file["content"]))
-            retrieval.show(retrieval.ask_with_video(method, direction, space, own))
+            shown.show_of_file(method, direction, file["name"], bytes(file["content"]))
 
-    turn(draw, interactive=True, **choices(retrieval), files=upload)
+    controls: dict[str, Any] = {"query": queries}
+    controls["method"] = [(method_title(name), name) for name in shown.sources]
+    controls["direction"] = [(title(name), name) for name in retrieval.DIRECTIONS]
+    if interactive:
+        import ipywidgets
+
+        controls["files"] = ipywidgets.FileUpload(accept="video/*", description="a video")
+    turn(draw, interactive=interactive, **controls)

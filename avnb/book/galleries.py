@@ -7,13 +7,12 @@ import html
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import torchaudio
 from PIL import Image
+from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
 from avnb.config import digest
 from avnb.data import store
@@ -23,7 +22,6 @@ from avnb.files import replacing
 
 SECONDS, HEIGHT = 3.0, 120  # of a small copy, at most
 SMALL = store.Form(crf=30)
-WINDOW_SECONDS, BANDS, FLOOR, RANGE_DB = 0.032, 128, 1e-5, 60  # of spectrograms
 MARKS = {  # sign, border, and what is read to those who do not see them
     "query": ("query:", "2px solid #444444", "query"),
     "right": ("✓", "2px solid #2e7d32", "same class"),
@@ -34,9 +32,6 @@ PLAY = "this.paused ? this.play() : this.pause()"
 KEYS = f"if ([' ', 'Enter'].includes(event.key)) {{ event.preventDefault(); {PLAY} }}"
 
 
-# ---- frames and audio ----------------------------------------------------------------------------
-
-
 def frames_at(manifest: Manifest, video: Video, seconds: np.ndarray) -> np.ndarray:
     """The frames [N, H, W, 3] uint8 that are on show at times in seconds."""
     numbers = (np.asarray(seconds) * video.fps + 1e-6).astype(int).clip(0, video.frames - 1)
@@ -45,26 +40,10 @@ def frames_at(manifest: Manifest, video: Video, seconds: np.ndarray) -> np.ndarr
 
 def audio_of(manifest: Manifest, video: Video, begin: float, end: float) -> np.ndarray:
     """Audio [samples] float32 from `begin` to `end` in seconds; empty where the video has none."""
-    if not len(manifest.only([video]).with_audio()):
+    if not video.audio:
         return np.zeros(0, np.float32)
     first, last = round(begin * store.HZ), round(end * store.HZ)
     return store.read_audio(manifest.path(video), first, last - first)
-
-
-def mel_levels(samples: np.ndarray, hz: int = store.HZ) -> np.ndarray:
-    """Log-mel spectrogram [bands, columns] of mono audio, in dB below the loudest.
-
-    As it is heard, not as networks take it: bands are Slaney's from 0 to hz / 2, not standardised.
-    """
-    window = round(WINDOW_SECONDS * hz)
-    form: dict[str, Any] = {"n_mels": BANDS, "norm": "slaney", "mel_scale": "slaney", "power": 1.0}
-    mel = torchaudio.transforms.MelSpectrogram(hz, 2 * window, window, window // 2, **form)
-    wave = torch.from_numpy(np.pad(samples, (0, max(0, 2 * window - len(samples)))))
-    levels = 20 * mel(wave).clamp_min(FLOOR).log10()
-    return (levels - levels.max()).numpy()
-
-
-# ---- small copies --------------------------------------------------------------------------------
 
 
 def small_copy(manifest: Manifest, video: Video, media: Path) -> Path:
@@ -81,15 +60,18 @@ def small_copy(manifest: Manifest, video: Video, media: Path) -> Path:
 
 
 def write_copy(out: Path, frames: Iterable[np.ndarray], fps: float, samples: np.ndarray) -> None:
-    """Write a small mp4; before it, with its name, the middle frame (.jpg) and the audio (.png)."""
+    """Write a small mp4; before it, with its name, the middle frame (.jpg) and the audio (.png).
+
+    The audio is drawn as a mel spectrogram of 60 dB.
+    """
     images = [scaled(frame) for frame in frames]
     with replacing(out.with_suffix(".jpg")) as partial:
         Image.fromarray(images[len(images) // 2]).save(partial, "JPEG", quality=80)
     if len(samples):
+        mel = MelSpectrogram(store.HZ, n_fft=1024, hop_length=256)(torch.from_numpy(samples))
         with replacing(out.with_suffix(".png")) as partial:
-            look: dict[str, Any] = {"vmin": -RANGE_DB, "vmax": 0, "cmap": "magma"}
-            levels = mel_levels(samples)
-            plt.imsave(partial, levels, origin="lower", format="png", **look)
+            levels = AmplitudeToDB(top_db=60)(mel)
+            plt.imsave(partial, levels, origin="lower", format="png", cmap="magma")
     with replacing(out) as partial:
         store.write(partial, images, fps, samples, SMALL)
 
@@ -102,29 +84,22 @@ def scaled(frame: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((size[0], size[1]), Image.Resampling.BILINEAR))
 
 
-# ---- pages ---------------------------------------------------------------------------------------
-
-
 def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:
     """HTML of a small copy under its title, whose picture plays when clicked, or by space bar.
 
     `mark` is a name in MARKS; with `spectrogram` the audio is drawn below, if there is some.
     """
     sign, border, meaning = MARKS[mark]
-    source, poster, audio = (
-        html.escape(os.path.relpath(file.with_suffix(suffix)))
-        for suffix in (".mp4", ".jpg", ".png")
-    )
-    name, below = html.escape(title), ""
+    stem, name, below = html.escape(os.path.relpath(file.with_suffix(""))), html.escape(title), ""
     if spectrogram and file.with_suffix(".png").exists():
         look = "width:100%;height:4rem;display:block;margin-top:2px"
-        below = f'<img src="{audio}" alt="spectrogram of {name}" style="{look}">'
+        below = f'<img src="{stem}.png" alt="spectrogram of {name}" style="{look}">'
     look = f"width:100%;aspect-ratio:4/3;object-fit:contain;cursor:pointer;border:{border}"
     return (
         '<figure style="margin:0;flex:1 1 6rem;max-width:11rem">'
         f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption>'
-        f'<video tabindex="0" role="button" preload="none" playsinline src="{source}" '
-        f'poster="{poster}" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
+        f'<video tabindex="0" role="button" preload="none" playsinline src="{stem}.mp4" '
+        f'poster="{stem}.jpg" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
         f'onkeydown="{KEYS}" style="{look}"></video>{below}</figure>'
     )
 
@@ -144,16 +119,10 @@ def playing_gallery(gallery: Gallery, media: Path, *, spectrograms: bool = False
     lines = []
     for query, answers, right in zip(gallery.queries, gallery.answers, gallery.right, strict=True):
         marks = ["right" if fits else "wrong" for fits in right]
-        if not gallery.is_judged:
-            marks = ["unknown"] * len(marks)
-        players = [
-            player(
-                small_copy(shown.manifest, shown.video, media),
-                shown.video.label,
-                mark=mark,
-                spectrogram=spectrograms,
-            )
-            for shown, mark in zip([query, *answers], ["query", *marks], strict=True)
-        ]
+        players = []
+        for shown, mark in zip([query, *answers], ["query", *marks], strict=True):
+            copy = small_copy(shown.manifest, shown.video, media)
+            mark = mark if gallery.is_judged or mark == "query" else "unknown"
+            players.append(player(copy, shown.video.label, mark=mark, spectrogram=spectrograms))
         lines.append(in_a_row(players))
     return f'<div role="group" aria-label="gallery">{"".join(lines)}</div>'

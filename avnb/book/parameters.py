@@ -15,25 +15,16 @@ from typing import Any
 from avnb.config import unknown_name
 
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+Declared = Mapping[str, type]
 
 
-def declared_parameters(source: str) -> dict[str, tuple[str, Any]]:
-    """Name -> (type name, default) from a parameters cell, `name: type = literal` per line.
-
-    Raises:
-        ValueError: for a line of another form.
-    """
-    parameters = {}
-    for node in ast.parse(source).body:
-        kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
-        if not isinstance(node, ast.AnnAssign) or node.value is None or kind not in TYPES:
-            line = ast.unparse(node)
-            raise ValueError(f"{line!r}: write `name: type = literal`, type one of {list(TYPES)}")
-        parameters[ast.unparse(node.target)] = (kind, ast.literal_eval(node.value))
-    return parameters
+def declared_parameters(source: str) -> dict[str, type]:
+    """Name -> type from a parameters cell, `name: type = literal` per line."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+    return {ast.unparse(node.target): TYPES[ast.unparse(node.annotation)] for node in nodes}
 
 
-def notebook_parameters(path: Path | str) -> dict[str, tuple[str, Any]]:
+def notebook_parameters(path: Path | str) -> dict[str, type]:
     """`declared_parameters` of the notebook at `path`; none when no cell carries the tag.
 
     Raises:
@@ -58,31 +49,23 @@ def injected_parameters(source: str) -> dict[str, Any]:
     return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in nodes}
 
 
-def check_parameters(declared: Mapping[str, tuple[str, Any]], given: Mapping[str, Any]) -> None:
+def check_parameters(declared: Declared, given: Mapping[str, Any]) -> None:
     """Raise TypeError for a name that is not declared, or a value of another type."""
     for name, value in given.items():
         if name not in declared:
             raise TypeError(unknown_name("notebook parameter", name, declared))
-        kind = TYPES[declared[name][0]]
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            got = f"{value!r} ({type(value).__name__})"
-            raise TypeError(f"notebook parameter {name!r} must be {kind.__name__}, got {got}")
+        if type(value) is not declared[name] and (declared[name], type(value)) != (float, int):
+            kind = declared[name].__name__
+            raise TypeError(f"notebook parameter {name!r} must be {kind}, got {value!r}")
 
 
-def parse_value(name: str, text: str, declared: Mapping[str, tuple[str, Any]]) -> Any:
-    """The text of a parameter as the type that the notebook declares.
-
-    Raises:
-        TypeError: for a name that is not declared.
-        ValueError: when the text is not of the declared type.
-    """
-    if name not in declared:
-        raise TypeError(unknown_name("notebook parameter", name, declared))
-    kind = declared[name][0]
+def parse_value(name: str, text: str, declared: Declared) -> Any:
+    """The text of a parameter as the type that the notebook declares, or else as it is."""
+    kind = declared.get(name, str)
     try:
-        return {"true": True, "false": False}[text.lower()] if kind == "bool" else TYPES[kind](text)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"parameter {name!r} must be {kind}, got {text!r}") from error
+        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        return text  # which `check_parameters` refuses
 
 
 def check() -> None:

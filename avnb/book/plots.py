@@ -8,15 +8,17 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
 from avnb.config import unknown_name
@@ -47,9 +49,6 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
-# ---- names --------------------------------------------------------------------------------------
-
-
 def title(name: str) -> str:
     """The title of a level or metric of result rows; the name itself where it has none."""
     return TITLES.get(name, name)
@@ -69,11 +68,8 @@ def method_colour(name: str) -> str:
 
 def in_method_order(names: Iterable[str]) -> list[str]:
     """Each name once: the registry's methods in its order, then all others by name."""
-    registered = list(METHODS)
-    return sorted(
-        set(names),
-        key=lambda name: (registered.index(name) if name in METHODS else len(METHODS), name),
-    )
+    given = set(names)
+    return [name for name in METHODS if name in given] + sorted(given - METHODS.keys())
 
 
 def by_method(rows: pd.DataFrame) -> pd.DataFrame:
@@ -87,11 +83,7 @@ def plain_text(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-# ---- style and files ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """A style sheet over that of the book, and the size of saved figures."""
 
     sheet: str
@@ -100,9 +92,9 @@ class Style:
 
 
 STYLES = {
-    "book": Style("", width=9.0),
-    "paper": Style("paper.mplstyle", width=6.5, text=1.1),
-    "slides": Style("slides.mplstyle", width=11.0, text=1.15),
+    "book": Style("", 9.0),
+    "paper": Style("paper.mplstyle", 6.5, 1.1),
+    "slides": Style("slides.mplstyle", 11.0, 1.15),
 }
 
 
@@ -126,28 +118,14 @@ OUTPUT = Output()  # one per process, like matplotlib's own settings
 
 
 def set_style(style: str, folder: Path, prefix: str) -> None:
-    """Set the look of all figures, and where `save` writes; once per notebook.
-
-    Raises:
-        ValueError: for a style that does not exist.
-    """
+    """Set the look of all figures, and where `save` writes; ValueError for an unknown style."""
     if style not in STYLES:
         raise ValueError(unknown_name("figure style", style, STYLES))
     sheets = ["book.mplstyle", STYLES[style].sheet]
     plt.style.use([Path(__file__).with_name(sheet) for sheet in sheets if sheet])
     OUTPUT.folder, OUTPUT.prefix, OUTPUT.style = folder, prefix, STYLES[style]
-    draw_once()
-
-
-def draw_once() -> None:
-    """In a notebook: no figure is drawn a second time to cut off a rim, for layouts leave none."""
-    from IPython.core.getipython import get_ipython
-
-    if shell := get_ipython():
-        from matplotlib_inline.config import InlineBackend
-
-        inline: Any = InlineBackend.instance(parent=shell)
-        inline.print_figure_kwargs = {"bbox_inches": None}
+    if get_ipython():  # no figure is drawn a second time to cut off a rim: layouts leave none
+        set_matplotlib_formats("png", bbox_inches=None)
 
 
 def save(name: str) -> None:
@@ -161,9 +139,6 @@ def save(name: str) -> None:
             text.set_fontsize(float(text.get_fontsize()) * factor * OUTPUT.style.text)
     for suffix, metadata in METADATA.items():
         fig.savefig(OUTPUT.path(name, suffix), metadata=metadata)
-
-
-# ---- parts of figures ---------------------------------------------------------------------------
 
 
 def fig_legend(fig: Figure, ax: Axes) -> None:
@@ -193,9 +168,6 @@ def points(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
     ax.set_xlim(left=0)
 
 
-# ---- figures ------------------------------------------------------------------------------------
-
-
 def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%") -> Figure:
     """A bar per method with its 95 % interval, and chance; one panel per (level, metric)."""
     columns = len(panels) if len(panels) <= 4 else 3
@@ -208,8 +180,7 @@ def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%")
     axes[0, 0].set_ylim(0, 112)  # of all panels
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(unit)
+    fig.supylabel(unit, fontsize=11.4)
     axes[0, -1].legend(fontsize=8, loc="upper left")
     return fig
 
@@ -217,10 +188,8 @@ def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%")
 def method_bars(ax: Axes, rows: pd.DataFrame) -> None:
     """A bar per row with interval and value, and chance."""
     names, colours = rows["method"].map(method_title), rows["method"].map(method_colour)
-    ax.bar(names, rows["value"], 0.6, color=colours, yerr=spread(rows), capsize=3)
-    text: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9 - len(rows) // 2}
-    for x, (value, high) in enumerate(zip(rows["value"], rows["high"], strict=True)):
-        ax.text(x, high + 1, f"{value:.1f}", **text)
+    drawn = ax.bar(names, rows["value"], 0.6, color=colours, yerr=spread(rows), capsize=3)
+    ax.bar_label(drawn, fmt="%.1f", padding=2, fontsize=9 - len(rows) // 2)
     chance_line(ax, rows)
     if len(rows) > 2:
         ax.tick_params(axis="x", labelrotation=55, labelsize=9)
@@ -236,7 +205,7 @@ def paired_bars(ax: Axes, rows: pd.DataFrame, column: str, titles: Mapping[str, 
         shown = by_method(rows[rows[column] == value])
         x = np.array([order.index(method) for method in shown["method"]]) + shift
         drawn = ax.bar(x, shown["value"], 0.36, yerr=spread(shown), capsize=3, color=GREY)
-        drawn.set_label(name)
+        drawn.set_label(name)  # whose colour in the legend is grey
         for bar, method in zip(drawn, shown["method"], strict=True):
             bar.set(facecolor=method_colour(method), alpha=alpha)
     chance_line(ax, rows)
