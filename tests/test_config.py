@@ -84,11 +84,7 @@ def test_a_value_of_another_type_is_an_error(wrong):
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
-    "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"save_every_steps": 0}]
-=======
     "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"micro_batch": -1}]
->>>>>>> t-book
 )
 def test_a_value_out_of_range_is_an_error(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
