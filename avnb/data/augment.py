@@ -146,13 +146,11 @@ def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Cro
 
 # ---- colours, values as torchvision's ------------------------------------------------------------
 
-LUMA = (0.2989, 0.587, 0.114)
-
 
 def greyscale(x: Tensor) -> Tensor:
     """Luma [n, 1, t, S, S] of [n, 3, t, S, S]."""
     r, g, b = x.split(1, dim=1)
-    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
+    return (r * 0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114)
 
 
 def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -208,8 +206,8 @@ def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
 ADJUSTMENTS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
 
 
-def jitter(x: Tensor, factors: Tensor, order: Sequence[int]) -> Tensor:
-    """Adjust the colours of clips [n, 3, t, S, S] in place, by factors [n, 4] in one order."""
-    for kind in order:
+def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Adjust the colours of clips [n, 3, t, S, S] in place, by factors [n, 4] in one order [4]."""
+    for kind in order.tolist():
         ADJUSTMENTS[kind](x, factors[:, kind])
     return x

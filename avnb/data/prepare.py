@@ -58,20 +58,16 @@ def state_of(path: Path) -> list[int]:
         return []
 
 
-def content_of(path: Path) -> str:
-    """Hash of a file's bytes; empty when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError:
-        return ""
-
-
 def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Record:
     """Convert a source to its target, unless its content is that of the last record."""
     path, target, last = job
     source = folder / path
-    record: Record = {"path": path, "state": state_of(source), "content": content_of(source)}
+    record: Record = {"path": path, "state": state_of(source)}
+    try:
+        with source.open("rb") as file:
+            record["content"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        return {**record, "reason": error.strerror}
     if last.get("content") == record["content"]:
         return {**last, **record}
     target.unlink(missing_ok=True)
@@ -206,10 +202,8 @@ def prepare(
         videos = [store.video(entry, out) for entry in entries if entry.path not in rejected]
     kinds = {"listed, but not there": listing.missing, "there, but in no list": listing.unlisted}
     mismatches = [(path, what) for what, paths in kinds.items() for path in paths]
-    for name, rows, second in (
-        ("rejected.csv", rejected.items(), "reason"),
-        ("mismatches.csv", mismatches, "what"),
-    ):
+    tables = {"rejected.csv": (rejected.items(), "reason"), "mismatches.csv": (mismatches, "what")}
+    for name, (rows, second) in tables.items():
         write_text(out / name, pd.DataFrame(rows, columns=["path", second]).to_csv(index=False))
     if not videos:
         raise ValueError(f"none of the {len(rejected)} videos can be used; see {out}/rejected.csv")
@@ -244,7 +238,7 @@ def load_dataset(
         work: the workspace, which keeps the store.
         data_set: its key; empty: detected in the folder, or the VGGSound-like one without.
         folder: of the data set, in its official layout.
-        fold: official split.
+        fold: official split, or seed of a draw.
         allow_missing: go on without files that are listed and missing.
         subset: of a pre-training: of a real folder that has more for training, no other videos
             than those that it draws are looked at.
@@ -253,8 +247,7 @@ def load_dataset(
 
     Raises:
         FileNotFoundError: when the folder, its lists or (unless allowed) files are missing.
-        ValueError: for an unknown data set, lists that cannot be parsed, or a store that would be
-            too large.
+        ValueError: for an unknown data set, bad lists, or a store that would be too large.
     """
     if folder:
         root = Path(folder).expanduser().resolve()

@@ -151,7 +151,7 @@ class Source:
             raise DecodeError(f"ends after {self.seconds:.2f} s of {announced:.2f} s")
 
     @property
-    def source_fps(self) -> float:
+    def fps(self) -> float:
         """Frames a second, as they came."""
         return round((self.count - 1) / self.last, 3) if self.count > 1 else float(self.rate)
 

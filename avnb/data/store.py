@@ -10,7 +10,6 @@ Shapes: N frames of H x W pixels.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -178,7 +177,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             width=encoder.video.width,
             height=encoder.video.height,
             audio=len(samples) > 0,
-            source_fps=source.source_fps,
+            source_fps=source.fps,
             source_width=width,
             source_height=height,
             source_hz=source.audio.rate if source.sound.pieces else 0,
@@ -188,10 +187,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
 # ---- reading ------------------------------------------------------------------------------------
 
 
-@cache
-def reformatter() -> VideoReformatter:
-    """One a process: it costs more to make than to use."""
-    return VideoReformatter()
+REFORMATTER = VideoReformatter()  # one a process: it costs more to make than to use
 
 
 class StoredVideo:
@@ -232,7 +228,7 @@ class StoredVideo:
         for frame in self.file.decode(self.video):
             number = round(frame.pts * frames_a_tick)
             if number in wanted:
-                rgb = reformatter().reformat(frame, format="rgb24", threads=1)
+                rgb = REFORMATTER.reformat(frame, format="rgb24", threads=1)
                 images[number] = rgb.to_ndarray()
             if number >= numbers[-1]:
                 break

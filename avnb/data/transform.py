@@ -6,6 +6,7 @@ Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spect
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -45,21 +46,17 @@ class VideoTransform(nn.Module):
         in its cache.
         """
         if params is None:
-            return self.normalise(frames.float().div_(255))
-        few = max(1, PART_VALUES // frames[0, :, 0].numel()) if frames.is_cpu else frames.shape[2]
-        done = torch.empty_like(frames, dtype=torch.float)
-        for i, kinds in enumerate(params.order.tolist()):
-            clip = slice(i, i + 1)
-            for times in (slice(begin, begin + few) for begin in range(0, frames.shape[2], few)):
+            done = frames.float().div_(255)
+        else:
+            done = torch.empty_like(frames, dtype=torch.float)
+            length = frames.shape[2]
+            few = max(1, PART_VALUES // frames[0, :, 0].numel()) if frames.is_cpu else length
+            for i, begin in itertools.product(range(len(frames)), range(0, length, few)):
+                clip, times = slice(i, i + 1), slice(begin, begin + few)
                 x = frames[clip, :, times].to(torch.float, memory_format=torch.contiguous_format)
                 x = torch.where(params.flip[clip, None, None, None, None], x.flip(-1), x)
-                x = jitter(x.div_(255), params.factors[clip], kinds)
-                done[clip, :, times] = self.normalise(x)
-        return done
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """x [n, 3, t, S, S] in [0, 1], in place."""
-        return x.sub_(self.mean).div_(self.std)
+                done[clip, :, times] = jitter(x.div_(255), params.factors[clip], params.order[i])
+        return done.sub_(self.mean).div_(self.std)
 
 
 # ---- sound --------------------------------------------------------------------------------------
@@ -134,32 +131,25 @@ def axis_mask(masks: Tensor, size: int) -> Tensor:
 class BatchTransform(nn.Module):
     """Normalises frames and turns audio into spectrograms, augmented as the batch's parameters say.
 
-    Args:
-        config: clip and spectrogram of the run.
-        mel_statistics: without them audio stays as it is, as for networks that use none.
+    Without statistics audio stays as it is, as for networks that use none.
     """
 
     def __init__(self, config: Pretrain | None = None, mel_statistics: MelStatistics | None = None):
         super().__init__()
         self.video, self.audio = VideoTransform(), None
-        if config is not None and mel_statistics is not None:
-            self.audio = AudioTransform(
-                config.clip, config.spectrogram, mel_statistics, config.augment.masks
-            )
+        if config and mel_statistics:
+            of_run = config.clip, config.spectrogram, mel_statistics, config.augment.masks
+            self.audio = AudioTransform(*of_run)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:
         """Frames [B, 3, T, S, S] float and audio [B, 1, M, t]."""
         second, audio = batch.second_view, batch.audio
-        if second is not None:
-            second = self.video(second, batch.second_params)
-        if self.audio is not None and audio.shape[1]:
-            audio = self.audio(audio, batch.params)
         return dataclasses.replace(
             batch,
             frames=self.video(batch.frames, batch.params),
-            audio=audio,
-            second_view=second,
+            audio=self.audio(audio, batch.params) if self.audio and audio.shape[1] else audio,
+            second_view=None if second is None else self.video(second, batch.second_params),
             params=None,
             second_params=None,
         )
@@ -168,19 +158,16 @@ class BatchTransform(nn.Module):
 def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) -> MelStatistics:
     """Mean and standard deviation of each mel band over the videos that have audio.
 
-    From one clip a video, not augmented; stored beside the manifest.
-
-    Raises:
-        ValueError: when no video has audio.
+    From one clip a video, not augmented; stored beside the manifest. ValueError without audio.
     """
     audible = manifest.with_audio()
     if not audible.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} has sound")
     key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
-    file = manifest.where / f"bands-{digest(key)}.json"
+    file = manifest.where / f"mel-bands-{digest(key)}.json"
     if file.exists():
-        stored = read_json(file, "statistics of mel bands")
-        return stored["mean"], stored["std"]
+        mean, std = read_json(file, "statistics of mel bands")
+        return mean, std
     mels, n = run.spectrogram.mels, len(audible)
     transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))
     clip = Sampling(clip=run.clip, count=1, place="random", augment=run.augment, video=False)
@@ -192,5 +179,5 @@ def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) ->
         columns, total, squares = columns + x.shape[1], total + x.sum(1), squares + (x**2).sum(1)
     mean = total / columns
     std = (squares / columns - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)  # of a constant band
-    write_text(file, json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
+    write_text(file, json.dumps([mean.tolist(), std.tolist()]))
     return mean.tolist(), std.tolist()

@@ -22,7 +22,7 @@ NONE = Nuisances(
 
 @pytest.fixture(scope="module")
 def scenes(world):
-    return list(read_scenes(world / "vggsound").values())
+    return [*read_scenes(world / "vggsound").values()]
 
 
 def streams(path):

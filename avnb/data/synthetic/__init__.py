@@ -1,5 +1,1 @@
-"""The synthetic world.
-
-scenes  the frames and the audio of a scene: objects, motions, noises
-world   three data sets of real video files in the official layouts
-"""
+"""The synthetic world: frames and audio of scenes, and data sets of real video files."""

@@ -58,18 +58,6 @@ class Scene:
     flaw: Flaw = ""
     nuisances: Nuisances = field(default_factory=Nuisances)
 
-    @property
-    def octaves(self) -> float:
-        """How far above its own pitch the object sounds."""
-        most = self.nuisances.pitch_octaves
-        return np.random.default_rng([self.seed, 3]).uniform(-most, most)
-
-    @property
-    def noise_db(self) -> float:
-        """Level of the noise relative to all other sound."""
-        low, high = self.nuisances.noise_db_min, self.nuisances.noise_db_max
-        return np.random.default_rng([self.seed, 4]).uniform(low, high)
-
 
 # ---- frames -----------------------------------------------------------------------------------
 
@@ -214,11 +202,6 @@ def place(
     return x, y, radius * path.size * min(half_h, half_w), shake
 
 
-def swing(t: np.ndarray, periods: tuple[float, float], rng: Rng) -> np.ndarray:
-    """A slow sine over times [T] in seconds, of random period and phase, [T] in [-1, 1]."""
-    return np.sin(2 * np.pi * (t / rng.uniform(*periods) + rng.random()))
-
-
 def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.ndarray]:
     """Draw the scene, frame by frame, [H, W, 3] uint8."""
     rng, look_rng = np.random.default_rng([scene.seed, 1]), np.random.default_rng(scene.look_seed)
@@ -227,32 +210,28 @@ def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.n
     relief = n.texture * look_rng.random() * texture(*large, look_rng)[..., None]
     pale_body = look_rng.random() < 0.5
     x, y, size, shake = place(scene, path, height, width, rng)
-    shade = rng.uniform(-25, 25)
-    drift = n.colour_drift * (1 + swing(path.t, (3, 6), rng)) / 2
-    light = 1 + n.light_drift * swing(path.t, (2, 6), rng)
+    shade, (yy, xx) = rng.uniform(-25, 25), np.mgrid[0:height, 0:width]
+
+    def swing(low: float, high: float) -> np.ndarray:
+        """A slow sine of random period and phase, [frames] in [-1, 1]."""
+        return np.sin(2 * np.pi * (path.t / rng.uniform(low, high) + rng.random()))
+
+    drift = n.colour_drift * (1 + swing(3, 6)) / 2
+    light = 1 + n.light_drift * swing(2, 6)
     for i, (dy, dx) in enumerate(shake):
         now = [a + drift[i] * (b - a) for a, b in zip(first, last, strict=True)]
         background, body, mark = now if pale_body else (now[0], now[2], now[1])
         frame = (background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
         if scene.flaw != "off_screen":
-            near, right, down = object_frame(frame, x[i], y[i], size[i], path.turn[i])
+            x0, y0 = (xx - x[i]) / size[i], (yy - y[i]) / size[i]
+            near = np.maximum(abs(x0), abs(y0)) < 1.5
+            cos, sin = np.cos(path.turn[i]), np.sin(path.turn[i])  # into the object's own frame
+            right, down = cos * x0[near] + sin * y0[near], cos * y0[near] - sin * x0[near]
             cover = np.clip(0.5 - SHAPES[scene.thing](right, down) * size[i], 0, 1)[:, None]
             paint = np.where(PATTERNS[scene.thing](right, down)[:, None], mark, body)
-            paint = paint + shade * down[:, None]
-            frame[near] += cover * (paint - frame[near])
+            frame[near] += cover * (paint + shade * down[:, None] - frame[near])
         frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
-
-
-def object_frame(
-    frame: np.ndarray, x: float, y: float, size: float, turn: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels [H, W] near an object at x, y, and their places in its own frame, x and y."""
-    yy, xx = np.mgrid[0 : frame.shape[0], 0 : frame.shape[1]]
-    x0, y0 = (xx - x) / size, (yy - y) / size
-    near = np.maximum(abs(x0), abs(y0)) < 1.5
-    cos, sin = np.cos(turn), np.sin(turn)
-    return near, cos * x0[near] + sin * y0[near], cos * y0[near] - sin * x0[near]
 
 
 # ---- audio ------------------------------------------------------------------------------------
@@ -312,6 +291,14 @@ def reverberated(audio: np.ndarray, level: float, rng: Rng) -> np.ndarray:
     return audio + level / np.linalg.norm(room) * back
 
 
+def drawn(scene: Scene, what: Literal["octaves", "noise_db"]) -> float:
+    """How far above its own pitch the object sounds, or the noise's level relative to the rest."""
+    n = scene.nuisances
+    if what == "octaves":
+        return np.random.default_rng([scene.seed, 3]).uniform(-n.pitch_octaves, n.pitch_octaves)
+    return np.random.default_rng([scene.seed, 4]).uniform(n.noise_db_min, n.noise_db_max)
+
+
 def strokes(thing: str, events: np.ndarray, seconds: float, octaves: float, rng: Rng) -> np.ndarray:
     """The sounds of events [n, 2], seconds and force; [samples] of level 1, at a thing's pitch."""
     samples = int(seconds * AUDIO_HZ)
@@ -336,7 +323,7 @@ def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
         if scene.flaw == "dubbed":  # another thing's, at other times
             thing = str(rng.choice(others))
             events, force = np.sort(rng.uniform(0, seconds, len(events))), force[::-1]
-        audio = strokes(thing, np.c_[events, force], seconds, scene.octaves, rng)
+        audio = strokes(thing, np.c_[events, force], seconds, drawn(scene, "octaves"), rng)
     if rng.random() < n.other_sounds:
         times = np.sort(rng.uniform(0, seconds, max(1, len(events) // 2)))
         other = str(rng.choice(others))
@@ -344,7 +331,7 @@ def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
         heard = strokes(other, np.c_[times, np.ones_like(times)], seconds, octaves, rng)
         audio = audio + 0.5 * rng.random() * heard
     audio = reverberated(audio, n.room * rng.random(), rng)
-    level = 10 ** (scene.noise_db / 20)
+    level = 10 ** (drawn(scene, "noise_db") / 20)
     audio = audio / max(rms(audio), 1e-3) + level * noise(samples, rng)
     loudness = rng.uniform(-26 - n.loudness_db / 2, -26 + n.loudness_db / 2)
     return np.tanh(audio / rms(audio) * 10 ** (loudness / 20)).astype(np.float32)

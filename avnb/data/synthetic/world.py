@@ -49,6 +49,12 @@ class World(Config):
     broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
     nuisances: Nuisances = field(default_factory=Nuisances)
 
+    @property
+    def test_nuisances(self) -> Nuisances:
+        """Those of the videos that encoders are evaluated with."""
+        n = self.nuisances
+        return replace(n, noise_db_min=n.test_noise_db_min, noise_db_max=n.test_noise_db_max)
+
 
 def meaning(name: str) -> tuple[str, str]:
     """The thing and the motion that a class's name tells; ringing is swinging."""
@@ -131,26 +137,23 @@ def causes(scene: Scene) -> dict[str, Any]:
         "size": box[2] - box[0],
         "place": (box[0] + box[2]) / 2,
         "colour": np.mean([red - blue for red, _, blue in backgrounds]),
-        "pitch": scene.octaves,
-        "noise": scene.noise_db,
+        "pitch": looks.drawn(scene, "octaves"),
+        "noise": looks.drawn(scene, "noise_db"),
     }
+
+
+def read_scenes(folder: Path) -> dict[str, Scene]:
+    """The scenes of the world that a data set's folder is in, by path; {} for real videos."""
+    table = folder.parent / "scenes.json"
+    rows = read_json(table, "the scenes of a synthetic world") if table.exists() else []
+    return {r["path"]: Scene(**{**r, "nuisances": Nuisances(**r["nuisances"])}) for r in rows}
 
 
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
     """The scene of each video by the video's id; {} for real videos."""
-    scenes = {path.resolve(): scene for path, scene in read_scenes(manifest.folder).items()}
-    files = {video.id: manifest.original(video).resolve() for video in manifest.videos}
-    return {name: scenes[path] for name, path in files.items() if path in scenes}
-
-
-def read_scenes(folder: Path) -> dict[Path, Scene]:
-    """The scenes of the world that a data set's folder is in, by file; {} for real videos."""
-    table = folder.parent / "scenes.json"
-    if not table.exists():
-        return {}
-    rows = read_json(table, "the scenes of a synthetic world")
-    scenes = [Scene(**{**row, "nuisances": Nuisances(**row["nuisances"])}) for row in rows]
-    return {folder.parent / scene.path: scene for scene in scenes}
+    scenes, name = read_scenes(manifest.folder), manifest.folder.name
+    paths = {video.id: f"{name}/{video.path}" for video in manifest.videos}
+    return {i: scenes[path] for i, path in paths.items() if path in scenes}
 
 
 # ---- data sets: scenes, and the lists by their paths -------------------------------------------
@@ -165,17 +168,17 @@ def derive_seed(*parts: object) -> int:
 
 def vggsound(world: World) -> Contents:
     """VGGSound's form: `vggsound.csv`, `train/`, `test/`; flaws in the training videos."""
-    scenes, rows = [], []
+    made = []
     for label, pair in VGGSOUND.items():
         for i in range(world.vggsound_per_class):
             seed = derive_seed(world.seed, "vggsound", label, i)
             name, start = f"{'-_'[seed % 2]}{seed:08x}{i % 100:02d}", seed % 300
             split = "test" if i % 13 == 12 else "train"
-            rows.append([name, start, label, split])
             file = f"vggsound/{split}/{name}_{start:06d}.mp4"
-            scenes.append(Scene(file, *pair, seed, seed, nuisances=world.nuisances))
-    order = np.random.default_rng(world.seed).permutation(len(scenes))
-    scenes, rows = [scenes[i] for i in order], [rows[i] for i in order]
+            scene = Scene(file, *pair, seed, seed, nuisances=world.nuisances)
+            made.append((scene, [name, start, label, split]))
+    order = np.random.default_rng(world.seed).permutation(len(made))
+    scenes, rows = map(list, zip(*(made[i] for i in order), strict=True))
     training = [i for i, row in enumerate(rows) if row[3] == "train"]
     flaws = list[Flaw]()
     for flaw in typing.get_args(Flaw)[1:]:
@@ -183,12 +186,6 @@ def vggsound(world: World) -> Contents:
     for i, flaw in zip(training, flaws, strict=False):
         scenes[i] = replace(scenes[i], flaw=flaw)
     return scenes, {"vggsound/vggsound.csv": pd.DataFrame(rows).to_csv(header=False, index=False)}
-
-
-def noisier(world: World) -> Nuisances:
-    """The nuisances with the noise of the videos that encoders are evaluated with."""
-    n = world.nuisances
-    return replace(n, noise_db_min=n.test_noise_db_min, noise_db_max=n.test_noise_db_max)
 
 
 def ucf101(world: World) -> Contents:
@@ -202,7 +199,7 @@ def ucf101(world: World) -> Contents:
             group, clip = i // size + 1, i % size + 1
             file = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
             seeds = derive_seed(world.seed, "ucf101", file), derive_seed(world.seed, name, group)
-            options: Any = {"audio": name not in UCF101_SILENT, "nuisances": noisier(world)}
+            options: Any = {"audio": name not in UCF101_SILENT, "nuisances": world.test_nuisances}
             scenes.append(Scene(f"ucf101/UCF-101/{file}", *pair, *seeds, **options))
             for fold in (1, 2, 3):
                 test = (group - 1 + (fold - 1) * test_groups) % groups < test_groups
@@ -225,7 +222,7 @@ def hmdb51(world: World) -> Contents:
             texts[table] = "".join(lines)
         for file in files:
             seed = derive_seed(world.seed, "hmdb51", file)
-            options: Any = {"audio": seed % 2 == 0, "nuisances": noisier(world)}
+            options: Any = {"audio": seed % 2 == 0, "nuisances": world.test_nuisances}
             scenes.append(Scene(f"hmdb51/{name}/{file}", *pair, seed, seed, **options))
     return scenes, texts
 
