@@ -70,11 +70,7 @@ def study_command(args: argparse.Namespace) -> None:
     names = args.studies or list(studies.STUDIES)
     rows = studies.measure(work, names, out, seeds=range(args.seeds), part=args.part)
     print(f"{len(rows)} rows are in {out}")
-    both = studies.compared(rows)
-    if both.empty:
-        print(f"none of the stored rows is of the profile {args.profile!r}: nothing is compared")
-        return
-    print(studies.agreement(both))
+    print(studies.agreement(rows))
 
 
 def train_command(args: argparse.Namespace) -> None:

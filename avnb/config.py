@@ -382,7 +382,6 @@ class Evaluation(Config):
     retrieval_audio_seconds: float = 1.0
     whole_video_sound: bool = False  # in retrieval; audio of clips otherwise
     localisation_px: int = within(33, 2049, 225)  # 32 k + 1: k + 1 places on each side of a frame
-    mel_statistics: str = ""  # file band,mean,std for released checkpoints; empty: the published
     train_clips: int = within(1, 10**6, 50)  # random clips cached per training video
     clip_level_clips: int = within(1, 10**6, 25)  # random clips per test video
     video_level_clips: int = within(1, 10**6, 10)  # uniformly spaced clips per video
@@ -392,7 +391,6 @@ class Evaluation(Config):
     bootstrap_resamples: int = within(1, 10**6, 2000)
     few_shot_percents: str = "5,10,20,50,100"  # of the training videos of each class
     clips_per_forward: int = within(1, 10**6, 64)  # fewer need less memory
-    draw_rounding: Literal["down", "nearest"] = "down"  # of the videos of a few-shot draw
     class_split: Literal["auto", "published", "thesis", "synthetic"] = "auto"  # see class_splits
     pretraining_classes: str = ""  # file of class names, or vggsound; empty: the encoders say
     unseen_classes: str = ""  # file of test classes, instead of a rule

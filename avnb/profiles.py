@@ -9,7 +9,7 @@ build/<profile>/manifests/<data set>/  decoded.jsonl; fold1/manifest.csv, fold1/
                                        same in fold1-subset-<id>/ for a part, and train.txt
 build/<profile>/runs/<method>-<id>/    job.json, last.pt, log.jsonl, output.txt
 build/<profile>/runs/finetune-.../     the same, and test-<id>.safetensors
-build/<profile>/features/<set>-<id>/   a folder of each encoder: video.npy, audio.npy, done.txt
+build/<profile>/features/<set>-<id>/   a file of each encoder: <method>-<id>.safetensors
 build/<profile>/media/                 small copies of videos, to play in pages
 build/<profile>/figures/<style>/       every figure and table of the notebooks as files
 build/<profile>/results.jsonl          every number that was measured

@@ -17,21 +17,11 @@ from torch import Tensor, nn
 
 from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import Sampling
-from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest, Video
-from avnb.evaluation.features import (
-    EncoderSource,
-    Features,
-    Sources,
-    downstream_clip,
-    extract_parts,
-    row_metadata,
-    soundtrack_features,
-)
+from avnb.evaluation.features import Features, Sources, downstream_clip, extract_parts, row_metadata
 from avnb.evaluation.results import Row, percent_row, record
 from avnb.models.losses import effective_rank
 from avnb.profiles import Workspace
-from avnb.training.checkpoint import read_bands
 
 DIRECTIONS = {
     "v->v": ("video", "video"),
@@ -208,18 +198,10 @@ def projected(features: Features, heads: Mapping[str, nn.Module]) -> Features:
     return replace(features, video=through("video"), audio=through("audio"))
 
 
-def with_bands(source: EncoderSource, config: Evaluation) -> EncoderSource:
-    """A released checkpoint with the statistics of the mel bands in a file; any other as it is."""
-    if not (config.mel_statistics and source.is_released):
-        return source
-    bands = read_bands(config.mel_statistics, source.config.spectrogram.mels)
-    return replace(source, mel_statistics=bands)
-
-
 def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
     """How clips are sampled for queries and gallery: uniformly spaced, with audio.
 
-    With `whole_video_sound` the audio is not that of the clips.
+    With `whole_video_sound` the audio becomes that of whole videos.
     """
     clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
     sampling = Sampling(
@@ -228,22 +210,17 @@ def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
         place="uniform",
         resize_px=config.resized_px(clip),
         interpolation=config.interpolation,
-        audio=not config.whole_video_sound,
     )
     return {"queries": sampling, "gallery": sampling}
 
 
 def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path
 ) -> dict[str, QueryAndGallery]:
     """Query (test) and gallery (training) features of the videos with audio, by method, cached."""
     videos, sampling_of = manifest.with_audio(), functools.partial(samplings, config=config)
     parts = {"queries": videos.split("test"), "gallery": videos.split("train")}
-    features = extract_parts(sources, parts, sampling_of, config, cache, workers)
-    for part, part_videos in parts.items() if config.whole_video_sound else ():
-        soundtracks = soundtrack_features(list(sources.values()), part_videos, cache)
-        for method, audio in zip(sources, soundtracks, strict=True):
-            features[method][part] = replace(features[method][part], audio=audio)
+    features = extract_parts(sources, parts, sampling_of, config, cache)
     return {method: (both["queries"], both["gallery"]) for method, both in features.items()}
 
 
@@ -323,7 +300,6 @@ def retrieval_rows(
 
     Returns the rows of these encoders, and query and gallery features by method.
     """
-    sources = {method: with_bands(source, config) for method, source in sources.items()}
     features, rows = extract_each(sources, manifest, config, work.features), []
     for method, source in sources.items():
         metadata = row_metadata(source, manifest.with_audio(), work, config)
