@@ -322,7 +322,6 @@ class Evaluation(Config):
     bootstrap_resamples: int = within(1, 10**6, 2000)
     few_shot_percents: str = "5,10,20,50,100"  # of the training videos of each class
     clips_per_forward: int = within(1, 10**6, 64)  # fewer need less memory
-    draw_rounding: Literal["down", "nearest"] = "down"  # of the videos of a few-shot draw
     class_split: Literal["auto", "thesis"] = "auto"  # thesis: by names, see unseen_classes
     unseen_classes: str = ""  # file of test classes, instead of a rule
     text_encoder: str = "whaleloops/phrase-bert"  # has to agree with all-MiniLM-L6-v2 on names

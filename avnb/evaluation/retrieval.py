@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import Sampling
-from avnb.data.loader import AUTO
 from avnb.data.manifest import Manifest
-from avnb.evaluation import features as frozen
-from avnb.evaluation.features import Features, Sources
+from avnb.evaluation.features import Features, Sources, downstream_clip, extract_parts, row_metadata
 from avnb.evaluation.results import Row, percent_row, record
 from avnb.profiles import Workspace
 
@@ -160,33 +158,25 @@ def projected(features: Features, heads: Mapping[str, nn.Module]) -> Features:
 
 
 def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
-    """How clips are sampled for queries and gallery: uniformly spaced, with audio.
-
-    With `whole_video_sound` the audio is not that of the clips.
-    """
-    clip = frozen.downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
+    """How clips are sampled for queries and gallery: uniformly spaced, with audio."""
+    clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
     sampling = Sampling(
         clip=clip,
         count=config.video_level_clips,
         place="uniform",
         resize_px=config.resized_px(clip),
         interpolation=config.interpolation,
-        audio=not config.whole_video_sound,
     )
     return {"queries": sampling, "gallery": sampling}
 
 
 def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path
 ) -> dict[str, QueryAndGallery]:
     """Query (test) and gallery (training) features of the videos with audio, by method, cached."""
     videos, sampling_of = manifest.with_audio(), functools.partial(samplings, config=config)
     parts = {"queries": videos.split("test"), "gallery": videos.split("train")}
-    features = frozen.extract_parts(sources, parts, sampling_of, config, cache, workers)
-    for part, part_videos in parts.items() if config.whole_video_sound else ():
-        soundtracks = frozen.soundtrack_features(list(sources.values()), part_videos, cache)
-        for method, audio in zip(sources, soundtracks, strict=True):
-            features[method][part] = replace(features[method][part], audio=audio)
+    features = extract_parts(sources, parts, sampling_of, config, cache)
     return {method: (both["queries"], both["gallery"]) for method, both in features.items()}
 
 
@@ -203,7 +193,7 @@ def retrieval_rows(
     features, rows = extract_each(sources, manifest, config, work.features), list[Row]()
     for method, source in sources.items():
         query, gallery = features[method]
-        metadata = frozen.row_metadata(source, manifest.with_audio(), work, config)
+        metadata = row_metadata(source, manifest.with_audio(), work, config)
         spaces = {THESIS: features[method], COSINE: features[method]}
         if heads := source.heads():
             spaces[PROJECTED] = projected(query, heads), projected(gallery, heads)
