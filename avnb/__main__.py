@@ -63,8 +63,7 @@ def study_command(args: argparse.Namespace) -> None:
     out, (k, _, n) = work.folder / "studies.jsonl", args.part.partition("/")
     rows = studies.measure(work, args.studies or studies.STUDIES, out, part=(int(k), int(n)))
     print(f"{len(rows)} rows are in {out}")
-    both = studies.compared(rows)
-    print("none of the stored rows is of this profile" if both.empty else studies.agreement(both))
+    print(studies.agreement(rows))
 
 
 def train_command(args: argparse.Namespace) -> None:

@@ -309,7 +309,6 @@ class Evaluation(Config):
     retrieval_audio_seconds: float = 1.0
     whole_video_sound: bool = False  # in retrieval; audio of clips otherwise
     localisation_px: int = within(33, 2049, 225)  # 32 k + 1: k + 1 places on each side of a frame
-    mel_statistics: str = ""  # file band,mean,std for released checkpoints; empty: the published
     train_clips: int = within(1, 10**6, 50)  # random clips cached per training video
     clip_level_clips: int = within(1, 10**6, 25)  # random clips per test video
     video_level_clips: int = within(1, 10**6, 10)  # uniformly spaced clips per video
@@ -319,14 +318,9 @@ class Evaluation(Config):
     bootstrap_resamples: int = within(1, 10**6, 2000)
     few_shot_percents: str = "5,10,20,50,100"  # of the training videos of each class
     clips_per_forward: int = within(1, 10**6, 64)  # fewer need less memory
-    draw_rounding: Literal["down", "nearest"] = "down"  # of the videos of a few-shot draw
-    class_split: Literal["auto", "published", "thesis", "synthetic"] = "auto"  # see class_splits
-    pretraining_classes: str = ""  # file of class names, or vggsound; empty: the encoders say
+    class_split: Literal["auto", "thesis"] = "auto"  # thesis: by names, see unseen_classes
     unseen_classes: str = ""  # file of test classes, instead of a rule
-    outliers: str = ""  # file of test classes that never match; empty: the thesis's
-    text_encoders: str = "all-MiniLM-L6-v2,whaleloops/phrase-bert"  # which match class names
-    name_threshold: float = within(0, 1, 0.0)  # cosine above which names match; 0: the rule's
-    name_top: int = within(0, 10**6, 0)  # targets that each encoder may name; 0: the rule's
+    text_encoder: str = "whaleloops/phrase-bert"  # has to agree with all-MiniLM-L6-v2 on names
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from avnb.book.galleries import playing_gallery
 from avnb.book.plots import method_title, title
 from avnb.config import Evaluation
@@ -54,8 +56,9 @@ class Retrieval:
 
     def show(self, method: str, direction: str, row: int) -> None:
         """Play the nearest videos of one test video."""
-        both = self.query_and_gallery(method)
-        self.play(retrieval.find_gallery(self.manifest, *both, [row], direction=direction))
+        test, both = self.manifest.split("test"), self.query_and_gallery(method)
+        found = retrieval.find_neighbours(*both, [row], direction)
+        self.play(test.only([test.videos[row]]), found)
 
     def show_of_file(self, method: str, direction: str, name: str, content: bytes) -> None:
         """Play the nearest videos of a video file, which is kept in the profile's folder.
@@ -73,16 +76,16 @@ class Retrieval:
         encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
         sampling = retrieval.samplings(source.config, self.config)["queries"]
         sampling = replace(sampling, audio=audible)
-        query = encode_all(encoders, own, sampling, seed=self.config.seed, workers=0)
+        (query,) = encode_all([encoders], own, sampling, self.config)
         _, gallery = self.query_and_gallery(method)
-        options: dict[str, Any] = {"direction": direction, "queries": own}
-        self.play(retrieval.find_gallery(self.manifest, query, gallery, [0], **options))
+        self.play(own, retrieval.find_neighbours(query, gallery, [0], direction))
 
-    def play(self, found: retrieval.Gallery) -> None:
-        """Display a query and its answers, which play."""
+    def play(self, query: Manifest, found: Tensor) -> None:
+        """Display a query and its answers, rows of the training videos, which play."""
         from IPython.display import HTML, display
 
-        display(HTML(playing_gallery(found, self.work.media)))
+        train = self.manifest.split("train")
+        display(HTML(playing_gallery(query, train, found.tolist(), self.work.media)))
 
 
 def turn(draw: Callable[..., None], /, *, interactive: bool, **controls: Any) -> None:

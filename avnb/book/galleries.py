@@ -5,7 +5,7 @@ A page shows small copies of the store's files, which are made once and loaded w
 
 import html
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,6 @@ from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 from avnb.config import digest
 from avnb.data import store
 from avnb.data.manifest import Manifest, Video
-from avnb.evaluation.retrieval import Gallery
 from avnb.files import replacing
 
 SECONDS, HEIGHT = 3.0, 120  # of a small copy, at most
@@ -110,19 +109,29 @@ def in_a_row(players: Iterable[str]) -> str:
     return f'<div style="{style}">{"".join(players)}</div>'
 
 
-def playing_gallery(gallery: Gallery, media: Path, *, spectrograms: bool = False) -> str:
-    """HTML of queries (left) and their nearest videos, after thesis Figures A.1 to A.6.
+def playing_gallery(
+    queries: Manifest,
+    gallery: Manifest,
+    neighbours: Iterable[Sequence[int]],
+    media: Path,
+    *,
+    spectrograms: bool = False,
+) -> str:
+    """HTML of Q queries (left) and their nearest videos, after thesis Figures A.1 to A.6.
 
-    A tick and a whole border mark the class of the query, a cross and a dashed border another one.
-    Small copies are written into the folder `media`, which the book carries along.
+    `neighbours` [Q, k] are rows of the gallery. A tick and a whole border mark the class of the
+    query, a cross and a dashed border another one; a query of an unknown class marks nothing. Small
+    copies are written into the folder `media`, which the book carries along.
     """
     lines = []
-    for query, answers, right in zip(gallery.queries, gallery.answers, gallery.right, strict=True):
-        marks = ["right" if fits else "wrong" for fits in right]
-        players = []
-        for shown, mark in zip([query, *answers], ["query", *marks], strict=True):
-            copy = small_copy(shown.manifest, shown.video, media)
-            mark = mark if gallery.is_judged or mark == "query" else "unknown"
-            players.append(player(copy, shown.video.label, mark=mark, spectrogram=spectrograms))
+    for query, rows in zip(queries.videos, neighbours, strict=True):
+        shown = [(queries, query, "query")]
+        for video in [gallery.videos[row] for row in rows]:
+            mark = "right" if video.label == query.label else "wrong"
+            shown.append((gallery, video, mark if query.label in gallery.classes else "unknown"))
+        players = [
+            player(small_copy(of, video, media), video.label, mark=mark, spectrogram=spectrograms)
+            for of, video, mark in shown
+        ]
         lines.append(in_a_row(players))
     return f'<div role="group" aria-label="gallery">{"".join(lines)}</div>'

@@ -1,10 +1,8 @@
 """What was learnt. Each module imports only from those above it:
 
 class_names     class lists of five data sets
-encoder_source  the encoders to evaluate, by name
-features        features of frozen encoders, extracted once
+features        the encoders to evaluate, by name, and their features, encoded once
 results         result rows, their intervals and verdicts
-linear          linear layers, many trained together
 probe           linear probes
 few_shot        few-shot probes on seen and unseen classes
 fine_tuning     fine-tuned classifiers on test videos

@@ -1,38 +1,233 @@
-"""Frozen encoders over a table of videos, once: features on disk, and the rest is arithmetic.
+"""The encoders to evaluate, by name, and their features of a table of videos, encoded once.
 
-Features are .npy files that are mapped, so a data set may be larger than memory. Several encoders
-that look at the same clips share one reading of the videos.
+Encoders are those of runs of this workspace, of checkpoints, or the user's own code. Features are
+kept as a file for each encoder and part of a data set. Encoders that look at the same clips share
+one reading of the videos.
 
 Shapes: V videos, C clips of each, F features.
 """
 
-import functools
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.lib.format import open_memmap
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from avnb.config import Clip, Evaluation, Pretrain, digest
-from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import AUTO, video_batches
+from avnb.config import Clip, Evaluation, Pretrain, digest, parse_values
+from avnb.data.clips import Batch, Sampling, VideoClips
+from avnb.data.loader import video_batches
 from avnb.data.manifest import Manifest
+from avnb.data.prepare import load_dataset
 from avnb.data.store import StoredVideo
-from avnb.evaluation.encoder_source import EncoderSource, FrozenEncoders, Sources, device
-from avnb.evaluation.encoder_source import encoder_sources as encoder_sources
-from avnb.evaluation.encoder_source import source_of_code as source_of_code
-from avnb.evaluation.encoder_source import source_of_file as source_of_file
-from avnb.evaluation.encoder_source import source_of_run as source_of_run
-from avnb.evaluation.encoder_source import untrained_source as untrained_source
-from avnb.files import locked, tqdm, write_text
+from avnb.data.transform import BatchTransform, mel_statistics
+from avnb.evaluation.class_names import TITLES, ClassList, class_list
+from avnb.files import locked, replacing, tqdm
+from avnb.models.encoders import AudioEncoder, VideoEncoder
+from avnb.models.methods import build_method, find_method, method_label, parse_methods
+from avnb.models.own import is_spec, resolved_spec, source_digest
 from avnb.profiles import Workspace
+from avnb.training import checkpoint, runs
+from avnb.training.checkpoint import Metadata
+from avnb.training.runs import StartingPoint
 
-CLIPS_PER_FORWARD = 64
+# ---- where encoders come from -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """Where encoders come from, and how result rows name them."""
+
+    method: str  # as rows, tables and figures name it
+    name: str  # the run's id
+    config: Pretrain  # with the clip that the encoders were trained on
+    checkpoint: Path | None  # None: `config.backbone` is code of the user's own, without audio
+    trained_on: ClassList | None = None  # classes of pre-training; None: not known, or none
+
+    def load(self) -> tuple[VideoEncoder, AudioEncoder | None, Any]:
+        """The frozen encoders, and the statistics of the mel bands or None."""
+        backbone = self.config.backbone
+        if self.checkpoint is None:
+            return checkpoint.own_encoder(backbone), None, None
+        video, audio, metadata = checkpoint.load_encoders(self.checkpoint, backbone=backbone)
+        return video, audio, metadata.mel_statistics
+
+    def heads(self) -> dict[str, nn.Module]:
+        """By modality, what maps features to the space of the loss; empty where nothing does."""
+        return {} if self.checkpoint is None else dict(checkpoint.load_heads(self.checkpoint))
+
+    @property
+    def features_name(self) -> str:
+        """Of files of features: made of the file or the code of the encoders."""
+        backbone, file = self.config.backbone, self.checkpoint
+        key = [backbone, source_digest(backbone), checkpoint.FORMAT]
+        if file is not None:
+            key += [str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size]
+        return f"{self.method}-{digest(key)}"
+
+    @property
+    def starting_point(self) -> StartingPoint:
+        """The video encoder, as fine-tuning starts from it."""
+        values = {name: getattr(self.config, name) for name in ("backbone", "width")}
+        return StartingPoint(method=self.method, checkpoint=self.checkpoint, **values)
+
+
+Sources = Mapping[str, EncoderSource]  # encoders to evaluate, by method
+
+
+def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
+    """The encoders of a checkpoint of this package, or of a released one.
+
+    The id is that of the run, wherever the file is now, or made of a released one's content.
+    `backbone` is a video encoder of the user's own that the file may name.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        CheckpointError: when it is neither, or names other code.
+    """
+    path = Path(file).expanduser().resolve()
+    metadata = checkpoint.read_metadata(path)
+    config, key = metadata.pretrain, metadata.data_set
+    checkpoint.check_backbone(path, config.backbone, backbone)
+    label = method_label(config.method)
+    if metadata.data is None:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        name, classes = f"{label}-released-{content}", class_list(key)
+    else:
+        name = runs.run_name(config, metadata.data, metadata.code)
+        classes = ClassList(key, TITLES.get(key, key), tuple(metadata.classes)) if key else None
+    common: dict[str, Any] = {"config": config, "checkpoint": path, "trained_on": classes}
+    return EncoderSource(method=label, name=name, **common)
+
+
+def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
+    """A video encoder of the user's own, on the clips of `config`; it has no audio."""
+    spec = resolved_spec(spec)
+    own, label = config.changed(backbone=spec), method_label(spec)
+    name = f"{label}-{digest([spec, source_digest(spec), own.clip])}"
+    return EncoderSource(method=label, name=name, config=own, checkpoint=None)
+
+
+def untrained_source(config: Pretrain, folder: Path) -> EncoderSource:
+    """The encoders of `config` before pre-training, kept as a checkpoint below `folder`.
+
+    They belong to no data set, so the statistics of their mel bands are those of the videos that
+    they are evaluated on.
+    """
+    config = runs.with_absolute_files(config.changed(method="random"))
+    about: dict[str, Any] = {"config": config.flat(), "code": runs.code_digest(config)}
+    about |= {"kind": "pretraining", "data": "", "data_set": "", "videos": 0, "classes": []}
+    path = folder / runs.run_name(config, "", about["code"]) / "last.pt"
+    with locked(path.parent):
+        if not path.exists():
+            checkpoint.save(path, Metadata(**about), build_method(config, 2, 0), log=[])
+    return source_of_file(path, backbone=config.backbone)
+
+
+def encoder_sources(
+    work: Workspace,
+    methods: str,
+    checkpoints: str = "",
+    *,
+    data: str = "",
+    values: str = "{}",
+    seed: int = 0,
+) -> dict[str, EncoderSource]:
+    """The encoders that a chapter evaluates, by the names of tables and figures.
+
+    Runs that are missing are trained now. Where `random` is the only method, no data are needed,
+    and it is like the encoders of the first checkpoint.
+
+    Args:
+        work: where runs are.
+        methods: separated by commas; '' for the checkpoints alone.
+        checkpoints: separated by commas: files, or callables `package.module:name` or
+            `file.py:name` that give a video encoder. One of a method's name takes its place.
+        data: folder of the pre-training videos, '' for synthetic ones.
+        values: of the runs, where they differ from the workspace's, as JSON.
+        seed: of the runs.
+
+    Raises:
+        ValueError: for an unknown method, values that are not JSON, and as `source_of_file`.
+    """
+    items = [item.strip() for item in checkpoints.split(",") if item.strip()]
+    names = parse_methods(methods) if methods.strip() or not items else ()
+    changes = parse_values(values)
+    config = work.pretraining(method="random", **{"seed": seed, **changes})
+    read = partial(source_of_file, backbone=config.backbone)
+    given = [source_of_code(item, config) if is_spec(item) else read(item) for item in items]
+    sources: dict[str, EncoderSource] = {}
+    if any(find_method(name).is_trained for name in names):
+        manifest = load_dataset(work, "", data, subset=config.subset)
+        trained = runs.pretraining_runs(work, manifest, names, seed=seed, values=changes)
+        runs.train(list(trained.values()), title=f"pre-training {', '.join(trained)}")
+        sources = {method: read(run.checkpoint) for method, run in trained.items()}
+    elif names:
+        files = [source.config for source in given if source.checkpoint]
+        sources["random"] = untrained_source(files[0] if files else config, work.runs)
+    return sources | {source.method: source for source in given}
+
+
+# ---- encoding -----------------------------------------------------------------------------------
+
+
+def device() -> torch.device:
+    """Where encoders run: the first GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class FrozenEncoders(nn.Module):
+    """The encoders of a source with their transform, in evaluation mode.
+
+    Where a source has no statistics of the mel bands, as untrained encoders, those of the
+    `training` videos are taken, and a line says so.
+    """
+
+    def __init__(self, source: EncoderSource, training: Manifest | None = None):
+        super().__init__()
+        self.source = source
+        self.video_encoder, self.audio_encoder, statistics = source.load()
+        if statistics is None and training is not None and self.audio_encoder is not None:
+            print(f"{source.checkpoint} holds no mel band statistics: of {training.name} are taken")
+            statistics = mel_statistics(training, source.config)
+        self.transform = BatchTransform(source.config, statistics)
+        self.eval()
+
+    @torch.inference_mode()
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Features of a batch on the CPU, `video` and `audio` [B, F]; [B, 0] without audio."""
+        batch = batch.to(next(self.parameters()).device)
+        video = self.video_encoder(self.transform.video(batch.frames)).cpu()
+        return {"video": video, "audio": self.encode_audio(batch.audio)}
+
+    @torch.inference_mode()
+    def encode_audio(self, wave: Tensor) -> Tensor:
+        """Features [B, F] on the CPU of waveforms [B, samples]; [B, 0] where there are none."""
+        if self.audio_encoder is None or not wave.shape[1]:
+            return torch.empty(len(wave), 0)
+        assert self.transform.audio is not None, "name the videos to take statistics from"
+        return self.audio_encoder(self.transform.audio(wave)).cpu()
+
+
+def encoded(
+    encoders: Sequence[Callable[[Batch], dict[str, Tensor]]],
+    clips: VideoClips,
+    at_once: int,
+    title: str,
+) -> list[dict[str, Tensor]]:
+    """What each encoder makes of all clips, [V, C, ...] by name, from `at_once` clips at most."""
+    shape = (len(clips), clips.sampling.count)
+    found: list[list[dict[str, Tensor]]] = [[] for _ in encoders]
+    with tqdm(total=len(clips), desc=title, unit="video") as bar:
+        for batch in video_batches(clips, range(len(clips)), max(1, at_once // shape[1])):
+            for parts, encode in zip(found, encoders, strict=True):
+                parts += [encode(part) for part in batch.split(at_once)]
+            bar.update(len(batch) // shape[1])
+    return [{k: torch.cat([p[k] for p in ps]).unflatten(0, shape) for k in ps[0]} for ps in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +239,29 @@ class Features:
     label: Tensor  # [V]
 
 
-Block = tuple[int, list[dict[str, Tensor]]]  # first video of several, their features by encoder
+def encode_all(
+    encoders: Sequence[FrozenEncoders], manifest: Manifest, sampling: Sampling, config: Evaluation
+) -> list[Features]:
+    """Features of every video under each of some encoders, in memory."""
+    clips = VideoClips(manifest, sampling, seed=config.seed)
+    title = f"{manifest.name}, {sampling.count} clips of each video"
+    found = encoded([one.encode for one in encoders], clips, config.clips_per_forward, title)
+    return [Features(**tensors, label=torch.tensor(clips.labels)) for tensors in found]
+
+
+def soundtracks(encoders: Sequence[FrozenEncoders], manifest: Manifest) -> list[Tensor]:
+    """Features [V, 1, F] of each video's whole audio under each encoder.
+
+    As the released code retrieves: the peak is that of the whole video.
+    """
+    found: list[list[Tensor]] = [[] for _ in encoders]
+    for video in tqdm(manifest.videos, f"{manifest.name}, soundtracks", unit="video"):
+        with StoredVideo(manifest.path(video)) as file:
+            for parts, frozen in zip(found, encoders, strict=True):
+                hz = frozen.source.config.clip.audio_hz
+                wave = torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))
+                parts.append(frozen.encode_audio(wave[None].to(device())))
+    return [torch.stack(parts) for parts in found]
 
 
 def training_part(manifest: Manifest) -> Manifest:
@@ -52,192 +269,34 @@ def training_part(manifest: Manifest) -> Manifest:
     return Manifest.load(manifest.where).split("train")
 
 
-def encoded_blocks(
-    encoders: Sequence[FrozenEncoders],
-    begin: int,
-    *,
-    clips: VideoClips,
-    workers: int,
-    at_once: int,
-    title: str,
-) -> Iterator[Block]:
-    """Features [V, C, F] of all clips of the videos from `begin` on, `at_once` clips at a time."""
-    count, audio = clips.sampling.count, clips.sampling.audio
-    block = max(1, at_once // count)
-    with tqdm(total=len(clips), initial=begin, desc=title, unit="video") as bar:
-        rows = range(begin, len(clips))
-        for batch in video_batches(clips, rows, block, workers=workers):
-            found = [frozen.encode(batch, audio=audio, at_once=at_once) for frozen in encoders]
-            size = (len(batch) // count, count)
-            yield begin, [{k: x.unflatten(0, size) for k, x in one.items()} for one in found]
-            begin += size[0]
-            bar.update(size[0])
-
-
-def soundtrack_blocks(
-    encoders: Sequence[FrozenEncoders], begin: int, *, manifest: Manifest
-) -> Iterator[Block]:
-    """Features [1, 1, F] of the whole audio of each video from `begin` on."""
-    rows = range(begin, len(manifest))
-    for row in tqdm(rows, f"{manifest.name}, soundtracks", unit="video"):
-        waves = (soundtrack(manifest, row, f.source.config.clip.audio_hz) for f in encoders)
-        both = zip(encoders, waves, strict=True)
-        yield row, [{"audio": f.encode_audio(wave.to(device()))[:, None]} for f, wave in both]
-
-
-def soundtrack(manifest: Manifest, row: int, hz: int) -> Tensor:
-    """The whole audio of a video, [1, samples]."""
-    video = manifest.videos[row]
-    with StoredVideo(manifest.path(video)) as file:
-        return torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))[None]
-
-
-def encode_all(
-    frozen: FrozenEncoders,
-    manifest: Manifest,
-    sampling: Sampling,
-    *,
-    seed: int,
-    workers: int = AUTO,
-    at_once: int = CLIPS_PER_FORWARD,
-    title: str = "features",
-) -> Features:
-    """Features of encoders that are in no file, in memory; arguments as of `extract`."""
-    clips = VideoClips(manifest, sampling, seed=seed)
-    options: dict[str, Any] = {"workers": workers, "at_once": at_once, "title": title}
-    blocks = [found for _, (found,) in encoded_blocks([frozen], 0, clips=clips, **options)]
-    video, audio = (torch.cat([block[name] for block in blocks]) for name in ("video", "audio"))
-    return Features(video=video.clone(), audio=audio.clone(), label=torch.tensor(clips.labels))
-
-
 def extract(
-    sources: Sequence[EncoderSource],
-    manifest: Manifest,
-    sampling: Sampling,
-    cache: Path,
-    *,
-    seed: int,
-    workers: int = AUTO,
-    at_once: int = CLIPS_PER_FORWARD,
-    title: str = "features",
-) -> list[Features]:
-    """Features of every video under the encoders of each source, in their order.
+    sources: Sources, manifest: Manifest, sampling: Sampling, config: Evaluation, cache: Path
+) -> dict[str, Features]:
+    """Features of every video by method, kept in `cache`, in a folder of the data and sampling.
 
-    They are kept in `cache`, in a folder of the data and the sampling with a folder of each
-    source. At most `at_once` clips go through an encoder together.
-
-    Raises:
-        CheckpointError: when a source's file is not a checkpoint.
-        StoreError: when a file of the store can no longer be read.
-        OSError: when the disk has no room.
+    With `whole_video_sound` the audio is not that of the clips. StoreError when a file of the store
+    can no longer be read.
     """
     if not manifest.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
+    whole = sampling.audio and config.whole_video_sound
     training = training_part(manifest) if sampling.audio else None
-    reading = [manifest.digest, training and training.digest, sampling, seed]
-    clips, label = VideoClips(manifest, sampling, seed=seed), torch.tensor(manifest.labels)
-    options: dict[str, Any] = {"workers": workers, "at_once": at_once, "title": title}
-    blocks = functools.partial(encoded_blocks, clips=clips, **options)
-    home = cache / f"{manifest.name}-{digest(reading)}"
-    folders = fill(sources, training, home, len(clips), blocks, workers)
-    tensors = [{n: mapped(f / f"{n}.npy") for n in ("video", "audio")} for f in folders]
-    return [Features(**both, label=label) for both in tensors]
-
-
-def soundtrack_features(
-    sources: Sequence[EncoderSource], manifest: Manifest, cache: Path
-) -> list[Tensor]:
-    """Features [V, 1, F] of each video's whole audio under the encoder of each source.
-
-    As the released code retrieves: the peak is that of the whole video. F is 0 for an encoder
-    without audio.
-    """
-    training = training_part(manifest)
-    home = cache / f"{manifest.name}-soundtracks-{digest([manifest.digest, training.digest])}"
-    blocks = functools.partial(soundtrack_blocks, manifest=manifest)
-    folders = fill(sources, training, home, len(manifest), blocks)
-    return [mapped(folder / "audio.npy") for folder in folders]
-
-
-# ---- on the disk --------------------------------------------------------------------------------
-
-
-def fill(
-    sources: Sequence[EncoderSource],
-    training: Manifest | None,
-    home: Path,
-    videos: int,
-    blocks: Callable[[Sequence[FrozenEncoders], int], Iterator[Block]],
-    workers: int = AUTO,
-) -> list[Path]:
-    """The folders of each source's features in `home`; what is missing in them is encoded.
-
-    Every video is read once for all sources, and an interrupted call resumes.
-    """
-    folders = [home / source.folder_name for source in sources]
+    key = [manifest.digest, training and training.digest, sampling, whole, config.seed]
+    home = cache / f"{manifest.name}-{digest(key)}"
+    files = {m: home / f"{source.features_name}.safetensors" for m, source in sources.items()}
     with locked(home):
-        left = {f: s for f, s in zip(folders, sources, strict=True) if done_videos(f) < videos}
+        left = [method for method, file in files.items() if not file.exists()]
         if left:
-            encoders = [FrozenEncoders(s, training, workers).to(device()) for s in left.values()]
-            for row, found in blocks(encoders, min(map(done_videos, left))):
-                for folder, rows in zip(left, found, strict=True):
-                    write_rows(folder, videos, row, rows)
-    return folders
-
-
-def done_videos(folder: Path) -> int:
-    """How many videos' features are in a folder."""
-    note = folder / "done.txt"
-    return int(note.read_text()) if note.exists() else 0
-
-
-def write_rows(folder: Path, videos: int, begin: int, rows: Mapping[str, Tensor]) -> None:
-    """Write features of some videos, the first of which is number `begin` of all, to .npy files.
-
-    What is there already stays. OSError when the disk has no room.
-    """
-    done, end = done_videos(folder), begin + len(next(iter(rows.values())))
-    if end <= done:  # another source was interrupted earlier
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, tensor in rows.items():
-        path = folder / f"{name}.npy"
-        if not done:
-            check_room(folder, 4 * videos * tensor[0].numel())
-            open_memmap(path, "w+", np.float32, (videos, *tensor.shape[1:]))
-        array = open_memmap(path, "r+")
-        array[begin:end] = tensor.numpy()
-        array.flush()
-    write_text(folder / "done.txt", str(end))
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Raise OSError when the disk lacks so many bytes: mapped files would end the process there."""
-    if size > (free := shutil.disk_usage(folder).free):
-        raise OSError(
-            f"{folder} needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: make room, set "
-            "AVNB_BUILD to a folder on a larger disk, or take fewer clips of each video"
-        )
-
-
-def mapped(path: Path) -> Tensor:
-    """The tensor of a .npy file, mapped: memory holds what is used; writing changes no file."""
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-
-# ---- for chapters -------------------------------------------------------------------------------
-
-
-def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:
-    """The clips of an evaluation: video, and audio that starts with it."""
-    return Clip(
-        video_seconds=config.video_seconds,
-        video_fps=config.video_fps,
-        frame_px=run.clip.frame_px,
-        audio_seconds=audio_seconds,
-        audio_hz=run.clip.audio_hz,
-        max_offset_seconds=0.0,
-    )
+            frozen = [FrozenEncoders(sources[method], training).to(device()) for method in left]
+            seen = replace(sampling, audio=sampling.audio and not whole)
+            found = encode_all(frozen, manifest, seen, config)
+            if whole:
+                sounds = soundtracks(frozen, manifest)
+                found = [replace(f, audio=audio) for f, audio in zip(found, sounds, strict=True)]
+            for method, features in zip(left, found, strict=True):
+                with replacing(files[method]) as partial_file:
+                    save_file(vars(features), partial_file)
+    return {method: Features(**load_file(file)) for method, file in files.items()}
 
 
 def extract_parts(
@@ -246,21 +305,26 @@ def extract_parts(
     sampling_of: Callable[[Pretrain], Mapping[str, Sampling]],
     config: Evaluation,
     cache: Path,
-    workers: int,
 ) -> dict[str, dict[str, Features]]:
-    """Features by method and part, cached; encoders with equal sampling share a reading."""
+    """`extract` by method and part; encoders with equal sampling share a reading."""
     features: dict[str, dict[str, Features]] = {method: {} for method in sources}
-    options: dict[str, Any] = {"seed": config.seed, "at_once": config.clips_per_forward}
     for part, videos in parts.items():
         asked = {method: sampling_of(source.config)[part] for method, source in sources.items()}
-        options |= {"workers": workers, "title": f"{videos.name}, {part}"}
         for sampling in dict.fromkeys(asked.values()):
-            methods = [method for method in sources if asked[method] == sampling]
-            chosen = [sources[method] for method in methods]
-            extracted = extract(chosen, videos, sampling, cache, **options)
-            for method, result in zip(methods, extracted, strict=True):
-                features[method][part] = result
+            chosen = {method: sources[method] for method in sources if asked[method] == sampling}
+            for method, found in extract(chosen, videos, sampling, config, cache).items():
+                features[method][part] = found
     return features
+
+
+# ---- for chapters -------------------------------------------------------------------------------
+
+
+def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:
+    """The clips of an evaluation: video, and audio that starts with it."""
+    about = {"video_seconds": config.video_seconds, "video_fps": config.video_fps}
+    about |= {"audio_seconds": audio_seconds, "max_offset_seconds": 0.0}
+    return replace(run.clip, **about, audio_window="around")
 
 
 def row_metadata(

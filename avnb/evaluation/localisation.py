@@ -6,115 +6,67 @@ every place of the last feature map instead of its maximum, and each is compared
 Shapes: C clips, t x h x w places of the last feature map, F features, D dimensions.
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from avnb.config import Evaluation, Pretrain
+from avnb.config import Evaluation
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.scenes import Scene
 from avnb.data.synthetic.world import object_boxes, scenes_of
-from avnb.evaluation.features import (
-    EncoderSource,
-    FrozenEncoders,
-    device,
-    downstream_clip,
-    row_metadata,
-    training_part,
-)
-from avnb.evaluation.results import Row, percent_row, record
+from avnb.evaluation import features
+from avnb.evaluation.features import EncoderSource
+from avnb.evaluation.results import percent_row, record
 from avnb.files import tqdm
-from avnb.models.encoders import VideoEncoder
 from avnb.profiles import Workspace
 
 CLIPS = 5  # of each video, one after the other
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimilarityMap:
-    """The cosine of a clip's audio with every place of its video."""
+def similarity_maps(
+    source: EncoderSource, manifest: Manifest, config: Evaluation, rows: Iterable[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Maps of some videos: cosines of each clip's places with its audio [C, t, h, w], and times.
 
-    cosine: np.ndarray  # [t, h, w]
-    times: np.ndarray  # [T] seconds, of the clip's frames
-
-    @property
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """x [w] and y [h] in [0, 1]: a frame of 32 k + 1 pixels has a place at every 32nd."""
-        _, height, width = self.cosine.shape
-        return np.linspace(0, 1, width), np.linspace(0, 1, height)
-
-    def peak(self) -> tuple[float, float]:
-        """x and y of the place with the highest mean over time."""
-        x, y = self.places
-        i, j = divmod(int(self.cosine.mean(axis=0).argmax()), len(x))
-        return float(x[j]), float(y[i])
-
-
-def whole_frames(run: Pretrain, config: Evaluation) -> Sampling:
-    """Clips from the beginning to the end of each video, their frames whole, as squares."""
-    px = config.localisation_px
-    clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
-    clip = replace(clip, frame_px=px)
-    return Sampling(clip=clip, count=CLIPS, place="uniform", resize_px=px)
-
-
-class Localiser:
-    """The encoders and heads of a source, and the maps that they give.
-
-    Where pre-training had no heads, the features themselves are compared.
-
-    Raises:
-        ValueError: when the video encoder has no feature map, or there is no audio encoder.
+    Clips are whole frames as squares; one of 32 k + 1 pixels has k + 1 places on a side, the outer
+    ones at its rim. Times [C, T] of frames are in seconds. Where pre-training had no heads, the
+    features themselves are compared. ValueError when there is no feature map or audio encoder.
     """
-
-    def __init__(self, source: EncoderSource, manifest: Manifest, config: Evaluation):
-        self.encoders = FrozenEncoders(source, training_part(manifest)).to(device())
-        if not isinstance(self.encoders.video_encoder, VideoEncoder):
-            raise ValueError(f"the video encoder of {source.method} gives no map of features")
-        if (audio_encoder := self.encoders.audio_encoder) is None:
-            raise ValueError(f"{source.method} has no audio encoder to compare places with")
-        self.audio_encoder = audio_encoder
-        heads = source.heads()
-        both = heads if {"video", "audio"} <= heads.keys() else {}
-        self.heads = {name: head.to(device()) for name, head in both.items()}
-        self.clips = VideoClips(manifest, whole_frames(source.config, config), seed=config.seed)
-
-    def head(self, modality: str, x: Tensor) -> Tensor:
-        """Features [N, F] in the space of the loss, scaled to length 1."""
-        return F.normalize(self.heads[modality](x) if self.heads else x, dim=1)
-
-    @torch.inference_mode()
-    def maps(self, row: int) -> list[SimilarityMap]:
-        """The maps of the clips of one video, each with its own audio."""
-        batch = self.encoders.transform(self.clips.whole(row).to(device()))
-        places = self.encoders.video_encoder.feature_map(batch.frames)  # [C, F, t, h, w]
-        audio = self.head("audio", self.audio_encoder(batch.audio))  # [C, D]
-        video = self.head("video", places.movedim(1, -1).flatten(0, -2))  # [C t h w, D]
-        video = video.unflatten(0, (len(places), *places.shape[2:]))  # [C, t, h, w, D]
-        cosines = torch.einsum("cthwd,cd->cthw", video, audio).cpu().numpy()
-        clip, seconds = self.clips.sampling.clip, self.clips.manifest.videos[row].seconds
-        frames = np.arange(clip.frames) / clip.video_fps
-        starts = self.clips.draw(0, row).starts[:, 0]
-        return [
-            SimilarityMap(cosine=cosine, times=np.mod(start + frames, seconds))
-            for cosine, start in zip(cosines, starts, strict=True)
-        ]
+    frozen = features.FrozenEncoders(source, features.training_part(manifest))
+    encoders, heads = frozen.to(features.device()), source.heads()
+    if not (hasattr(encoders.video_encoder, "feature_map") and encoders.audio_encoder):
+        raise ValueError(f"{source.method} has no map of features, or no audio encoder")
+    both = torch.nn.ModuleDict(heads if {"video", "audio"} <= heads.keys() else {})
+    both.to(features.device())
+    px, audio_seconds = config.localisation_px, config.retrieval_audio_seconds
+    clip = features.downstream_clip(source.config, config, audio_seconds=audio_seconds)
+    sampling = Sampling(clip=replace(clip, frame_px=px), count=CLIPS, place="uniform", resize_px=px)
+    clips = VideoClips(manifest, sampling, seed=config.seed)
+    for row in rows:
+        with torch.inference_mode():
+            batch = encoders.transform(clips.whole(row).to(features.device()))
+            places = encoders.video_encoder.feature_map(batch.frames)  # [C, F, t, h, w]
+            video = places.movedim(1, -1).flatten(0, -2)  # [C t h w, F]
+            audio = encoders.audio_encoder(batch.audio)  # [C, F]
+            if both:
+                video, audio = both["video"](video), both["audio"](audio)  # [..., D]
+            video = F.normalize(video, dim=1).unflatten(0, (CLIPS, *places.shape[2:]))
+            cosines = torch.einsum("cthwd,cd->cthw", video, F.normalize(audio, dim=1))
+        starts = clips.draw(0, row).starts[:, :1]  # [C, 1]
+        times = starts + np.arange(clip.frames) / clip.video_fps
+        yield cosines.cpu().numpy(), np.mod(times, manifest.videos[row].seconds)
 
 
 def known_scenes(manifest: Manifest) -> dict[int, Scene]:
-    """By row, the scene of each synthetic video that can be heard; {} for real videos."""
-    audible = {video.id for video in manifest.with_audio().videos}
-    scenes = {name: s for name, s in scenes_of(manifest).items() if name in audible and not s.flaw}
-    rows = {video.id: row for row, video in enumerate(manifest.videos)}
-    return {row: scenes[name] for name, row in rows.items() if name in scenes}
+    """By row, the scene of each synthetic video without a flaw; {} for real videos."""
+    scenes = scenes_of(manifest)
+    known = {row: scenes.get(video.id) for row, video in enumerate(manifest.videos)}
+    return {row: scene for row, scene in known.items() if scene and not scene.flaw}
 
 
 def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
@@ -122,20 +74,16 @@ def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
     return object_boxes(scene, times).mean(axis=0)
 
 
-def inside(box: np.ndarray, x: float, y: float) -> bool:
-    """Whether a point lies in a box."""
-    return bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
-
-
-def pointing(maps: Sequence[SimilarityMap], scene: Scene) -> tuple[float, float, float]:
-    """Means over clips: peak on the object, middle of the frame on it, share of places on it."""
-    scores = list[tuple[float, float, float]]()
-    for found in maps:
-        box, places = mean_box(scene, found.times), itertools.product(*found.places)
-        share = float(np.mean([inside(box, x, y) for x, y in places]))
-        scores.append((inside(box, *found.peak()), inside(box, 0.5, 0.5), share))
-    peak, centre, share = np.mean(scores, axis=0).tolist()
-    return peak, centre, share
+def pointing(cosines: np.ndarray, times: np.ndarray, scene: Scene) -> np.ndarray:
+    """Peak on the object, middle of the frame on it, share of places on it: [3], means of clips."""
+    scores, axes = [], [np.linspace(0, 1, size) for size in cosines.shape[:-3:-1]]
+    x, y = np.meshgrid(*axes)  # [h, w]
+    for cosine, at in zip(cosines, times, strict=True):
+        left, top, right, bottom = mean_box(scene, at)
+        inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+        peak = inside.flat[cosine.mean(axis=0).argmax()]
+        scores.append([peak, left <= 0.5 <= right and top <= 0.5 <= bottom, inside.mean()])
+    return np.mean(scores, axis=0)
 
 
 def localisation_rows(
@@ -147,16 +95,12 @@ def localisation_rows(
     of the places that lie on them; the method `centre` always points to the middle (Zhang et
     al. 2018, doi:10.1007/s11263-017-1059-x).
     """
-    scenes = known_scenes(manifest)
-    if not scenes:
-        raise ValueError(f"the places of objects in {manifest.name} are not known")
-    rows, common = list[Row](), dict[str, Any]()
+    rows, scenes = [], known_scenes(manifest)
     for method, source in sources.items():
-        localiser = Localiser(source, manifest, config)
-        bar = tqdm(scenes.items(), f"maps of {method}", len(scenes), unit="video")
-        scores = [pointing(localiser.maps(row), scene) for row, scene in bar]
-        peak, centre, share = np.transpose(scores)
-        common = row_metadata(source, manifest, work, config) | {"task": "localisation"}
+        maps = similarity_maps(source, manifest, config, scenes)
+        bar = tqdm(zip(maps, scenes.values(), strict=True), f"maps of {method}", len(scenes))
+        peak, centre, share = np.transpose([pointing(*found, scene) for found, scene in bar])
+        common = features.row_metadata(source, manifest, work, config) | {"task": "localisation"}
         common |= {"metric": "pointing", "chance": 100 * float(share.mean())}
         rows.append(percent_row(peak, config, **common))
     rows.append(percent_row(centre, config, **common | {"method": "centre", "run": ""}))

@@ -3,25 +3,27 @@
 With `probe_clips` = fresh, as in the released code, new clips are encoded in every epoch; with
 `probe_batch_norm` = train the encoder's statistics move meanwhile.
 
-Shapes: V videos, C clips of each test video, F features, B clips of a batch.
+Shapes: R layers trained together, V videos, C clips of each, F features, N videos that a layer
+is trained on, B clips of a step.
 """
 
-import functools
 import itertools
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from avnb.config import PROTOCOLS, Clip, Evaluation, Pretrain
+from avnb.config import Clip, Evaluation, Pretrain
 from avnb.data.clips import Sampling, VideoClips
-from avnb.data.loader import AUTO, load
+from avnb.data.loader import load
 from avnb.data.manifest import Manifest
+from avnb.distributed import one_thread
 from avnb.evaluation.features import (
     EncoderSource,
     Features,
@@ -33,114 +35,176 @@ from avnb.evaluation.features import (
     extract_parts,
     row_metadata,
 )
-from avnb.evaluation.linear import BatchedProbes, Fitted, Probe, fit, initial_weight
 from avnb.evaluation.results import Row, percent_row, record
 from avnb.files import tqdm
 from avnb.profiles import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
+# Features by part: `train`, random clips and crops of training videos (none where fresh ones are
+# encoded); centre crops of test videos, random clips in `clip`, uniformly spaced ones in `video`.
+ProbeFeatures = dict[str, Features]
+
+
+# ---- linear layers ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A trained linear layer: features [..., F] -> logits [..., classes]."""
+
+    weight: Tensor  # [classes, F]
+    bias: Tensor  # [classes]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Logits of features."""
+        return F.linear(features, self.weight, self.bias)
+
+
+Fitted = tuple[Probe, list[float]]  # a probe and its mean loss in each epoch
+
+
+class BatchedProbes:
+    """Linear layers that take their steps together, each on its own clips: R x Adam in one.
+
+    The first weights [classes, F] of each are drawn by its generator, within +- 1 / sqrt(F).
+    """
+
+    def __init__(self, classes: int, width: int, rngs: Sequence[torch.Generator]):
+        self.weight, bound = torch.empty(len(rngs), classes, width), width**-0.5
+        for weight, rng in zip(self.weight, rngs, strict=True):
+            weight.uniform_(-bound, bound, generator=rng)
+        parameters = [self.weight, torch.zeros(len(rngs), classes)]
+        self.weight, self.bias = (x.requires_grad_() for x in parameters)
+        self.adam = torch.optim.Adam([self.weight, self.bias], fused=True)
+
+    def step(self, x: Tensor, label: Tensor, lr: float) -> Tensor:
+        """A step on clips [R, B, F] with labels [R, B]; the summed loss of each layer before it."""
+        logits = torch.baddbmm(self.bias[:, None], x, self.weight.mT)  # [R, B, classes]
+        loss = F.cross_entropy(logits.mT, label, reduction="none")
+        self.adam.zero_grad()
+        loss.mean(dim=1).sum().backward()
+        self.adam.param_groups[0]["lr"] = lr
+        self.adam.step()
+        return loss.detach().sum(dim=1)
+
+    @property
+    def probes(self) -> list[Probe]:
+        """The layers as they are now."""
+        layers = zip(self.weight.detach(), self.bias.detach(), strict=True)
+        return [Probe(weight=weight.clone(), bias=bias.clone()) for weight, bias in layers]
+
+
+def epoch_orders(
+    videos: int, clips: int, epochs: int, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each epoch the shuffled videos [N] and which of its clips each shows [N].
+
+    No clip is shown again before all others of its video were.
+    """
+    for epoch in range(epochs):
+        if epoch % clips == 0:
+            turn = torch.rand(videos, clips, generator=rng).argsort(dim=1)  # [N, C]
+        order = torch.randperm(videos, generator=rng)
+        yield order, turn[order, epoch % clips]
+
+
+def fit_together(
+    features: Tensor,
+    label: Tensor,
+    classes: int,
+    config: Evaluation,
+    *,
+    videos: Tensor,
+    seeds: Sequence[int],
+) -> list[Fitted]:
+    """Train R layers on `videos` [R, N] of features [V, C, F] of random clips, labels [V].
+
+    Each epoch shows every video once, through one of its clips. With as many clips as epochs each
+    is shown once, as when fresh clips are encoded in every epoch. What is trained beside a layer
+    changes nothing but its rounding. The seed of `config` is not used.
+    """
+    flat, (_, count, width) = features.flatten(0, 1), features.shape
+    rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+    layers, losses = BatchedProbes(classes, width, rngs), list[Tensor]()
+    orders = (epoch_orders(videos.shape[1], count, config.probe_epochs, rng) for rng in rngs)
+    with one_thread():
+        for epoch, drawn in enumerate(zip(*orders, strict=True)):
+            order, clip = (torch.stack(x) for x in zip(*drawn, strict=True))  # [R, N]
+            shown, lr, total = videos.gather(1, order), config.probe_lr_at(epoch), 0.0
+            batches = (x.split(config.probe_batch, dim=1) for x in (shown, clip))
+            for rows, clips in zip(*batches, strict=True):
+                total += layers.step(flat[rows * count + clips], label[rows], lr)
+            losses.append(total / videos.shape[1])
+    return list(zip(layers.probes, torch.stack(losses, dim=1).tolist(), strict=True))
+
+
+def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fitted:
+    """One layer of `fit_together`, on all videos, from the seed of `config`."""
+    every, seeds = torch.arange(len(features))[None], [config.seed]
+    return fit_together(features, label, classes, config, videos=every, seeds=seeds)[0]
 
 
 # ---- clips and features -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeFeatures:
-    """Features that a probe is trained and tested on."""
-
-    train: Features | None  # random clips, random crops; None where fresh ones are encoded
-    clip: Features  # random clips of test videos, centre crops
-    video: Features  # uniformly spaced clips of test videos, centre crops
-
-
-def testing(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
-    """How clips of test videos are sampled, by level."""
+def samplings(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
+    """How clips are sampled for training and, as `clip` and `video`, both levels of testing."""
     common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
     common["interpolation"] = config.interpolation
+    train: dict[str, Any] = {"count": config.train_clips, "flip_prob": config.flip_prob}
     return {
-        "clip": Sampling(count=config.clip_level_clips, place="random", **common),
-        "video": Sampling(count=config.video_level_clips, place="uniform", **common),
+        "train": Sampling(place="random", random_crop=True, **train, **common),
+        "clip": Sampling(place="random", count=config.clip_level_clips, **common),
+        "video": Sampling(place="uniform", count=config.video_level_clips, **common),
     }
 
 
-def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
-    """How clips are sampled for training and for both levels of testing."""
-    test = testing(downstream_clip(run, config), config)
-    options: dict[str, Any] = {"count": config.train_clips, "flip_prob": config.flip_prob}
-    return {"train": replace(test["clip"], random_crop=True, **options), **test}
+def run_samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
+    """`samplings` of the clips that the encoders of a run are evaluated on."""
+    return samplings(downstream_clip(run, config), config)
 
 
 def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path, *, workers: int = AUTO
+    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path
 ) -> dict[str, ProbeFeatures]:
     """Features for training and both levels of testing by method, cached."""
-    parts = {"train": manifest.split("train"), "clip": manifest.split("test")}
-    parts["video"] = parts["clip"]
-    if config.probe_clips == "fresh":
-        del parts["train"]
-    sampling_of = functools.partial(samplings, config=config)
-    features = extract_parts(sources, parts, sampling_of, config, cache, workers)
-    return {m: ProbeFeatures(**{"train": None, **found}) for m, found in features.items()}
+    parts = {"train": manifest.split("train")} if config.probe_clips == "cached" else {}
+    parts |= dict.fromkeys(LEVELS, manifest.split("test"))
+    return extract_parts(sources, parts, partial(run_samplings, config=config), config, cache)
 
 
-# ---- training -----------------------------------------------------------------------------------
+# ---- the protocol -------------------------------------------------------------------------------
 
 
 def fit_fresh(
-    frozen: FrozenEncoders,
-    train: Manifest,
-    config: Evaluation,
-    *,
-    classes: Tensor | None = None,
-    workers: int = AUTO,
+    frozen: FrozenEncoders, train: Manifest, config: Evaluation, classes: Tensor | None = None
 ) -> Fitted:
     """As `fit`, but a new clip of each training video is cut and encoded in every epoch.
 
     With `probe_batch_norm` = train the encoder normalises with the statistics of each batch, and
-    its running ones move with them, as in the released code; `frozen` keeps what they become.
-
-    `classes` are the labels of the data set that the layer tells apart, ascending; all by default.
+    its running ones move with them; `frozen` keeps what they become. `classes` are the labels of
+    the data set that the layer tells apart, ascending; all by default.
     """
     labels = torch.arange(len(train.classes)) if classes is None else classes
     rng, curve = torch.Generator().manual_seed(config.seed), [0.0] * config.probe_epochs
-    layer = BatchedProbes([initial_weight(len(labels), frozen.video_encoder.features, rng)])
+    layer = BatchedProbes(len(labels), frozen.video_encoder.features, [rng])
+    plan = [
+        [(epoch, video, 0) for video in part.tolist()]
+        for epoch in range(config.probe_epochs)
+        for part in torch.randperm(len(train), generator=rng).split(config.probe_batch)
+    ]
+    sampling = replace(run_samplings(frozen.source.config, config)["train"], count=1)
+    batches = load(VideoClips(train, sampling, seed=config.seed), plan)
+    title = f"{frozen.source.method} on {train.name}, {config.probe_epochs} epochs"
     frozen.train(config.probe_batch_norm == "train")
-    for epoch, x, label in fresh_batches(frozen, train, config, rng, workers):
-        label = torch.searchsorted(labels, label)
+    for places, batch in zip(plan, tqdm(batches, title, len(plan), unit="batch"), strict=True):
+        # Cloned: a tensor made in inference mode cannot take part in a gradient.
+        x, epoch = frozen.encode(batch)["video"].clone(), places[0][0]
+        label = torch.searchsorted(labels, batch.label)
         loss = layer.step(x[None], label[None], config.probe_lr_at(epoch))
         curve[epoch] += loss.item() / len(train)
     frozen.eval()
     return layer.probes[0], curve
-
-
-def fresh_batches(
-    frozen: FrozenEncoders, train: Manifest, config: Evaluation, rng: torch.Generator, workers: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Of each batch its epoch, features [B, F] and labels [B]; every clip is a new one."""
-    sampling = replace(samplings(frozen.source.config, config)["train"], count=1)
-    clips, size = VideoClips(train, sampling, seed=config.seed), config.probe_batch
-    orders = [torch.randperm(len(train), generator=rng) for _ in range(config.probe_epochs)]
-    plan = [
-        [(e, v, 0) for v in part.tolist()] for e, o in enumerate(orders) for part in o.split(size)
-    ]
-    title = f"{frozen.source.method} on {train.name}, {len(orders)} epochs"
-    loaded = tqdm(load(clips, plan, workers=workers), title, len(plan), unit="batch")
-    # Batch statistics are those of the whole batch.
-    at_once = size if frozen.training else config.clips_per_forward
-    for places, batch in zip(plan, loaded, strict=True):
-        encoded = frozen.encode(batch, audio=False, at_once=at_once)
-        # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        yield places[0][0], encoded["video"].clone(), batch.label
-
-
-def tested_by(
-    frozen: FrozenEncoders, test: Manifest, config: Evaluation, *, workers: int = AUTO
-) -> dict[str, Features]:
-    """Features of test videos under encoders whose statistics have moved, by level."""
-    options: dict[str, Any] = {"seed": config.seed, "at_once": config.clips_per_forward}
-    options |= {"workers": workers, "title": f"{test.name}, {frozen.source.method}"}
-    tested = testing(downstream_clip(frozen.source.config, config), config)
-    return {level: encode_all(frozen, test, s, **options) for level, s in tested.items()}
 
 
 def fit_probe(
@@ -148,23 +212,21 @@ def fit_probe(
     manifest: Manifest,
     features: ProbeFeatures,
     config: Evaluation,
-    *,
-    workers: int = AUTO,
+    classes: Tensor | None = None,
 ) -> tuple[Fitted, ProbeFeatures]:
     """A probe trained as the protocol says, and the features that it is tested on.
 
     `features` are those of `extract_each`; where the encoder's statistics move, the test videos
-    are encoded again with what they have become.
+    are encoded again with what they have become. `classes` are for fresh clips, as of `fit_fresh`.
     """
     if config.probe_clips == "cached":
-        train = features.train
-        assert train is not None
+        train = features["train"]
         return fit(train.video, train.label, len(manifest.classes), config), features
     frozen = FrozenEncoders(source).to(device())
-    fitted = fit_fresh(frozen, manifest.split("train"), config, workers=workers)
+    fitted = fit_fresh(frozen, manifest.split("train"), config, classes)
     if config.probe_batch_norm == "train":
-        moved = tested_by(frozen, manifest.split("test"), config, workers=workers)
-        features = replace(features, **moved)
+        test, how = manifest.split("test"), run_samplings(source.config, config)
+        features = {part: encode_all([frozen], test, how[part], config)[0] for part in LEVELS}
     return fitted, features
 
 
@@ -195,41 +257,25 @@ def video_level(probe: Classify, features: Tensor, label: Tensor, k: int) -> Ten
 LEVELS = {"clip": clip_level, "video": video_level}
 
 
-def confusion(predicted: Tensor, label: Tensor, classes: int) -> Tensor:
-    """[classes, classes] number of videos by true class (row) and predicted class (column)."""
-    return torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, -1)
-
-
-def accuracies(
+def scored(
     classify: Classify,
-    clips: Mapping[str, Tensor],
-    label: Tensor,
+    features: ProbeFeatures,
     config: Evaluation,
-    *,
-    classes: int,
+    classes: Tensor,
     **metadata: Any,
 ) -> list[Row]:
-    """Rows of top-1 and top-5 of `classes` at each level; `metadata` gives their other fields.
+    """Rows of top-1 and top-5 at each level; `metadata` gives their other fields.
 
-    `clips` are features [V, C, F] of the test videos by level, `label` [V] their classes.
+    Only test videos of `classes` count, labels of the data set in the order of the outputs.
     """
-    rows = []
-    for (level, features), k in itertools.product(clips.items(), (1, 5)):
-        scores = LEVELS[level](classify, features, label, k).cpu().numpy()
-        metadata |= {"level": level, "metric": f"top{k}"}
-        metadata["chance"] = 100 * min(k, classes) / classes
-        rows.append(percent_row(scores, config, **metadata))
+    rows, total = [], len(classes)
+    for level, k in itertools.product(LEVELS, (1, 5)):
+        clips, label = features[level].video, features[level].label
+        kept = torch.isin(label, classes)
+        right = LEVELS[level](classify, clips[kept], torch.searchsorted(classes, label[kept]), k)
+        about = {"level": level, "metric": f"top{k}", "chance": 100 * min(k, total) / total}
+        rows.append(percent_row(right.numpy(), config, **about, **metadata))
     return rows
-
-
-def scored(probe: Probe, features: ProbeFeatures, config: Evaluation, **metadata: Any) -> list[Row]:
-    """Rows of one probe: both levels and metrics."""
-    clips, label = {"clip": features.clip.video, "video": features.video.video}, features.clip.label
-    metadata = {"task": "probe", "classes": len(probe.bias), **metadata}
-    return accuracies(probe, clips, label, config, **metadata)
-
-
-# ---- chapters -----------------------------------------------------------------------------------
 
 
 def probe_rows(
@@ -243,12 +289,10 @@ def probe_rows(
 ) -> tuple[pd.DataFrame, dict[str, list[Fitted]], dict[str, ProbeFeatures]]:
     """Linear probes of several encoders, measured and appended to the workspace's results.
 
-    Each encoder gets `seeds` probes, seeded with `config.seed`, `config.seed` + 1, ...; the clips
+    Each encoder gets `seeds` probes, seeded with `config.seed` and what follows it; cached clips
     are those of `config.seed`. Returns their rows, and fitted probes and features by method, those
     of the first seed where the encoder's statistics move.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds = {seeds}: at least one probe must be trained")
     features = extract_each(sources, manifest, config, work.features)
     fitted: dict[str, list[Fitted]] = {method: [] for method in sources}
     rows, first = [], dict[str, ProbeFeatures]()
@@ -257,45 +301,6 @@ def probe_rows(
         trained, tested = fit_probe(source, manifest, features[method], seeded)
         fitted[method].append(trained)
         first.setdefault(method, tested)
-        metadata = row_metadata(source, manifest, work, config)
-        rows += scored(trained[0], tested, seeded, split=split, **metadata)
+        metadata = row_metadata(source, manifest, work, config) | {"task": "probe", "split": split}
+        rows += scored(trained[0], tested, seeded, torch.arange(len(manifest.classes)), **metadata)
     return record(work.results, rows), fitted, first
-
-
-# Each choice that the released code makes otherwise than the thesis, alone and all together.
-CHOICES: dict[str, dict[str, Any]] = {
-    "thesis": {},
-    "fresh clips": {"probe_clips": "fresh"},
-    "moving BatchNorm": {"probe_clips": "fresh", "probe_batch_norm": "train"},
-    "mirrored clips": {"flip_prob": 0.5},
-    "nearest neighbour": {"interpolation": "nearest"},
-    "author": {"protocol": "author", **PROTOCOLS["author"]},
-}
-
-
-def choice_rows(
-    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace, *, split: str
-) -> pd.DataFrame:
-    """Probes of several encoders under each of `CHOICES`; their rows, appended as well.
-
-    `seconds` are those of training a layer, the encoding of its training clips included.
-    """
-    rows, train = list[Row](), manifest.split("train")
-    for changes in CHOICES.values():
-        changed = config.changed(**changes)
-        features = extract_each(sources, manifest, changed, work.features)
-        for method, source in sources.items():
-            begin = time.monotonic()
-            if changed.probe_clips == "cached":  # its clips may have been there already
-                sampling, frozen = (
-                    samplings(source.config, changed)["train"],
-                    FrozenEncoders(source),
-                )
-                encode_all(frozen.to(device()), train, sampling, seed=changed.seed)
-            trained, tested = fit_probe(source, manifest, features[method], changed)
-            seconds = time.monotonic() - begin
-            metadata = {"split": split, **row_metadata(source, manifest, work, changed)}
-            metadata["task"] = "protocol"  # shorter than the probe's
-            rows += scored(trained[0], tested, changed, **metadata)
-            rows.append(Row(metric="seconds", value=seconds, seed=config.seed, **metadata))
-    return record(work.results, rows)

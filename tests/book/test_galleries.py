@@ -84,15 +84,17 @@ def test_a_video_without_audio_has_no_spectrogram(videos, tmp_path):
 
 
 def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_path):
-    shown = SimpleNamespace(manifest=videos, video=VIDEO)
-    found = SimpleNamespace(
-        queries=[shown], answers=[[shown, shown]], right=np.array([[True, False]]), is_judged=True
-    )
-    page = galleries.playing_gallery(found, tmp_path / "media", spectrograms=True)
+    videos.videos, media = [VIDEO], tmp_path / "media"
+    gallery = Videos(videos.file)
+    other = SimpleNamespace(**{**vars(VIDEO), "label": "b"})
+    gallery.videos, gallery.classes = [other, VIDEO], [VIDEO.label, "b"]
+    page = galleries.playing_gallery(videos, gallery, [[1, 0]], media, spectrograms=True)
+    assert page.index("same class") < page.index("other class")
     assert page.count("<video") == page.count('preload="none"') == page.count("<img") == 3
     assert [page.count(text) for text in ("query:", "✓", "✗", "same class", "other class")] == [
         1, 1, 1, 1, 1,
     ]  # fmt: skip
     assert "<b>" not in page and "a &quot;&lt;b&gt;&quot;" in page
-    found.is_judged = False
-    assert "✗" not in galleries.playing_gallery(found, tmp_path / "media")
+    gallery.classes = ["b", "c"]  # that of the query is none of them
+    page = galleries.playing_gallery(videos, gallery, [[1, 0]], media)
+    assert "✗" not in page and "✓" not in page
