@@ -29,9 +29,6 @@ def names(key, *listed):
     return ClassList(key, key, listed)
 
 
-# ---- names ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "key, count, some",
     [
@@ -72,9 +69,6 @@ def test_a_list_from_a_file(tmp_path):
         class_names.from_file(file)
 
 
-# ---- seen -------------------------------------------------------------------------------------
-
-
 def slow_seen(primary, secondary, threshold, top, exclude):
     """Word by word: sort, cut, compare."""
     matches = []
@@ -108,12 +102,6 @@ def test_an_example_small_enough_for_the_eye():
     assert concepts.seen(primary, secondary, threshold=0.4, top=2) == ([[1], []], {1})
 
 
-def test_an_excluded_target_leaves_its_place_empty_and_still_lets_the_query_count():
-    both = np.array([[0.9, 0.3, 0.2, 0.1]])
-    assert concepts.seen(both, both, threshold=0.5, exclude={0}) == ([[1, 2]], {1, 2})
-    assert concepts.seen(both, both, threshold=0.5, top=1, exclude=[0]) == ([[]], set())
-
-
 def test_what_does_not_fit_is_an_error():
     zeros, known = np.zeros((2, 3)), np.array([[0.1, np.nan, 0.2]] * 2)
     with pytest.raises(ValueError, match=r"\(2, 3\) and secondary \(2, 4\)"):
@@ -125,12 +113,8 @@ def test_what_does_not_fit_is_an_error():
 
 
 def test_similarity_is_the_cosine_of_the_encoders_vectors():
-    lists = ["hair drying", "yoga"], ["blow dry hair", "yoga yoga"]
-    cosines = concepts.similarity(*lists, CountedWords())
-    assert cosines == pytest.approx(np.array([[6**-0.5, 0], [0, 1]]))
-
-
-# ---- pairs of data sets -------------------------------------------------------------------------
+    cosines = concepts.similarity(["hair drying", "yoga"], ["blow dry hair"], CountedWords())
+    assert cosines == pytest.approx(np.array([[6**-0.5], [0]]))
 
 
 def test_a_published_ranking_belongs_to_the_names_that_it_was_made_of():
@@ -186,9 +170,6 @@ def published_counts():
 
 def test_the_published_rows_hold_table_4_5():
     assert list(published_counts().values()) == [54, 22, 50, 28, 86, 41]
-
-
-# ---- the real model ---------------------------------------------------------------------------
 
 
 @pytest.mark.slow
