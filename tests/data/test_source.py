@@ -78,15 +78,6 @@ def test_frame_i_of_an_avi_is_shown_at_i_over_its_rate(tmp_path, codec, b_frames
     assert (found.fps, found.frames, found.source_fps) == (10, 24, 10)
 
 
-def test_an_avi_keeps_its_sound_in_time_beside_b_frames(tmp_path):
-    waves = np.concatenate([tones([400], 1.0), tones([900], 1.0)], axis=1)
-    options = {"codec": "mpeg4", "times": np.arange(20) / 10, "options": {"bf": "2"}}
-    path = film(tmp_path / "a.avi", audio=(waves, HZ, "mono", "pcm_s16le"), **options)
-    audio = hear(path)
-    assert strength(audio[:HZ], 400) == pytest.approx(0.5, rel=0.02)
-    assert strength(audio[HZ:], 900) == pytest.approx(0.5, rel=0.02)
-
-
 # (x, y) goes to (a x + c y, b x + d y): a, b, 0, c, d, 0; and where the red corner is then seen
 TURNS = {
     "quarter right": ((0, 1, 0, -1, 0, 0), (0, -1)),
