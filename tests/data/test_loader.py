@@ -135,7 +135,7 @@ def test_workers_read_what_the_process_itself_would_read(clips, workers):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_is_gone_is_an_error_that_names_it(clips, tmp_path, workers):
-    gone = VideoClips(replace(clips.manifest, where=tmp_path), clips.sampling, seed=0)
+    gone = VideoClips(replace(clips.manifest, where=tmp_path / "a/b/c/d"), clips.sampling, seed=0)
     with pytest.raises(StoreError, match=r"\.mkv cannot be read .* it is prepared again"):
         list(video_batches(gone, range(1), 1, workers=workers))
 
