@@ -1,13 +1,8 @@
-"""Processes of one job: who am I, gather rows, average numbers. All work without a group too.
-
-BatchNorm is synchronised by torch's SyncBatchNorm on GPUs; on the CPU, which that does not serve,
-each process normalises with the statistics of its own part of the batch.
-"""
+"""Processes of one job: who am I, gather rows, average numbers. All work without a group too."""
 
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -49,61 +44,40 @@ def mean_over_processes(values: Tensor) -> Tensor:
     """Mean of the same tensor over all processes."""
     if world_size() > 1:
         dist.all_reduce(values)
-        values /= world_size()
-    return values
+    return values / world_size()
 
 
 def share_statistics(module: nn.Module) -> None:
     """Give every process the first one's running statistics of BatchNorm."""
-    for part in module.modules():
-        if world_size() > 1 and isinstance(part, _BatchNorm):
-            for statistic in part.buffers(recurse=False):
-                dist.broadcast(statistic, 0)
-
-
-class GatherRows(torch.autograd.Function):
-    """Differentiable all_gather; backward sums gradients over ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
-        ctx.size = len(x)
-        return gather_rows(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: D102
-        grad = grad.contiguous()
-        dist.all_reduce(grad)
-        return grad[rank() * ctx.size :][: ctx.size]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and world_size() > 1]
+    for statistic in (buffer for norm in norms for buffer in norm.buffers(recurse=False)):
+        dist.broadcast(statistic, 0)
 
 
 def whole_batch(x: Tensor) -> Tensor:
     """[B, ...] here -> [B * processes, ...] of all, with the exact gradient.
 
-    Each process computes the same loss of the whole batch; the gradients of its rows add up over
-    processes, and the mean that DistributedDataParallel takes makes them those of one loss.
+    Each process computes the same loss of the whole batch and its gradient for the rows of its own,
+    times the number of processes: the mean that DistributedDataParallel takes makes it that of one
+    loss.
     """
-    return GatherRows.apply(x) if world_size() > 1 else x
-
-
-def synchronise_batch_norm(module: nn.Module, device: torch.device) -> None:
-    """Make every BatchNorm inside `module` take its statistics over all processes, on GPUs."""
-    if world_size() > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # in place but for a bare BatchNorm
+    if world_size() == 1:
+        return x
+    parts = list(gather_rows(x).chunk(world_size()))
+    parts[rank()] = x.detach() + (x - x.detach()) * world_size()
+    return torch.cat(parts)
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[torch.device]:
     """Join the job this process was started for (none: alone); NCCL on GPUs, else gloo."""
-    defaults = {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    processes, local_rank, local_size = (int(os.environ.get(k, v)) for k, v in defaults.items())
-    cuda = torch.cuda.device_count() >= local_size  # the same answer in every process
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    if cuda:
+    device, alone = torch.device("cpu"), os.environ.get("WORLD_SIZE", "1") == "1"
+    # The same answer in every process:
+    if cuda := torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    if processes == 1:
-        yield device
-        return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    if not alone:
+        dist.init_process_group("nccl" if cuda else "gloo")
     yield device
-    # Not after an error: the other processes wait elsewhere, and the error would never be told.
-    dist.destroy_process_group()
+    if not alone:  # and not after an error: others wait elsewhere, and it would never be told
+        dist.destroy_process_group()

@@ -16,7 +16,6 @@ from avnb.models.losses import at_least_float
 from avnb.models.methods.base import Terms, TrainableModule, derive_seed
 from avnb.models.own import build_video_encoder
 from avnb.training import checkpoint
-from avnb.training.checkpoint import CheckpointError
 
 
 class Classifier(TrainableModule):
@@ -50,9 +49,7 @@ class Classifier(TrainableModule):
         rng = torch.Generator().manual_seed(derive_seed(config.seed, 6, batch.step))
         drawn = torch.rand(config.optim.batch, self.head.in_features, generator=rng)
         kept = drawn[batch.offset : batch.offset + len(batch)] >= config.dropout
-        if batch.frames.is_cuda:
-            kept = kept.pin_memory()  # a copy from other memory waits for the device
-        return kept.to(batch.frames.device, non_blocking=True) / (1 - config.dropout)
+        return kept.to(batch.frames.device) / (1 - config.dropout)
 
     def logits(self, frames: Tensor) -> Tensor:
         """[B, classes] without dropout, of transformed frames [B, 3, T, S, S]."""
@@ -81,14 +78,12 @@ def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is not a checkpoint of fine-tuning, or names other code.
     """
-    metadata, content = checkpoint.load(path)
-    if metadata.kind != "finetuning" or metadata.encoder is None:
-        raise CheckpointError(f"{path} is a checkpoint of pre-training; fine-tuning starts from it")
+    metadata, content = checkpoint.load(path, "finetuning")
     name, width = metadata.encoder["backbone"], metadata.encoder["width"]
-    checkpoint.check_backbone(Path(path), name, backbone)
+    checkpoint.check_backbone(path, name, backbone)
     config, classes = Finetune.from_flat(**metadata.config), len(metadata.classes)
 
     def build() -> Classifier:
         return Classifier(build_video_encoder(name, width), classes, config)
 
-    return checkpoint.frozen(Path(path), build, content["model"])
+    return checkpoint.frozen(path, build, content["model"])

@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import math
+import reprlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError, Metadata
 
 VALIDATION_BATCH = 16  # clips; the mean over them does not depend on it
-BAR = "{desc} {n_fmt}/{total_fmt} clips, {rate_fmt}, {remaining} left"
+BAR: Any = dict(bar_format="{desc} {n_fmt}/{total_fmt} clips, {rate_fmt}, {remaining} left")
+BAR |= dict(unit=" clips", mininterval=1, file=sys.stdout)
 
 
 def fit(
@@ -37,7 +37,7 @@ def fit(
     device: torch.device,
     *,
     workers: int = AUTO,
-    validation: "Validation | None" = None,
+    validation: VideoClips | None = None,
 ) -> Path:
     """Train `model` to its end; return the path of the last checkpoint.
 
@@ -55,7 +55,7 @@ def fit(
         out: folder of the run.
         device: of this process.
         workers: decoding processes.
-        validation: measured after each epoch.
+        validation: one clip of each validation video, measured after each epoch.
 
     Raises:
         FloatingPointError: when a term or a weight is not finite.
@@ -66,21 +66,18 @@ def fit(
     config: Any = model.config
     model.to(device), transform.to(device)
     if config.compute.compile_encoders:
-        compile_networks(model)
+        for name in {"video_encoder", "audio_encoder"} & dict(model.named_children()).keys():
+            getattr(model, name).compile()
     state = TrainingState(model, out / "last.pt", metadata)
     state.restore(device)
-    network, adam, batch_size = data_parallel(model), state.adam, config.optim.batch
     rank, processes = distributed.rank(), distributed.world_size()
-    bar = tqdm(
-        desc=out.name.rpartition("-")[0],
-        total=steps_per_epoch(len(clips), config) * config.optim.epochs * batch_size,
-        initial=state.steps * batch_size,
-        unit=" clips",
-        bar_format=BAR,
-        mininterval=1,
-        file=sys.stdout,
-        disable=rank > 0,
-    )
+    network: nn.Module = model
+    if processes > 1:  # banks are kept equal by gathered updates, and need no broadcast
+        unused = dict(find_unused_parameters=model.has_unused_parameters)
+        network = DistributedDataParallel(model, broadcast_buffers=False, **unused)
+    adam, batch_size, steps = state.adam, config.optim.batch, steps_per_epoch(len(clips), config)
+    ends = dict(initial=state.steps * batch_size, total=steps * config.optim.epochs * batch_size)
+    bar = tqdm(desc=out.name.rpartition("-")[0], disable=rank > 0, **ends, **BAR)
     events = None if rank else SummaryWriter(str(out / "tensorboard"), purge_step=len(state.log))
     epochs = training_epochs(
         clips, config, state.steps, rank=rank, processes=processes, workers=workers
@@ -89,10 +86,11 @@ def fit(
         if model.is_finished(config, state.log):
             break
         model.train()
-        adam.param_groups[0]["lr"] = config.optim.lr_at(epoch)
-        progress, speed = config.optim.progress_at(epoch), Speed()
-        for batch in speed.watched(batch.to(device) for batch in batches):
-            if state.is_due(config.compute.save_every_steps):
+        lr, progress = config.optim.lr_at(epoch), config.optim.progress_at(epoch)
+        adam.param_groups[0]["lr"] = lr
+        began, waits = time.perf_counter(), list[float]()
+        for batch in timed((batch.to(device) for batch in batches), waits):
+            if state.sums and state.steps % config.compute.save_every_steps == 0:
                 state.save()
             adam.zero_grad(set_to_none=True)
             model.embeddings.clear()
@@ -103,34 +101,21 @@ def fit(
             model.after_step()
             state.count(terms, batch.step)
             bar.update(batch_size)
-        row = state.means() | {"epoch": epoch, "lr": config.optim.lr_at(epoch)}
-        row |= embedding_statistics(model) | speed.row()
+        seconds = time.perf_counter() - began
+        row = state.means(steps) | {"epoch": epoch, "lr": lr} | embedding_statistics(model)
+        row["clips_per_second"] = len(waits) * batch_size / seconds
+        row["waiting"] = sum(waits) / seconds
         if validation:
-            row |= validation.measure(model, transform, device)  # type: ignore[arg-type]
+            row |= validate(model, transform, validation, workers, device)  # type: ignore[arg-type]
         state.end_epoch(row)
-        state.save()
-        if events:
-            report(row, events)
+        for name in row.keys() - {"epoch"} if events else ():
+            events.add_scalar(name, row[name], epoch)  # type: ignore[union-attr]
+        if rank == 0 and (warning := losses.collapse_warning(row)):
+            print(f"\n{warning}", flush=True)
     bar.close()
     if events:
         events.close()
     return state.path
-
-
-def compile_networks(model: Any) -> None:
-    """Have torch.compile fuse the encoders."""
-    model.video_encoder.compile()
-    if getattr(model, "audio_encoder", None) is not None:
-        model.audio_encoder.compile()
-
-
-def data_parallel(model: TrainableModule) -> nn.Module:
-    """`model` with gradients averaged over the processes of the job."""
-    if distributed.world_size() == 1:
-        return model
-    # Banks are kept equal by gathered updates; broadcasting 50 000 rows a step would be waste.
-    unused = model.has_unused_parameters
-    return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
 
 
 def accumulate_gradients(
@@ -155,29 +140,13 @@ def accumulate_gradients(
 # ---- an epoch -----------------------------------------------------------------------------------
 
 
-class Speed:
-    """Clips and seconds of an epoch, or of the part of it that this process trained."""
-
-    def __init__(self) -> None:
-        self.clips, self.waited, self.began = 0, 0.0, time.perf_counter()
-
-    def watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches; what it takes to get them is counted as waiting."""
-        rest = iter(batches)
-        while True:
-            asked = time.perf_counter()
-            batch = next(rest, None)
-            self.waited += time.perf_counter() - asked
-            if batch is None:
-                return
-            self.clips += len(batch)
-            yield batch
-
-    def row(self) -> dict[str, float]:
-        """Clips per second over all processes, and the fraction of the time spent waiting."""
-        seconds = time.perf_counter() - self.began
-        clips = self.clips * distributed.world_size()
-        return {"clips_per_second": clips / seconds, "waiting": self.waited / seconds}
+def timed(batches: Iterable[Batch], waits: list[float]) -> Iterator[Batch]:
+    """The batches; `waits` gets the seconds that each took to come."""
+    asked = time.perf_counter()
+    for batch in batches:
+        waits.append(time.perf_counter() - asked)
+        yield batch
+        asked = time.perf_counter()
 
 
 def embedding_statistics(model: TrainableModule) -> dict[str, float]:
@@ -188,37 +157,20 @@ def embedding_statistics(model: TrainableModule) -> dict[str, float]:
     return {name: value.item() for name, value in losses.collapse_metrics(embeddings).items()}
 
 
-def report(row: dict[str, float], events: Any) -> None:
-    """Write a row of the log to the TensorBoard event files; print a warning of a collapse."""
-    for name, value in row.items():
-        if name != "epoch":
-            events.add_scalar(name, value, int(row["epoch"]))
-    events.flush()
-    if warning := losses.collapse_warning(row):
-        print(f"\n{warning}", flush=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """One clip of each validation video, divided over the processes."""
-
-    clips: VideoClips
-    workers: int
-
-    @torch.no_grad()
-    def measure(
-        self, model: Method, transform: nn.Module, device: torch.device
-    ) -> dict[str, float]:
-        """Mean of each of the method's validation metrics over all videos."""
-        model.eval()
-        distributed.share_statistics(model)  # all processes measure what the first one saves
-        sums = torch.zeros(len(model.validation_metrics), device=device)
-        rows = range(distributed.rank(), len(self.clips), distributed.world_size())
-        for batch in video_batches(self.clips, rows, VALIDATION_BATCH, workers=self.workers):
-            metrics = model.validate(transform(batch.to(device)))
-            sums += torch.stack([metrics[k].float().sum() for k in model.validation_metrics])
-        means = distributed.mean_over_processes(sums) * distributed.world_size() / len(self.clips)
-        return dict(zip(model.validation_metrics, means.tolist(), strict=True))
+@torch.no_grad()
+def validate(
+    model: Method, transform: nn.Module, clips: VideoClips, workers: int, device: torch.device
+) -> dict[str, float]:
+    """Mean of each of the method's validation metrics over all videos, divided over processes."""
+    model.eval()
+    distributed.share_statistics(model)  # all processes measure what the first one saves
+    sums = torch.zeros(len(model.validation_metrics), device=device)
+    rows = range(distributed.rank(), len(clips), distributed.world_size())
+    for batch in video_batches(clips, rows, VALIDATION_BATCH, workers=workers):
+        metrics = model.validate(transform(batch.to(device)))
+        sums += torch.stack([metrics[k].float().sum() for k in model.validation_metrics])
+    means = distributed.mean_over_processes(sums) * distributed.world_size() / len(clips)
+    return dict(zip(model.validation_metrics, means.tolist(), strict=True))
 
 
 # ---- between two steps --------------------------------------------------------------------------
@@ -238,30 +190,24 @@ class TrainingState:
         )
         self.log: Log = []  # of whole epochs
         self.sums: dict[str, Tensor] = {}  # of the epoch that has begun
-        self.steps = self.saved_steps = 0
+        self.steps = 0  # since the beginning
 
     def count(self, terms: dict[str, Tensor], step: int) -> None:
         """Count a step that was taken."""
-        one = torch.ones((), device=terms["loss"].device)
-        for name, value in {**terms, "steps": one}.items():
+        for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach().float()
         self.steps = step + 1
 
-    def is_due(self, every_steps: int) -> bool:
-        """Whether to save within an epoch: not at its beginning, nor what was just read."""
-        fresh = bool(self.sums) and self.steps > self.saved_steps
-        return fresh and self.steps % every_steps == 0
-
-    def means(self) -> dict[str, float]:
-        """Mean of each term over the epoch's steps and over processes."""
-        names = [name for name in self.sums if name != "steps"]
-        values = torch.stack([self.sums[name] for name in names]) / self.sums["steps"]
-        return dict(zip(names, distributed.mean_over_processes(values).tolist(), strict=True))
+    def means(self, steps: int) -> dict[str, float]:
+        """Mean of each term over the steps of an epoch and over processes."""
+        values = torch.stack([*self.sums.values()]) / steps
+        return dict(zip(self.sums, distributed.mean_over_processes(values).tolist(), strict=True))
 
     def end_epoch(self, row: dict[str, float]) -> None:
-        """Append a row of the log."""
+        """Append a row of the log, and save."""
         self.log.append(row)
         self.sums = {}
+        self.save()
 
     def save(self) -> None:
         """Write the checkpoint and the log; every process must call it, the first one writes.
@@ -272,21 +218,16 @@ class TrainingState:
             CheckpointError: when the file cannot be written; likewise.
         """
         sums = {k: distributed.gather_rows(v[None]).cpu() for k, v in self.sums.items()}
-        row = {k: v.sum().item() for k, v in sums.items()} if sums else self.log[-1]
-        bad: dict[str, Any] = {k: v for k, v in row.items() if not math.isfinite(v)}
-        if not bad and not is_finite(self.model):
-            bad = {"weights": "that are not finite"}  # they would not show before the next loss
+        values = {**(sums or self.log[-1]), **self.model.state_dict()}
+        bad = [name for name, x in values.items() if not torch.as_tensor(x).isfinite().all()]
         if bad:
-            kept = f"the last good weights are in {self.path}"
-            good = kept if self.path.exists() else "nothing was saved"
-            epoch = len(self.log) - (not sums)
-            raise FloatingPointError(f"step {self.steps} (epoch {epoch}) gave {bad}; {good}")
+            found = f"step {self.steps} gave what is not finite, {reprlib.repr(bad)}"
+            raise FloatingPointError(f"{found}: {self.path} keeps the last good weights, if any")
         if distributed.rank() == 0:
             state = dict(log=self.log, sums=sums, steps=self.steps)
-            optimiser = self.adam.state_dict()
-            checkpoint.save(self.path, self.metadata, self.model, optimiser=optimiser, **state)
+            state["optimiser"] = self.adam.state_dict()
+            checkpoint.save(self.path, self.metadata, self.model, **state)
         self.write_log()
-        self.saved_steps = self.steps
 
     def write_log(self) -> None:
         """Write `log.jsonl`, a line per epoch; the first process does."""
@@ -306,24 +247,10 @@ class TrainingState:
             checkpoint.load_tensors(self.path, self.model, content["model"])
             self.adam.load_state_dict(content["optimiser"])
             self.log, self.steps = list(content["log"]), content["steps"]
-            self.sums = {k: own_sum(v).to(device) for k, v in content["sums"].items()}
-        self.saved_steps = self.steps
-        steps = distributed.gather_rows(torch.tensor([self.steps], device=device)).tolist()
-        if len(set(steps)) > 1:  # a shared disk may be slow to show a file everywhere
-            raise CheckpointError(
-                f"the processes found {self.path} after {steps} steps: wait until all nodes see "
-                "the same file, and start again"
-            )
+            for name, x in content["sums"].items():  # another number of processes may have saved it
+                same = len(x) == distributed.world_size()
+                self.sums[name] = (x[distributed.rank()] if same else x.mean()).to(device)
+        steps = distributed.gather_rows(torch.tensor([self.steps], device=device))
+        if steps.unique().numel() > 1:  # a shared disk may be slow to show a file everywhere
+            raise CheckpointError(f"nodes read {self.path} at {steps.tolist()} steps: start again")
         self.write_log()  # an interruption may have come before it was written
-
-
-def own_sum(sums: Tensor) -> Tensor:
-    """This process's sum; the mean of all when another number of processes saved them."""
-    same = len(sums) == distributed.world_size()
-    return sums[distributed.rank()] if same else sums.mean()
-
-
-def is_finite(module: nn.Module) -> bool:
-    """Whether all weights and buffers are finite."""
-    values = [v.isfinite().all() for v in module.state_dict().values() if v.is_floating_point()]
-    return bool(torch.stack(values).all())

@@ -5,16 +5,17 @@ The folder of a run holds `job.json` (what its processes read), `last.pt`, `log.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from avnb import distributed
@@ -24,7 +25,7 @@ from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
 from avnb.data.subsets import training_and_validation
 from avnb.data.transform import BatchTransform, mel_statistics
-from avnb.files import json_lines, locked, read_json, write_text
+from avnb.files import json_lines, locked, read_json, tqdm, write_text
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label
 from avnb.models.methods.base import Log
@@ -33,8 +34,8 @@ from avnb.profiles import Workspace, cores
 from avnb.training import checkpoint, slurm
 from avnb.training.checkpoint import Metadata
 from avnb.training.classifier import Classifier
-from avnb.training.launch import Job, LaunchError, Progress, Resources, launch
-from avnb.training.loop import Validation, fit
+from avnb.training.launch import LaunchError, Resources, launch, show
+from avnb.training.loop import fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class StartingPoint:
     """The encoder that fine-tuning starts from: a checkpoint, or code of the user's own."""
 
     method: str  # as result rows name it
-    checkpoint: Path | None
+    checkpoint: str | Path | None
     backbone: str
     width: int
 
@@ -72,10 +73,7 @@ def code_digest(config: Pretrain) -> str:
 
 
 def describe(
-    config: Pretrain | Finetune,
-    train: Manifest,
-    statistics: Any = None,
-    start: StartingPoint | None = None,
+    config: Any, train: Manifest, statistics: Any = None, start: StartingPoint | None = None
 ) -> Metadata:
     """What a checkpoint says about its run, from the training videos and their mel statistics."""
     return Metadata(
@@ -86,8 +84,8 @@ def describe(
         videos=len(train),
         classes=list(train.classes),
         mel_statistics=[list(s) for s in statistics] if statistics else None,
-        code=code_digest(config) if isinstance(config, Pretrain) else "",
-        encoder=start.describe() if start else None,
+        code="" if start else code_digest(config),
+        encoder=start.describe() if start else {},
     )
 
 
@@ -98,18 +96,22 @@ class TrainingRun:
     config: Any  # Pretrain or Finetune
     manifest: Manifest  # of all videos
     folder: Path
-    method: str  # as result rows name it
     start: StartingPoint | None = None
 
     @property
-    def checkpoint(self) -> Path:
-        """The last checkpoint."""
-        return self.folder / "last.pt"
+    def method(self) -> str:
+        """As result rows name it."""
+        return self.start.method if self.start else method_label(self.config.method)
 
     @property
     def name(self) -> str:
         """The run's id, as result rows have it."""
         return self.folder.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.folder / "last.pt"
 
     @property
     def log(self) -> Log:
@@ -119,73 +121,53 @@ class TrainingRun:
     @property
     def finished(self) -> bool:
         """Whether training is complete."""
-        written = self.checkpoint.exists() and (self.folder / "log.jsonl").exists()
-        return written and model_class(self.config).is_finished(self.config, self.log)
+        ended = model_class(self.config).is_finished(self.config, self.log)
+        return ended and self.checkpoint.exists()
 
-    @property
-    def work(self) -> int:
-        """How long it takes, as far as its values say; in no unit."""
-        views = 1 + model_class(self.config).uses_second_view
-        return self.config.optim.epochs * self.config.clips_per_video * views
+    def videos(self) -> tuple[Manifest, Manifest]:
+        """Those to train on, and to validate with."""
+        if self.start:
+            return self.manifest.split("train"), self.manifest.only(())
+        return training_and_validation(self.manifest, self.config)
 
     def metadata(self) -> Metadata:
-        """What the run is, as its job file and its checkpoint say.
+        """What the run is; ValueError when a method that uses sound has no videos with any."""
+        (train, _), uses_audio = self.videos(), model_class(self.config).uses_audio
+        needed = not self.start and (uses_audio or train.with_audio().videos)
+        statistics = mel_statistics(train, self.config) if needed else None
+        return describe(self.config, train, statistics, self.start)
 
-        Raises:
-            ValueError: when the videos do not fit the run.
-        """
+    def model(self, metadata: Metadata) -> Any:
+        """What is trained, as it is before the first step."""
         if self.start:
-            return describe(self.config, self.manifest.split("train"), start=self.start)
-        config, method = self.config, model_class(self.config)
-        train, validation = training_and_validation(self.manifest, config)
-        if method.validation_metrics and not validation.videos:
-            raise ValueError(
-                f"{self.method} is validated, and no usable training video is left for that: lower "
-                f"`subset_videos` ({config.subset.subset_videos}), and see that "
-                f"`validation_videos` ({config.subset.validation_videos}) is above 0"
-            )
-        needed = method.uses_audio or train.with_audio().videos
-        statistics = mel_statistics(train, config) if needed else None
-        return describe(config, train, statistics)
+            return Classifier(self.start.load(), len(metadata.classes), self.config)
+        return build_method(self.config, metadata.videos, len(metadata.classes))
 
     def prepare(self, resources: Resources) -> bool:
         """Write the job file, and the checkpoint of a method that is not trained; whether to train.
 
         Raises:
-            ValueError: when the videos or the processes do not fit the run.
+            ValueError: when the videos or `micro_batch` do not fit the run.
         """
-        metadata = self.metadata()
+        metadata, kind, (_, held_out) = self.metadata(), model_class(self.config), self.videos()
         steps_per_epoch(metadata.videos, self.config)
-        self.check_micro_batch(resources.processes)
-        start = self.start.checkpoint if self.start else None
-        job = {
-            "metadata": dataclasses.asdict(metadata),
-            "manifest": str(self.manifest.where.resolve()),
-            "checkpoint": str(start.resolve()) if start else "",
-            "workers": resources.workers,
-            "processes": resources.processes,
-        }
-        write_text(self.folder / "job.json", json.dumps(job, indent=1))
-        if model_class(self.config).is_trained:
-            return True
-        untrained = build_method(self.config, metadata.videos, len(metadata.classes))
-        checkpoint.save(self.checkpoint, metadata, untrained, log=[])
-        write_text(self.folder / "log.jsonl", "")
-        return False
-
-    def check_micro_batch(self, processes: int) -> None:
-        """Raise ValueError unless a process's share of the batch can be taken in parts as asked."""
-        share, micro = self.config.optim.batch // processes, self.config.compute.micro_batch
-        whole = not model_class(self.config).supports_micro_batches
-        if micro and (share % micro or (whole and micro != share)):
-            needs = "variances of the whole batch" if whole else "equal parts"
+        if kind.validation_metrics and not held_out.videos:
             raise ValueError(
-                f"{share} clips per process cannot be taken {micro} at a time: {self.method} needs "
-                f"{needs}; leave `micro_batch` 0, or change `batch` or the number of processes"
+                f"{self.method} is validated, and no usable training video is left for that: lower "
+                "`subset_videos`, or raise `validation_videos`"
             )
+        if self.config.compute.micro_batch and not kind.supports_micro_batches:
+            raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
+        manifest, start = self.manifest.where.resolve(), self.start and asdict(self.start)
+        job = dict(metadata=asdict(metadata), manifest=manifest, start=start)
+        job |= dict(workers=resources.workers, processes=resources.processes)
+        write_text(self.folder / "job.json", json.dumps(job, indent=1, default=str))
+        if not kind.is_trained:
+            checkpoint.save(self.checkpoint, metadata, self.model(metadata), log=[])
+        return kind.is_trained
 
 
-# ---- pre-training -------------------------------------------------------------------------------
+# ---- which runs ---------------------------------------------------------------------------------
 
 
 def run_name(config: Pretrain, data: str, code: str = "") -> str:
@@ -207,8 +189,7 @@ def pretraining_run(config: Pretrain, manifest: Manifest, folder: Path) -> Train
     config = with_absolute_files(config)
     data = training_and_validation(manifest, config)[0].digest
     folder = folder / run_name(config, data, code_digest(config))
-    label = method_label(config.method)
-    return TrainingRun(config=config, manifest=manifest, folder=folder, method=label)
+    return TrainingRun(config=config, manifest=manifest, folder=folder)
 
 
 def pretraining_runs(
@@ -221,16 +202,24 @@ def pretraining_runs(
 ) -> dict[str, TrainingRun]:
     """The runs of several methods in a workspace, by method; nothing is trained yet.
 
-    Args:
-        work: the workspace, whose values they have.
-        manifest: the videos.
-        methods: as `parse_methods` gives them.
-        seed: of the runs.
-        values: that differ from the workspace's, by flat name.
+    `values` differ from the workspace's, by flat name; `methods` are as `parse_methods` gives them.
     """
     configs = [work.pretraining(method=m, **{"seed": seed, **(values or {})}) for m in methods]
     found = [pretraining_run(config, manifest, work.runs) for config in configs]
     return {run.method: run for run in found}
+
+
+def finetuning_run(
+    config: Finetune, start: StartingPoint, manifest: Manifest, folder: Path
+) -> TrainingRun:
+    """A run on the training videos of a manifest, below the folder of all runs (thesis 4.2.2)."""
+    about = describe(config, manifest.split("train"), start=start)
+    parts = [identity(about.config), about.data, about.classes, about.encoder, checkpoint.FORMAT]
+    folder = folder / f"finetune-{manifest.name}-{start.method}-{digest(parts)}"
+    return TrainingRun(config=config, manifest=manifest, folder=folder, start=start)
+
+
+# ---- clips --------------------------------------------------------------------------------------
 
 
 def training_sampling(config: Pretrain | Finetune) -> Sampling:
@@ -239,29 +228,16 @@ def training_sampling(config: Pretrain | Finetune) -> Sampling:
     if isinstance(config, Pretrain) and method.uses_second_view:
         v = config.vicreg
         distance = (v.second_view_min_seconds, v.second_view_max_seconds)
-    return Sampling(
-        clip=config.clip,
-        count=config.clips_per_video,
-        place="random",
-        augment=config.augment,
-        audio=method.uses_audio,
-        second_view_seconds=distance,
-    )
+    drawn = dict(count=config.clips_per_video, place="random", augment=config.augment)
+    audio = dict(audio=method.uses_audio)
+    return Sampling(clip=config.clip, second_view_seconds=distance, **drawn, **audio)
 
 
-# ---- fine-tuning (thesis 4.2.2) -----------------------------------------------------------------
-
-
-def finetuning_run(
-    config: Finetune, start: StartingPoint, manifest: Manifest, folder: Path
-) -> TrainingRun:
-    """A run on the training videos of a manifest, below the folder of all runs."""
-    about = describe(config, manifest.split("train"), start=start)
-    parts = [identity(about.config), about.data, about.classes, about.encoder, checkpoint.FORMAT]
-    folder = folder / f"finetune-{manifest.name}-{start.method}-{digest(parts)}"
-    return TrainingRun(
-        config=config, manifest=manifest, folder=folder, method=start.method, start=start
-    )
+def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
+    """One clip of each video, of the whole frame's centre."""
+    px = config.clip.resized_px
+    sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
+    return VideoClips(manifest, sampling, seed=config.seed)
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -277,7 +253,7 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
 
     Args:
         runs: different ones.
-        resources: processes, workers, launcher; by default those of this machine.
+        resources: processes, workers, cluster; by default those of this machine.
         title: of the progress bar.
 
     Raises:
@@ -289,52 +265,42 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
         return
     resources = resources or Resources()
     resources = resources.resolved(math.gcd(*(run.config.optim.shards for run in runs)))
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as stack:
         # In one order, or two callers could wait in a circle.
         for folder in sorted(run.folder for run in runs):
-            locks.enter_context(locked(folder))
-        for run in runs:
-            if resources.launcher == "local" and (job := slurm.submitted(run.folder)):
+            stack.enter_context(locked(folder))
+            if resources.slurm is None and (job := slurm.submitted(folder)):
                 raise LaunchError(
-                    f"job {job.job_id} of SLURM is training this run ({run.folder}): call with "
-                    f"launcher='slurm' to return to it, or end it with `scancel {job.job_id}`"
+                    f"job {job.job_id} of SLURM is training this run ({folder}): give `slurm` to "
+                    f"return to it, or end it with `scancel {job.job_id}`"
                 )
         left = [run for run in runs if not run.finished and run.prepare(resources)]
         if not left:
             return
         title = title or "training " + ", ".join(run.method for run in runs)
-        progress = Progress({run.folder: run.config.optim.epochs for run in left}, title)
-        try:
-            if resources.launcher == "slurm":
-                slurm.launch(main, [run.folder for run in left], resources, progress)
-            else:
-                launch_here(left, resources.processes, progress)
-        finally:
-            progress.close()
-
-
-def launch_here(runs: Sequence[TrainingRun], processes: int, progress: Progress) -> None:
-    """Train on this machine; the first run of a job gets the output of all."""
-    alone = processes == 1 and not torch.cuda.is_available()
-    groups = divided(runs, cores() if alone else 1)
-    jobs = [
-        Job(
-            command=["avnb", "train", *(str(run.folder) for run in group)],
-            folder=group[0].folder,
-            processes=processes,
-        )
-        for group in groups
-    ]
-    launch(jobs, progress.title, lambda: progress.update(jobs[0].output))
+        epochs = sum(run.config.optim.epochs for run in left)
+        bar = stack.enter_context(tqdm(desc=title, total=epochs, unit="epoch"))
+        watch = partial(show, bar, [run.folder for run in left])
+        if resources.slurm is not None:
+            slurm.launch(main, [run.folder for run in left], resources, watch)
+            return
+        alone = resources.processes == 1 and not torch.cuda.is_available()
+        groups = divided(left, cores() if alone else 1)
+        # The first run of a job gets the output of all.
+        commands = {g[0].folder: ["avnb", "train", *(str(r.folder) for r in g)] for g in groups}
+        output = groups[0][0].folder / "output.txt"
+        launch(commands, resources.processes, title, partial(watch, output))
 
 
 def divided(runs: Sequence[TrainingRun], count: int) -> list[list[TrainingRun]]:
     """The runs in as many groups of about the same work, at most one per run: longest first."""
-    if count == 1:
-        return [list(runs)]
+
+    def work(run: TrainingRun) -> int:
+        return run.config.optim.epochs * (1 + model_class(run.config).uses_second_view)
+
     groups: list[list[TrainingRun]] = [[] for _ in range(min(count, len(runs)))]
-    for run in sorted(runs, key=lambda run: -run.work):
-        min(groups, key=lambda group: sum(other.work for other in group)).append(run)
+    for run in sorted(runs, key=work, reverse=True):
+        min(groups, key=lambda group: sum(map(work, group))).append(run)
     return groups
 
 
@@ -356,37 +322,20 @@ def train_process(folder: Path, device: torch.device) -> None:
         ValueError: when the videos, the starting point or the user's own code are others now.
     """
     job = read_json(folder / "job.json", "the description of a job")
-    metadata, manifest = Metadata(**job["metadata"]), Manifest.load(Path(job["manifest"]))
-    workers, validation = job["workers"], None
-    config: Any
-    if metadata.encoder:
-        config, train = Finetune.from_flat(**metadata.config), manifest.split("train")
-        named = {k: v for k, v in metadata.encoder.items() if k != "weights"}
-        file = Path(job["checkpoint"]) if job["checkpoint"] else None
-        start = StartingPoint(checkpoint=file, **named)
-        found = describe(config, train, start=start)
-        model: Any = Classifier(start.load(), len(train.classes), config)
-        transform = BatchTransform()
-    else:
-        config = metadata.pretrain
-        train, held_out = training_and_validation(manifest, config)
-        found = describe(config, train, metadata.mel_statistics)
-        model = build_method(config, len(train), len(train.classes))
-        transform = BatchTransform(config, metadata.mel_statistics)
-        if model.validation_metrics:
-            validation = Validation(clips=validation_clips(held_out, config), workers=workers)
-    told, now = dataclasses.asdict(metadata), dataclasses.asdict(found)
+    metadata, manifest = Metadata(**job["metadata"]), Manifest.load(job["manifest"])
+    start = StartingPoint(**job["start"]) if job["start"] else None
+    config: Any = (Finetune if start else Pretrain).from_flat(**metadata.config)
+    run = TrainingRun(config=config, manifest=manifest, folder=folder, start=start)
+    told, now = asdict(metadata), asdict(run.metadata())
     if changed := [name for name in told if told[name] != now[name]]:
         raise ValueError(f"{changed} have changed since {folder / 'job.json'} was written")
-    sync = config.compute.sync_batch_norm
-    if sync == "all" or (sync == "method" and model.shares_batch_norm):
-        distributed.synchronise_batch_norm(model, device)
+    (train, held_out), model = run.videos(), run.model(metadata)
+    sync = {"all": True, "method": model.shares_batch_norm}.get(config.compute.sync_batch_norm)
+    if sync and device.type == "cuda" and distributed.world_size() > 1:
+        # In place. On the CPU, which it does not serve, each process has its own statistics.
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    transform = BatchTransform(None if start else config, metadata.mel_statistics)
     clips = VideoClips(train, training_sampling(config), seed=config.seed)
-    fit(model, transform, clips, metadata, folder, device, workers=workers, validation=validation)
-
-
-def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
-    """One clip of each video, of the whole frame's centre."""
-    px = config.clip.resized_px
-    sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
-    return VideoClips(manifest, sampling, seed=config.seed)
+    validation = validation_clips(held_out, config) if model.validation_metrics else None
+    options = dict(workers=job["workers"], validation=validation)
+    fit(model, transform, clips, metadata, folder, device, **options)

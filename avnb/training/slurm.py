@@ -11,86 +11,63 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import submitit
 import torch
+from submitit.core.utils import FailedJobError
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment, clean_env
 
 from avnb.data.loader import AUTO
 from avnb.files import read_json, write_text
-from avnb.training.launch import LaunchError, Progress, Resources, last_lines
+from avnb.training.launch import LaunchError, Resources, last_lines
 
-if TYPE_CHECKING:
-    import submitit
-
+MINUTES = 24 * 60  # time limit of one turn, unless `slurm` has another
+REQUEUES = 100  # at most
 WORKERS_A_GPU = 7  # that decode, where their number is left to us
 ASK_EVERY_SECONDS = 10.0  # controllers are shared
 SHARED_DISK_SECONDS = 15.0  # what a node wrote may take so long to be seen here
+Work = Callable[[Path], None]
+Show = Callable[[Path, str], None]  # takes a job's output and its state
 
 
-@dataclass
-class Task:
-    """One process of a job: `work(folder)` together with the others; what submitit pickles."""
+class Task(Checkpointable):
+    """One process of a job; at the end of a turn, submitit has it called again in the next."""
 
-    work: Callable[[Path], None]
-    folder: Path
-    needs_gpu: bool
-
-    def __call__(self) -> None:
-        """Find the other processes and work.
+    def __call__(self, work: Work, folder: Path, gpus: int) -> None:
+        """`work(folder)` together with the others; `gpus` are those of a node.
 
         MASTER_ADDR, where `setup` exports it, stands for a first node whose name does not resolve.
         """
-        from submitit.helpers import TorchDistributedEnvironment
-
         here = TorchDistributedEnvironment()
         here._job_env.paths.result_pickle.unlink(missing_ok=True)  # of an earlier turn
         here.master_addr = os.environ.get("MASTER_ADDR", here.master_addr)
         here.export(set_cuda_visible_devices=False, overwrite=True)
-        if self.needs_gpu and torch.cuda.device_count() < here.local_world_size:
-            raise RuntimeError(
-                f"PyTorch sees {torch.cuda.device_count()} GPUs of {os.uname().nodename}, which "
-                f"was to give {here.local_world_size}; does `nvidia-smi` work there?"
-            )
-        self.work(self.folder)
-
-    def checkpoint(self) -> Any:
-        """The same again, from the last checkpoint; submitit asks when the turn is over."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
+        if (seen := torch.cuda.device_count()) < gpus:
+            raise RuntimeError(f"{os.uname().nodename} has {seen} GPUs for PyTorch, not {gpus}")
+        work(folder)
 
 
 def executor_parameters(resources: Resources, name: str) -> dict[str, Any]:
     """What submitit's SlurmExecutor is to ask for."""
-    slurm, workers = resources.slurm, resources.workers
+    given, workers = {"nodes": 1, "setup": [], **(resources.slurm or {})}, resources.workers
     if workers == AUTO:
-        workers = WORKERS_A_GPU if slurm.gpus_per_node else 0
-    cpus = slurm.cpus_per_process or 1 + workers
-    return dict(
-        job_name=name,
-        nodes=resources.nodes,
-        time=slurm.minutes,
-        cpus_per_task=cpus,
-        wckey=None,
-        ntasks_per_node=resources.processes // resources.nodes,
-        partition=slurm.partition or None,
-        account=slurm.account or None,
-        gpus_per_node=slurm.gpus_per_node or None,
-        mem=f"{round(slurm.memory_gb * 1024)}MB" if slurm.memory_gb else None,
-        setup=[f"export OMP_NUM_THREADS={cpus}", slurm.setup],
-        # One process that fails ends the others; srun does not take sbatch's CPUs by itself.
-        srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
-        additional_parameters={"requeue": True, **{k: v or True for k, v in slurm.options.items()}},
-    )
+        workers = WORKERS_A_GPU if given.get("gpus_per_node") else 0
+    cpus = given.setdefault("cpus_per_task", 1 + workers)
+    given["setup"] = [f"export OMP_NUM_THREADS={cpus}", *given["setup"]]
+    given["additional_parameters"] = {"requeue": True, **given.get("additional_parameters", {})}
+    # One process that fails ends the others; srun does not take sbatch's CPUs by itself.
+    srun = ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"]
+    processes = resources.processes // given["nodes"]
+    ours = dict(job_name=name, time=MINUTES, wckey=None, ntasks_per_node=processes, srun_args=srun)
+    return {**ours, **given}
 
 
 def state(job: str) -> str:
     """squeue's words on a job that has not ended, as `RUNNING None`; '' on another.
 
-    Raises:
-        FileNotFoundError: away from a cluster.
+    (submitit asks sacct, which answers only where the cluster keeps accounts.)
     """
     command = ["squeue", "--me", "--noheader", "--format=%A|%T %r"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -99,34 +76,27 @@ def state(job: str) -> str:
     return dict(line.split("|", 1) for line in answer.stdout.splitlines()).get(job, "")
 
 
-def submitted(folder: Path) -> "submitit.Job[None] | None":
+def submitted(folder: Path) -> submitit.Job[None] | None:
     """The job that trains the run in `folder`, if there is one that has not ended."""
-    import submitit
-
-    if not (folder / "slurm.json").exists():
-        return None
-    note = read_json(folder / "slurm.json", "the note of a job of SLURM")
-    if not state(note["job"]):
-        (folder / "slurm.json").unlink()
-        return None
-    return submitit.SlurmJob(folder / "slurm", note["job"], tasks=range(note["processes"]))
+    note = folder / "slurm.json"
+    if note.exists():
+        kept = read_json(note, "the note of a job of SLURM")
+        if state(kept["job"]):
+            return submitit.SlurmJob(folder / "slurm", kept["job"], tasks=range(kept["processes"]))
+        note.unlink()
+    return None
 
 
-def submit(
-    work: Callable[[Path], None], folder: Path, resources: Resources
-) -> "submitit.Job[None]":
+def submit(work: Work, folder: Path, resources: Resources) -> submitit.Job[None]:
     """The new job, noted in the folder; LaunchError with sbatch's words if it refuses."""
-    import submitit
-    from submitit.core.utils import FailedJobError
-
-    slurm = resources.slurm
-    executor = submitit.SlurmExecutor(folder / "slurm", max_num_timeout=slurm.requeues)
-    executor.update_parameters(**executor_parameters(resources, f"avnb-{folder.name}"))
+    parameters = executor_parameters(resources, f"avnb-{folder.name}")
     cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     try:
-        with submitit.helpers.clean_env():  # a notebook may itself run inside a job
+        executor = submitit.SlurmExecutor(folder / "slurm", max_num_timeout=REQUEUES)
+        executor.update_parameters(**parameters)
+        with clean_env():  # a notebook may itself run inside a job
             os.environ.update(cluster)
-            job = executor.submit(Task(work, folder, slurm.gpus_per_node > 0))
+            job = executor.submit(Task(), work, folder, parameters.get("gpus_per_node", 0))
     except (FailedJobError, RuntimeError) as error:  # of sbatch, or without SLURM
         raise LaunchError(f"SLURM did not take the job: {error}") from error
     note = {"job": job.job_id, "processes": resources.processes}
@@ -134,9 +104,7 @@ def submit(
     return job
 
 
-def launch(
-    work: Callable[[Path], None], folders: Sequence[Path], resources: Resources, progress: Progress
-) -> None:
+def launch(work: Work, folders: Sequence[Path], resources: Resources, show: Show) -> None:
     """Have `work` done for each folder, in a job each, and wait for their ends.
 
     All are submitted at once, except those that have a job, which is returned to.
@@ -150,44 +118,31 @@ def launch(
         print(f"{folder.name}: job {job.job_id} of SLURM; its output is in {folder / 'slurm'}")
     try:
         for folder, job in jobs.items():
-            wait(job, progress)
+            reason = wait(job, show)
             (folder / "slurm.json").unlink(missing_ok=True)
-            raise_on_failure(job, progress.title)
+            if reason:
+                failed = f"job {job.job_id} of SLURM failed; all output is in {folder / 'slurm'}"
+                raise LaunchError(f"{failed}\n\n{reason}")
     except KeyboardInterrupt:
         print("the jobs go on; the same call returns to them, and scancel ends them", flush=True)
         raise
 
 
-def missing_results(job: "submitit.Job[None]") -> bool:
-    """Whether a process has not written how it ended."""
-    return not all(job.task(k).paths.result_pickle.exists() for k in range(job.num_tasks))
-
-
-def wait(job: "submitit.Job[None]", progress: Progress) -> None:
-    """Show the job's state, then its progress, until it has ended."""
-    output = job.task(0).paths.stdout
-    while words := state(job.job_id):
-        until = time.monotonic() + ASK_EVERY_SECONDS
-        while time.monotonic() < until:
-            waiting = "" if words.startswith("RUNNING") else f"job {job.job_id} {words}"
-            progress.update(output, waiting)
-            if not missing_results(job):
-                return
-            time.sleep(1)
-
-
-def raise_on_failure(job: "submitit.Job[None]", title: str) -> None:
-    """Raise LaunchError, with the first failing process's traceback, unless all went well."""
-    until = time.monotonic() + SHARED_DISK_SECONDS
-    while missing_results(job) and time.monotonic() < until:
-        time.sleep(0.5)
-    tasks = [job.task(k) for k in range(job.num_tasks)]
-    ended = [task for task in tasks if task.paths.result_pickle.exists()]
-    ended.sort(key=lambda task: task.paths.result_pickle.stat().st_mtime)
-    reason = next((str(error) for task in ended if (error := task.exception())), "")
-    if reason or len(ended) < len(tasks):
-        reason = reason or "\n".join(last_lines(job.task(0).paths.stderr, 40))
-        raise LaunchError(
-            f"{title}: job {job.job_id} of SLURM failed; its whole output is in "
-            f"{job.paths.folder}\n\n{reason}"
-        )
+def wait(job: submitit.Job[None], show: Show) -> str:
+    """Show the job's state, then its progress, until it has ended; why it failed, '' if not."""
+    tasks = [job.task(k).paths for k in range(job.num_tasks)]
+    words, ask_at = "?", 0.0
+    while not all(task.result_pickle.exists() for task in tasks):
+        if time.monotonic() > ask_at:
+            if not words:
+                break
+            words = state(job.job_id)
+            ask_at = time.monotonic() + (ASK_EVERY_SECONDS if words else SHARED_DISK_SECONDS)
+        running = words.startswith("RUNNING")
+        show(tasks[0].stdout, "" if running else f"job {job.job_id} {words}")
+        time.sleep(1)
+    ended = [k for k, task in enumerate(tasks) if task.result_pickle.exists()]
+    ended.sort(key=lambda k: tasks[k].result_pickle.stat().st_mtime)
+    errors = [str(error) for k in ended if (error := job.task(k).exception())]
+    lost = len(ended) < len(tasks) and last_lines(tasks[0].stderr, 40)
+    return errors[0] if errors else lost or ""

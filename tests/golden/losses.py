@@ -33,7 +33,7 @@ from avnb.data.synthetic.world import World
 from avnb.files import write_text
 from avnb.models.methods import METHODS, Method, build_method
 from avnb.profiles import PROFILES
-from avnb.training.loop import Validation, fit
+from avnb.training.loop import fit
 from avnb.training.runs import describe, training_sampling
 
 FILE = Path(__file__).with_suffix(".txt")
@@ -138,7 +138,7 @@ def losses(manifest: Manifest, name: str, out: Path, **changes: float) -> list[f
     found: list[float] = []
     model.register_forward_hook(lambda _, given, terms: found.append(terms["loss"].item()))
     metadata, device = describe(config, manifest, statistics), torch.device("cpu")
-    validation = Validation(clips=clips, workers=0) if model.validation_metrics else None
+    validation = clips if model.validation_metrics else None
     fit(model, PlainTransform(), clips, metadata, out, device, validation=validation)
     return found
 

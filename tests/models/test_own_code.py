@@ -188,7 +188,7 @@ def trained(world, tmp_path_factory):
         patch.chdir(folder)
         methods = parse_methods("mine.py:InBatchContrast")
         run = pretraining_runs(work, manifest, methods, values={"epochs": 1})["InBatchContrast"]
-        assert run.is_pending
+        assert not run.finished
         runs.train([run], Resources(processes=2))
     return file, run
 
@@ -218,7 +218,7 @@ def test_a_changed_file_is_another_run_and_its_encoders_are_read_without_it(trai
         assert video.features == audio.features == 8 * run.config.width
         file.write_text(moved.read_text() + "# another\n")
         other = pretraining_run(run.config, run.manifest, run.folder.parent)
-        assert other.folder != run.folder and other.is_pending
+        assert other.folder != run.folder and not other.finished
     finally:
         moved.rename(file)
     assert pretraining_run(run.config, run.manifest, run.folder.parent).folder == run.folder

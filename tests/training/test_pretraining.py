@@ -18,8 +18,8 @@ from avnb.data.transform import BatchTransform
 from avnb.models.methods import build_method
 from avnb.profiles import PROFILES
 from avnb.training import checkpoint, runs
-from avnb.training.launch import Job, LaunchError, Resources, launch
-from avnb.training.loop import Validation
+from avnb.training.launch import LaunchError, Resources, launch
+from avnb.training.loop import validate
 from avnb.training.runs import pretraining_run, run_name
 from tests.conftest import ROOT, with_values
 from tests.training.test_trainer import TRAINED, same_tensors
@@ -39,8 +39,7 @@ def gradients_on(tmp_path, manifests, config, processes):
         "manifest": str(manifests / "vggsound"),
     }  # fmt: skip
     (out / "job.json").write_text(json.dumps(job))
-    command = ["tests.job_gradient", str(out)]
-    launch([Job(command=command, processes=processes, folder=out)], "gradient")
+    launch({out: ["tests.job_gradient", str(out)]}, processes, "gradient")
     return torch.load(out / "gradient.pt", weights_only=True)
 
 
@@ -104,14 +103,12 @@ def test_runs_of_one_process_are_trained_side_by_side_and_as_they_are_alone(
     assert "training xid, vicreg_v, random: 100%" in seen and "2/2" in seen
 
 
-@pytest.mark.parametrize("work, groups", [([5, 4, 3, 1], [[5, 1], [4, 3]]), ([2], [[2]]), ([], [])])
-def test_longest_runs_are_shared_out_first(work, groups):
-    @dataclasses.dataclass(frozen=True)
-    class Run:
-        work: int
-
-    shared = runs.divided([Run(n) for n in work], 2)
-    assert [[run.work for run in group] for group in shared] == groups
+def test_longest_runs_are_shared_out_first(trained):
+    values = dict(xid=5, vicreg_av=4, vicreg_v=2, supervised=1)  # two views take twice as long
+    made = [with_values(trained.config, method=m, epochs=n) for m, n in values.items()]
+    shared = runs.divided([dataclasses.replace(trained, config=config) for config in made], 2)
+    found = [[run.config.method for run in group] for group in shared]
+    assert found == [["xid", "supervised"], ["vicreg_av", "vicreg_v"]]
 
 
 def test_validation_metrics_are_those_of_the_saved_weights(tiny, manifests, tmp_path):
@@ -124,8 +121,7 @@ def test_validation_metrics_are_those_of_the_saved_weights(tiny, manifests, tmp_
     model.load_state_dict(content["model"])
     _, videos = training_and_validation(manifest, config)
     transform = BatchTransform(config, metadata.mel_statistics)
-    validation = Validation(clips=runs.validation_clips(videos, config), workers=0)
-    again = validation.measure(model, transform, CPU)
+    again = validate(model, transform, runs.validation_clips(videos, config), 0, CPU)
     (row,) = content["log"]
     assert {name: row[name] for name in again} == pytest.approx(again, rel=1e-5)
 
@@ -161,9 +157,8 @@ def test_the_error_contains_the_traceback_of_a_worker(trained, tmp_path):
     job = json.loads((trained.folder / "job.json").read_text())
     job["metadata"]["data"] = "another digest"
     (tmp_path / "job.json").write_text(json.dumps(job))
-    command = ["avnb", "train", str(tmp_path)]
     with pytest.raises(LaunchError, match=r"'data'. have changed since") as caught:
-        launch([Job(command=command, processes=2, folder=tmp_path)], "pre-training xid")
+        launch({tmp_path: ["avnb", "train", str(tmp_path)]}, 2, "pre-training xid")
     assert "Traceback" in str(caught.value) and "runs.py" in str(caught.value)
 
 
@@ -174,13 +169,9 @@ def test_processes_that_do_not_divide_the_shards_are_refused(trained):
 
 
 def test_micro_batches_that_do_not_fit_are_refused(trained):
-    def train(config):
+    config = with_values(trained.config, method="vicreg_v", micro_batch=4)
+    with pytest.raises(ValueError, match="vicreg_v needs variances of whole batches"):
         trained_run(config, trained.manifest, trained.folder.parent)
-
-    with pytest.raises(ValueError, match="8 clips per process cannot be taken 3 at a time"):
-        train(with_values(trained.config, micro_batch=3, seed=1))
-    with pytest.raises(ValueError, match="vicreg_v needs variances of the whole batch"):
-        train(with_values(trained.config, method="vicreg_v", micro_batch=4))
 
 
 def test_a_job_resumes_after_sigkill_of_torchrun_to_the_same_end(trained, tmp_path):
@@ -194,6 +185,5 @@ def test_a_job_resumes_after_sigkill_of_torchrun_to_the_same_end(trained, tmp_pa
             time.sleep(0.02)
             assert job.poll() is None
         job.send_signal(signal.SIGKILL)
-    command = ["avnb", "train", str(tmp_path)]
-    launch([Job(command=command, processes=2, folder=tmp_path)], "xid")
+    launch({tmp_path: ["avnb", "train", str(tmp_path)]}, 2, "xid")
     assert same_tensors(checkpoint.load(tmp_path / "last.pt"), checkpoint.load(trained.checkpoint))

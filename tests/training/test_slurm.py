@@ -14,7 +14,7 @@ from avnb.config import Pretrain
 from avnb.data.manifest import Manifest
 from avnb.profiles import PROFILES
 from avnb.training import checkpoint, runs, slurm
-from avnb.training.launch import LaunchError, Resources, Slurm
+from avnb.training.launch import LaunchError, Resources
 from avnb.training.runs import pretraining_run
 from tests.conftest import ROOT, with_values
 from tests.slurm import ask, free_ports, installed, two_nodes
@@ -24,8 +24,9 @@ from tests.training.test_trainer import same_tensors
 # Long enough to be met while it runs.
 RUN = Pretrain.from_flat(**{**PROFILES["smoke"]["pretrain"], "epochs": 4})
 NAMES = "export MASTER_ADDR=127.0.0.1"  # those of the nodes do not resolve
-HELD = Slurm(minutes=30, setup=NAMES, options={"hold": ""})
-TWO_NODES = Resources(processes=2, launcher="slurm", nodes=2, slurm=HELD)
+FREE = {"nodes": 2, "time": 30, "setup": [NAMES]}
+HELD = {"additional_parameters": {"hold": True}}
+TWO_NODES = Resources(processes=2, slurm=FREE | HELD)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_all_runs_are_submitted_before_the_first_has_ended(nodes, manifest, tmp_
 
     thread = threading.Thread(target=release)
     thread.start()
-    runs.train(both, Resources(processes=1, launcher="slurm", slurm=HELD))
+    runs.train(both, Resources(processes=1, slurm=HELD))
     thread.join()
     assert waited == ["PENDING JobHeldUser"] * 2
     assert all(run.finished for run in both) and not any(note.exists() for note in notes)
@@ -144,8 +145,7 @@ def test_preempted_the_job_is_requeued_under_its_id_and_ends_as_if_nothing_had_b
 
     preempted = []
     thread = once_an_epoch_is_done(run, preempt)
-    asked = Slurm(minutes=30, setup=NAMES)
-    runs.train([run], dataclasses.replace(TWO_NODES, slurm=asked))
+    runs.train([run], Resources(processes=2, slurm=FREE))
     thread.join()
     ((job, epochs),) = preempted
     assert 0 < epochs < RUN.optim.epochs
@@ -158,7 +158,7 @@ def test_a_job_that_is_killed_is_an_error_and_leaves_the_run_free(nodes, manifes
     run = pretraining_run(with_values(RUN, epochs=100), manifest, tmp_path)
     thread = once_an_epoch_is_done(run, lambda job: ask("scancel", "--signal=KILL", f"{job}.0"))
     with pytest.raises(LaunchError, match=r"(?s)of SLURM failed.*(srun|stepd): error"):
-        runs.train([run], Resources(processes=1, launcher="slurm"))
+        runs.train([run], Resources(processes=1, slurm={}))
     thread.join()
     assert run.log and not run.finished and slurm.submitted(run.folder) is None
 
@@ -168,14 +168,13 @@ def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_p
     run = pretraining_run(RUN, manifest, tmp_path)
     changed = dataclasses.replace(run.metadata(), data="another digest")
     monkeypatch.setattr(type(run), "metadata", lambda self: changed)
-    asked = Slurm(minutes=30, setup=NAMES)
     with pytest.raises(LaunchError, match=r"(?s)Traceback.*runs\.py.*'data'. have changed since"):
-        runs.train([run], dataclasses.replace(TWO_NODES, slurm=asked))
+        runs.train([run], Resources(processes=2, slurm=FREE))
 
 
 @pytest.mark.slow
 def test_what_sbatch_refuses_is_said_in_its_words(nodes, manifest, tmp_path):
-    nowhere = Resources(processes=1, launcher="slurm", slurm=Slurm(partition="nowhere"))
+    nowhere = Resources(processes=1, slurm={"partition": "nowhere"})
     with pytest.raises(LaunchError, match=r"SLURM did not take the job: .*invalid partition"):
         runs.train([pretraining_run(RUN, manifest, tmp_path)], nowhere)
 
@@ -211,7 +210,7 @@ def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     run = pretraining_run(RUN, manifest, tmp_path)
     with pytest.raises(LaunchError, match=r"SLURM did not take the job: Could not detect"):
-        runs.train([run], Resources(processes=2, launcher="slurm"))
+        runs.train([run], Resources(processes=2, slurm={}))
     (run.folder / "slurm.json").write_text(json.dumps({"job": "7", "processes": 2}))
     with pytest.raises(FileNotFoundError, match="squeue"):  # nobody can ask for the run's job
         runs.train([run], Resources(processes=2))
@@ -222,46 +221,32 @@ def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
     [(0, 2, 4, 8), (0, 2, 0, 2), (0, 1, 3, 2), (4, 2, 2, 4), (8, 1, 8, 8)],
 )
 def test_processes_are_spread_evenly(asked, nodes, gpus, found):
-    slurm = Slurm(gpus_per_node=gpus)
-    resources = Resources(processes=asked, launcher="slurm", nodes=nodes, slurm=slurm)
-    assert resources.resolved(8) == dataclasses.replace(resources, processes=found)
+    resources = Resources(processes=asked, slurm={"nodes": nodes, "gpus_per_node": gpus})
+    assert resources.resolved(8).processes == found
 
 
 @pytest.mark.parametrize(
-    ("asked", "launcher", "nodes", "gpus", "message"),
+    ("asked", "nodes", "message"),
     [
-        (3, "slurm", 2, 2, r"3 processes on 2 nodes with 4 GPUs.*one of \[2, 4\]"),
-        (8, "slurm", 2, 2, r"one of \[2, 4\]"),
-        (0, "slurm", 3, 2, "on 3 nodes .* cannot share 8 shards evenly"),
-        (0, "slurm", 0, 0, "nodes = 0"),
-        (0, "local", 2, 0, "this machine only.*On a cluster"),
-        (0, "slrum", 1, 0, "did you mean 'slurm'"),
+        (3, 2, r"3 processes on 2 nodes with 4 GPUs.*one of \[2, 4\]"), (8, 2, r"one of \[2, 4\]"),
+        (0, 3, "on 3 nodes .* cannot share 8 shards evenly"),
     ],
-)
-def test_what_cannot_be_spread_is_refused_in_words(asked, launcher, nodes, gpus, message):
+)  # fmt: skip
+def test_what_cannot_be_spread_is_refused_in_words(asked, nodes, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        Resources(
-            processes=asked, launcher=launcher, nodes=nodes, slurm=Slurm(gpus_per_node=gpus)
-        ).resolved(8)
+        Resources(processes=asked, slurm={"nodes": nodes, "gpus_per_node": 2}).resolved(8)
 
 
-def test_values_are_read_from_one_line():
-    line = "partition=gpu minutes=90 memory_gb=1.5 setup='module load cuda' --qos=long --exclusive"
-    values = Slurm.from_text(line)
-    assert values == Slurm(
-        partition="gpu", minutes=90, memory_gb=1.5, setup="module load cuda",
-        options={"qos": "long", "exclusive": ""},
-    )  # fmt: skip
-    resources = Resources(processes=8, launcher="slurm", nodes=2, workers=3, slurm=values)
+def test_settings_are_submitits_and_ours_where_there_are_none(tmp_path):
+    given = {"nodes": 2, "time": 90, "setup": ["module load cuda"], "exclusive": True}
+    options = {"additional_parameters": {"reservation": "x"}}
+    resources = Resources(processes=8, workers=3, slurm={**given, **options})
     asked = slurm.executor_parameters(resources, "x")
-    assert asked["ntasks_per_node"] == 4 and asked["cpus_per_task"] == 4
-    own = Resources(processes=8, launcher="slurm", slurm=Slurm(gpus_per_node=8))
-    assert slurm.executor_parameters(own, "x")["cpus_per_task"] == 1 + slurm.WORKERS_A_GPU
-    own = Resources(processes=8, launcher="slurm")  # on processors, which compute
-    assert slurm.executor_parameters(own, "x")["cpus_per_task"] == 1
-    assert asked["mem"] == "1536MB" and asked["time"] == 90 and asked["account"] is None
-    assert asked["additional_parameters"] == {"requeue": True, "qos": "long", "exclusive": True}
-    with pytest.raises(TypeError, match="did you mean 'partition'"):
-        Slurm.from_text("partitoin=gpu")
-    with pytest.raises(ValueError, match="minutes"):
-        Slurm(minutes=0)
+    assert (asked["ntasks_per_node"], asked["cpus_per_task"], asked["time"]) == (4, 4, 90)
+    assert asked["setup"] == ["export OMP_NUM_THREADS=4", "module load cuda"]
+    assert asked["exclusive"] and "--cpus-per-task=4" in asked["srun_args"]
+    assert asked["additional_parameters"] == {"requeue": True, "reservation": "x"}
+    asked = slurm.executor_parameters(Resources(processes=8, slurm={"gpus_per_node": 8}), "x")
+    assert asked["cpus_per_task"] == 1 + slurm.WORKERS_A_GPU and asked["time"] == slurm.MINUTES
+    asked = slurm.executor_parameters(Resources(processes=8, slurm={}), "x")
+    assert asked["cpus_per_task"] == 1  # on processors, which compute

@@ -1,6 +1,5 @@
 """No process is left behind, whatever ends the launcher. Real torchrun, real signals."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
-from avnb.training.launch import Job, LaunchError, Progress, launch
+from avnb.training.launch import LaunchError, launch, show
 from tests.conftest import ROOT
 
 
@@ -42,10 +42,8 @@ LAUNCHER = """
 import os, sys
 os.environ["AVNB_TEST_JOB"] = sys.argv[1]
 from pathlib import Path
-from avnb.training.launch import Job, launch
-folder = Path(sys.argv[1])
-command = ["tests.job_sleep", "sleep", sys.argv[1]]
-launch([Job(command=command, folder=folder, processes=2)], "job")
+from avnb.training.launch import launch
+launch({Path(sys.argv[1]): ["tests.job_sleep", "sleep", sys.argv[1]]}, 2, "job")
 """
 
 
@@ -75,18 +73,12 @@ def test_a_signal_to_the_launcher_leaves_no_process(job, sent):
 
 
 @pytest.mark.slow
-def test_a_killed_torchrun_leaves_no_workers(job):
+@pytest.mark.parametrize("part", ["torchrun", "worker"])
+def test_a_killed_part_ends_the_job_and_leaves_no_process(job, part):
     process, folder = job
-    (torchrun,) = (pid for pid, line in alive(folder) if b"torch.distributed.run" in line)
-    os.kill(int(torchrun), signal.SIGKILL)
-    assert process.wait(timeout=40) != 0
-    wait_for(lambda: not alive(folder))
-
-
-@pytest.mark.slow
-def test_a_killed_worker_ends_the_job(job):
-    process, folder = job
-    os.kill(int((folder / "ready0").read_text()), signal.SIGKILL)
+    torchrun = next(pid for pid, line in alive(folder) if b"torch.distributed.run" in line)
+    worker = (folder / "ready0").read_text()
+    os.kill(int(torchrun if part == "torchrun" else worker), signal.SIGKILL)
     assert process.wait(timeout=60) != 0
     wait_for(lambda: not alive(folder))
 
@@ -110,9 +102,8 @@ def test_a_notebook_cell_that_times_out_leaves_no_process(tmp_path):
 @pytest.mark.slow
 def test_the_error_quotes_a_failing_worker_and_the_log_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("LAST", "1")
-    command = ["tests.job_sleep", "fail", str(tmp_path)]
     with pytest.raises(LaunchError) as caught:
-        launch([Job(command=command, folder=tmp_path, processes=2)], "job")
+        launch({tmp_path: ["tests.job_sleep", "fail", str(tmp_path)]}, 2, "job")
     message = str(caught.value)
     assert "ZeroDivisionError" in message and "job_sleep.py" in message
     assert "told before failing" in (tmp_path / "output.txt").read_text()
@@ -122,35 +113,27 @@ def test_the_error_quotes_a_failing_worker_and_the_log_is_kept(tmp_path, monkeyp
 def test_one_that_fails_ends_those_beside_it(tmp_path, monkeypatch):
     monkeypatch.setenv("AVNB_TEST_JOB", str(tmp_path))
     folders = tmp_path / "sleep", tmp_path / "fail"
-    for folder in folders:
-        folder.mkdir()
-    jobs = [
-        Job(command=["tests.job_sleep", folder.name, str(folder)], folder=folder)
-        for folder in folders
-    ]
+    jobs = {folder: ["tests.job_sleep", folder.name, str(folder)] for folder in folders}
     with pytest.raises(LaunchError, match=r"(?s)fail/output\.txt.*ZeroDivisionError"):
-        launch(jobs, "jobs")
+        launch(jobs, 1, "jobs")
     assert not alive(tmp_path)
 
 
 def test_a_job_without_a_traceback_is_explained_by_its_last_lines(tmp_path):
     with pytest.raises(LaunchError, match=r"(?s)status 1.*No module named avnb\.none"):
-        launch([Job(command=["avnb.none"], folder=tmp_path)], "job")
+        launch({tmp_path: ["avnb.none"]}, 1, "job")
 
 
-def test_a_bar_counts_the_epochs_in_the_logs_and_shows_what_the_job_says(tmp_path, capsys):
-    runs = {tmp_path / name: 3 for name in ("a", "b")}
-    row = {"epoch": 0, "video_spread": 0.001, "video_rank": 1.0}
-    for folder in runs:
-        folder.mkdir()
-    (tmp_path / "b" / "log.jsonl").write_text(json.dumps({"epoch": 0}) + "\n")  # of an earlier job
-    bar = Progress(runs, "training")
-    (tmp_path / "a" / "log.jsonl").write_text(json.dumps(row) + "\n")
-    (tmp_path / "output.txt").write_text("before\rxid 5/9 clips\r")
-    bar.update(tmp_path / "output.txt")
-    assert (bar.bar.n, bar.bar.total) == (2, 6) and bar.bar.postfix == "xid 5/9 clips"
-    bar.update(tmp_path / "output.txt", "waits for nodes")
-    bar.close()
-    said, seen = capsys.readouterr()
-    assert "a: collapse after epoch 1: video embeddings" in said
-    assert "2/6" in seen and "waits for nodes" in seen
+def test_a_bar_counts_the_epochs_in_the_logs_and_shows_what_the_job_says(tmp_path):
+    runs, output = [tmp_path / "a", tmp_path / "b"], tmp_path / "output.txt"
+    with tqdm(total=6) as bar:
+        show(bar, runs, output)
+        assert bar.n == 0
+        for folder in runs:
+            folder.mkdir()
+            (folder / "log.jsonl").write_text('{"epoch": 0}\n')
+        output.write_text("before\rxid 5/9 clips\r")
+        show(bar, runs, output)
+        assert (bar.n, bar.postfix) == (2, "xid 5/9 clips")
+        show(bar, runs, output, "waits for nodes")
+        assert (bar.n, bar.postfix) == (2, "waits for nodes")

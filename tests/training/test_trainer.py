@@ -193,15 +193,6 @@ def test_supervised_stops_when_validation_accuracy_stagnates(tiny):
     assert is_finished(config, [{"validation_accuracy": float(i)} for i in range(9)])
 
 
-def test_collapse_warnings_name_the_embeddings(tiny):
-    row = {"epoch": 2, "video_spread": 0.001, "video_rank": 1.0, "audio_spread": 0.9,
-           "audio_rank": 9.0}  # fmt: skip
-    assert losses.collapse_warning(row).startswith("collapse after epoch 3: video embeddings")
-    well = {**row, "video_spread": 0.5, "video_rank": 3.0}
-    assert not losses.collapse_warning(well)
-    assert "embeddings have shrunk" in losses.collapse_warning({**well, "variance": 0.97})
-
-
 def test_a_collapse_is_printed_and_every_row_is_an_event_of_tensorboard(
     tiny, vggsound, metadata, tmp_path, monkeypatch, capfd
 ):
@@ -213,8 +204,8 @@ def test_a_collapse_is_printed_and_every_row_is_an_event_of_tensorboard(
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     log = read_log(tmp_path)
     assert set(events.Tags()["scalars"]) == log[0].keys() - {"epoch"}
-    losses = [(event.step, event.value) for event in events.Scalars("loss")]
-    assert losses == [(row["epoch"], pytest.approx(row["loss"])) for row in log]
+    found = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert found == [(row["epoch"], pytest.approx(row["loss"])) for row in log]
 
 
 def test_embedding_statistics_are_those_of_the_whole_batch(tiny, vggsound, metadata, tmp_path):
@@ -236,7 +227,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     model.video_projector[0].weight.data[0, 0] = float("inf")
     state = TrainingState(model, last, metadata)
     state.log, state.steps = content["log"], 9
-    with pytest.raises(FloatingPointError, match=r"weights.*not finite.*last good weights are in"):
+    with pytest.raises(FloatingPointError, match=r"not finite, \['video_projector.0.weight'\]"):
         state.save()
     assert last.read_bytes() == before
 
@@ -258,8 +249,8 @@ def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp
 def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
     manifest = Manifest.load(manifests / "vggsound")
     config = with_values(tiny, method="supervised", subset_videos=10**5)
-    with pytest.raises(ValueError, match=r"no usable training video is left.*\(100000\)"):
-        pretraining_run(config, manifest, tmp_path).metadata()
+    with pytest.raises(ValueError, match="no usable training video is left"):
+        pretraining_run(config, manifest, tmp_path).prepare(ALONE)
 
 
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
@@ -271,9 +262,8 @@ def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(
         [sys.executable, "-c", FILL, str(last)], capture_output=True, text=True, check=False
     )
     assert f"CheckpointError: {last} could not be written" in answer.stderr
-    assert "the previous one is kept" in answer.stderr
-    assert last.read_bytes() == before and not list(tmp_path.glob("*.partial"))
-    assert not list(tmp_path.glob(".*.partial"))
+    assert "and is as before" in answer.stderr
+    assert last.read_bytes() == before and not list(tmp_path.glob(".*.partial"))
 
 
 FILL = """
@@ -333,7 +323,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_end(tiny, vggsound, tmp_
     shutil.copy(run.folder / "job.json", folders[1])
     assert exit_status(folders[0]) == 0
     rng, seen = random.Random(0), []
-    for saves in (0, 1, 2, 0, 1, 2, 0, 1, 2, 1):
+    for saves in (0, 2, 3, 1, 2, 3, 0, 2, 3, 2):  # the first is of what was read
         moment = saves, rng.uniform(0, 0.15)  # a step takes about as long
         assert exit_status(folders[1], kill_after=moment) == -signal.SIGKILL
         steps = saved_at(folders[1]) and checkpoint.load(folders[1] / "last.pt")[1]["steps"]
@@ -349,7 +339,7 @@ def test_another_runs_checkpoint_is_refused_with_the_difference(tiny, vggsound, 
     train(tiny, vggsound, metadata, tmp_path)
     other = dataclasses.replace(metadata, config={**metadata.config, "lr": 0.5})
     with pytest.raises(
-        CheckpointError, match=rf"config\.lr: it has {tiny.optim.lr}, this run has 0\.5"
+        CheckpointError, match=rf" lr: it has {tiny.optim.lr}, this run has 0\.5\nGive this run"
     ):
         train(tiny, vggsound, other, tmp_path)
 
@@ -364,6 +354,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     wants = describe(longer, vggsound, metadata.mel_statistics)
     torch.save({**content, "metadata": dataclasses.asdict(wants)}, last)
     before = last.read_bytes()
-    with pytest.raises(FloatingPointError, match=r"epoch 2\) gave"):
+    with pytest.raises(FloatingPointError, match=r"what is not finite, \['loss'"):
         train(longer, vggsound, wants, tmp_path)
     assert last.read_bytes() == before
