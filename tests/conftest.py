@@ -23,14 +23,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The book first, which takes longest; its pages in a browser once it can be there.
-
-    Other long files come early, and short ones fill the gaps at the end.
-    """
-    places = {"test_book.py": 0, "test_pretraining.py": 1, "test_trainer.py": 1}
-    places |= {"training": 2, "evaluation": 3, "bench": 3, "faults": 3}
-    places |= {"test_accessibility.py": 4, "test_browser.py": 4}
-    items.sort(key=lambda i: places.get(i.path.name, places.get(i.path.parent.name, 5)))
+    """The book first, which takes longest; short files fill the gaps at the end."""
+    places = {"test_book.py": 0, "test_pretraining.py": 1, "test_trainer.py": 1, "training": 2}
+    items.sort(key=lambda i: places.get(i.path.name, places.get(i.path.parent.name, 3)))
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ import pytest
 
 from avnb.config import Clip, Config, Evaluation, Finetune, Optim, Pretrain, parse_values
 from avnb.data.synthetic.world import World
-from avnb.models.methods import find_method
-from avnb.profiles import PROFILES, profile
+from avnb.models.methods import METHODS, find_method
+from avnb.profiles import PROFILES, Workspace
 
 
 @pytest.mark.parametrize("text", ["{lr: 1}", "[1]", ""])
@@ -48,11 +48,12 @@ def test_q_reaches_its_last_value_and_one_epoch_is_enough():
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_makes_every_config(name):
-    values = profile(name)
-    Pretrain.from_flat(**values["pretrain"])
-    Evaluation.from_flat(**values["evaluation"])
-    Finetune.from_flat(**values["finetune"])
-    World.from_flat(**values["world"])
+    work = Workspace.open(name)
+    for method in METHODS:
+        assert work.pretraining(method=method).method == method
+    assert work.finetuning("hmdb51", pretrained=False).optim.tuned_epochs > 0
+    assert work.evaluation(seed=3).seed == 3
+    World.from_flat(**work.values["world"])
 
 
 @pytest.mark.parametrize("kind", [Pretrain, Evaluation, Finetune, World])
@@ -69,7 +70,7 @@ def test_an_unknown_name_is_an_error_with_a_suggestion():
     with pytest.raises(TypeError, match="'epoch' is unknown; did you mean 'epochs'"):
         Pretrain.from_flat(epoch=3)
     with pytest.raises(ValueError, match="did you mean 'demo'"):
-        profile("demmo")
+        Workspace.open("demmo")
     with pytest.raises(ValueError, match="did you mean 'xid'"):
         find_method(Pretrain.from_flat(method="xidd").method)
 
@@ -83,7 +84,7 @@ def test_a_value_of_another_type_is_an_error(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"read_ahead_gb": -1}]
+    "wrong", [{"hue": 0.9}, {"temperature": 0.0}, {"batch": 30, "shards": 8}, {"micro_batch": -1}]
 )
 def test_a_value_out_of_range_is_an_error(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

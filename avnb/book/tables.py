@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-from scipy import special
 
 from avnb.book.plots import OUTPUT, by_method, in_method_order, method_title, title
 from avnb.evaluation.features import EncoderSource
@@ -31,46 +29,43 @@ def with_spread(row: Record) -> str:
 
 
 def published_table(
-    ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str, against: str = "random"
+    ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str
 ) -> pd.DataFrame:
     """Our numbers beside the thesis's for one task and data set, by level, metric and method.
 
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `verdict` holds
-    the interval here against that of the method `against`.
+    the interval here against that of `random`.
 
     Args:
         ours: result rows, or their `results.over_seeds`.
         published: the thesis's rows, `results.published()`.
         task: `probe`, `finetune` or `retrieval`.
         dataset: its key.
-        against: the method that the others are held against; without its rows, no verdict.
     """
     index = ["level", "metric", "method"]
-    chosen = published[(published["task"] == task) & (published["dataset"] == dataset)]
-    theirs = {tuple(row[name] for name in index): row for row in chosen.to_dict("records")}
-    ours = ours[(ours["task"] == task) & (ours["dataset"] == dataset)]
-    lines = [
-        published_line(row, theirs.get((row["level"], row["metric"], row["method"])))
-        for _, block in ours.groupby(index[:2], sort=False)
-        for row in with_verdict(by_method(block), against).to_dict("records")
-    ]
-    columns = [*index, "here", "thesis", "difference", "verdict", "chance", "n"]
-    if not any("difference" in line for line in lines):
+    ours, theirs = (
+        rows[(rows["task"] == task) & (rows["dataset"] == dataset)] for rows in (ours, published)
+    )
+    blocks = [by_method(block) for _, block in ours.groupby(index[:2], sort=False)]
+    rows = with_verdict(pd.concat(blocks), "random")
+    rows = rows.merge(theirs[[*index, "value"]], "left", on=index, suffixes=("", "_thesis"))
+    comparable = (rows["profile"] == "thesis") & rows["data"].str.startswith("real")
+    table = rows[["verdict"]].assign(
+        level=rows["level"].map(title),
+        metric=rows["metric"].map(title),
+        method=rows["method"].map(method_title),
+        here=[with_spread(row) for row in rows.to_dict("records")],
+        thesis=rows["value_thesis"].map("{:.2f}".format, na_action="ignore"),
+        chance=rows["chance"].map("{:.1f}".format),
+        n=rows["n"].map("{:.0f}".format),
+    )
+    difference = (rows["value"] - rows["value_thesis"])[comparable]
+    table["difference"] = difference.map("{:+.1f}".format, na_action="ignore")
+    columns = ["here", "thesis", "difference", "verdict", "chance", "n"]
+    if table["difference"].isna().all():
         columns.remove("difference")
-    return pd.DataFrame(lines, columns=columns, dtype=object).fillna("–").set_index(index)
-
-
-def published_line(row: Record, thesis: Record | None) -> dict[str, str]:
-    """A line of `published_table`."""
-    line = {"level": title(row["level"]), "metric": title(row["metric"])}
-    line |= {"method": method_title(row["method"]), "here": with_spread(row)}
-    line |= {"verdict": row["verdict"], "chance": f"{row['chance']:.1f}", "n": f"{row['n']:.0f}"}
-    if thesis:
-        line["thesis"] = with_interval(thesis)
-        if row["profile"] == "thesis" and row["data"].startswith("real"):
-            line["difference"] = f"{row['value'] - thesis['value']:+.1f}"
-    return line
+    return table.set_index(index)[columns].astype(object).fillna("–")
 
 
 def with_verdict(rows: pd.DataFrame, against: str) -> pd.DataFrame:
@@ -80,44 +75,14 @@ def with_verdict(rows: pd.DataFrame, against: str) -> pd.DataFrame:
 
 
 def with_variant_verdict(rows: pd.DataFrame, variant: str, against: str) -> pd.DataFrame:
-    """Rows with the verdict of each variant against one of them, within each method.
+    """Rows by method, with the verdict of each variant against one of them, within each method.
 
     `variant` is the column that names them. What `space` and `protocol` say of them is left aside.
     """
-    judged = []
-    for _, of in rows.groupby("method", sort=False):
-        alike = of.assign(method=of[variant], space="", protocol="", **{variant: ""})
-        judged.append(of.assign(verdict=with_verdict(alike, against)["verdict"].to_numpy()))
-    return pd.concat(judged)
-
-
-def seed_reach(rows: pd.DataFrame) -> float:
-    """How far another seed may lead, in 95 % of the cases; 0 where there is one seed only.
-
-    Student's t times the standard deviation over seeds, pooled over methods.
-    """
-    spread = rows.groupby("method")["value"].agg(["var", "size"])
-    freedom = int((spread["size"] - 1).sum())
-    if not freedom:
-        return 0.0
-    return float(special.stdtrit(freedom, 0.975) * spread["var"].mean() ** 0.5)
-
-
-def with_seeds(rows: pd.DataFrame, seeds: pd.DataFrame) -> pd.DataFrame:
-    """Rows of single runs, their intervals widened by what another seed may change.
-
-    Each end moves to the root of the sum of squares of its distance from the value and of
-    `seed_reach`, which `seeds`, the rows of runs that differ in their seed alone, tell of each
-    measure: of an untrained encoder, and of all trained ones together.
-    """
-    same = ["task", "level", "metric", "trained"]
-    groups = seeds.assign(trained=seeds["method"] != "random").groupby(same)
-    reach = groups.apply(seed_reach, include_groups=False).rename("reach").reset_index()
-    judged = rows.assign(trained=rows["method"] != "random").merge(reach, how="left", on=same)
-    reaches = judged["reach"].fillna(0).to_numpy()
-    low, high = (np.hypot(rows["value"] - rows[end], reaches) for end in ("low", "high"))
-    ends = {"low": rows["value"] - low, "high": rows["value"] + high}
-    return rows.assign(**{name: end.clip(0, 100) for name, end in ends.items()})
+    rows = by_method(rows)
+    methods = {"method": rows[variant], "space": rows["method"], "protocol": ""}
+    alike = rows.assign(**{variant: ""} | methods)
+    return rows.assign(verdict=with_verdict(alike, against)["verdict"].to_numpy())
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:

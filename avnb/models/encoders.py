@@ -26,18 +26,15 @@ def initialise(module: nn.Module) -> None:
 
 @torch.no_grad()
 def scale_residuals(encoder: nn.Module, scale: float) -> None:
-    """Multiply the last convolution of every residual branch, so that deep blocks start small.
+    """Multiply the last convolution of every residual branch of a `VideoEncoder`.
 
     At initialisation, the features of a deep network with batch normalisation hardly reflect how
-    alike two clips are, and short runs spend most of their steps on recovering it. With branches
-    near zero the network begins shallow. Goyal et al. 2017, arXiv:1706.02677, begin with zero. The
-    audio encoder has no such branches, and a user's own backbone is left unchanged.
+    alike two clips are; with branches near zero it begins shallow. Goyal et al. 2017,
+    arXiv:1706.02677, begin with zero.
     """
     for block in encoder.modules():
         if isinstance(block, Block):
-            last = block.second[-1]
-            assert isinstance(last, nn.Conv3d)
-            last.weight.mul_(scale)
+            block.second[-1].get_parameter("weight").mul_(scale)
 
 
 def space_then_time(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
@@ -71,11 +68,9 @@ class Block(nn.Module):
 
 
 class FrameStackConv3d(nn.Conv3d):
-    """A convolution over 3 frames of few channels, computed as one over frames side by side.
+    """A convolution over 3 frames of few channels, for which the kernels for 3-D are slow.
 
-    The same sums of the same products: each frame is joined by its two neighbours as further
-    channels, and a 2-D convolution goes over the stacks. With three channels, the kernels for 3-D
-    are slow.
+    Each frame is joined by its two neighbours as further channels of a 2-D convolution.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,42 +154,36 @@ class AudioEncoder(nn.Module):
         return x.amax(dim=(2, 3))  # [B, 8w]
 
 
+def head_layers(features: int, sizes: tuple[int, int, int], norms: int) -> list[nn.Module]:
+    """Linear layers of these sizes with ReLU between them, and BatchNorm after the first `norms`.
+
+    It replaces a layer's bias, which it would subtract again, and has no affine map at the end.
+    """
+    layers: list[nn.Module] = []
+    for i, (size_in, size) in enumerate(zip((features, *sizes), sizes, strict=False)):
+        layers.append(nn.Linear(size_in, size, bias=i >= norms))
+        layers += [nn.BatchNorm1d(size, affine=i < 2)] if i < norms else []
+        layers.append(nn.ReLU(inplace=True))
+    return layers[:-1]
+
+
 class Projector(nn.Sequential):
-    """Three linear layers from features to the embedding, with a ReLU between them.
+    """Three linear layers from features to the embedding.
 
     The thesis puts a ReLU after every layer. Like the released code, this leaves the output
-    linear: an embedding without negative entries cannot reach every direction.
-
-    With `batch_norm`, every layer is followed by BatchNorm, the last one without an affine map, so
-    that embeddings are centred from the first step (SimCLR's head, Chen et al. 2020,
-    arXiv:2002.05709). Without it they start nearly parallel, and only long runs separate them.
+    linear: an embedding without negative entries cannot reach every direction. With `batch_norm`
+    embeddings are centred from the first step (SimCLR's head, Chen et al. 2020, arXiv:2002.05709);
+    without it they start nearly parallel, and only long runs separate them.
     """
 
     def __init__(self, features: int, dim: int, *, batch_norm: bool = False):
-        layers: list[nn.Module] = []
-        for i, out in enumerate((features, features, dim)):
-            layers.append(nn.Linear(features, out, bias=not batch_norm))
-            if batch_norm:
-                layers.append(nn.BatchNorm1d(out, affine=i < 2))
-            layers.append(nn.ReLU(inplace=True))
-        super().__init__(*layers[:-1])
+        super().__init__(*head_layers(features, (features, features, dim), 3 * batch_norm))
         initialise(self)
 
 
 class Expander(nn.Sequential):
-    """Three linear layers from features to a wide embedding, with BatchNorm and ReLU between them.
-
-    A layer followed by BatchNorm has no bias, because BatchNorm would subtract it again.
-    """
+    """Three linear layers from features to a wide embedding, with BatchNorm between them."""
 
     def __init__(self, features: int, dim: int):
-        super().__init__(
-            nn.Linear(features, dim, bias=False),
-            nn.BatchNorm1d(dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(dim, dim, bias=False),
-            nn.BatchNorm1d(dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(dim, dim),
-        )
+        super().__init__(*head_layers(features, (dim, dim, dim), 2))
         initialise(self)

@@ -74,12 +74,8 @@ def off_diagonal(x: Tensor) -> Tensor:
 def covariance_energy(z: Tensor) -> Tensor:
     r"""sum_{i != j} C_ij^2 of the sample covariance C = Z^T Z / (B - 1) of centred z [B, D].
 
-    With fewer clips than dimensions through the Gram matrix [B, B], which has the same norm:
-
-        ||C||^2 = ||Z Z^T||^2 / (B - 1)^2
-
-    minus the diagonal's part. Where that is r times the rest, the difference loses a factor r of
-    precision; hence float64.
+    With fewer clips than dimensions through the Gram matrix Z Z^T [B, B], which has the same norm,
+    minus the diagonal's part; in float64, because most of it may cancel.
     """
     if len(z) >= z.shape[1]:
         return off_diagonal(z.T @ z / (len(z) - 1)).square().sum()
@@ -174,7 +170,7 @@ def collapse_metrics(embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
 def collapse_warning(row: dict[str, float]) -> str:
     """Warning if the embeddings of one row of the training log have collapsed, '' otherwise."""
     problems = []
-    for name in sorted(key.removesuffix("_spread") for key in row if key.endswith("_spread")):
+    for name in sorted(key.removesuffix("_rank") for key in row if key.endswith("_rank")):
         flat, rank = row[f"{name}_spread"], row[f"{name}_rank"]
         if flat < MIN_SPREAD or rank < MIN_RANK:
             problems.append(f"{name} embeddings have spread {flat:.3f} and rank {rank:.1f}")

@@ -31,9 +31,8 @@ class MemoryBank(nn.Module):
     def update(self, video: Tensor, z: Tensor) -> None:
         """Move rows `video` [B] towards the embeddings `z` [B, D] and normalise them.
 
-        A video that occurs twice in a batch moves towards the mean of its embeddings, so that the
-        result does not depend on the order in which the device writes. No shape depends on the
-        values of `video`, so that nothing waits for the device.
+        A video that occurs twice in a batch moves towards the mean of its embeddings, in whichever
+        order the device writes. No shape depends on the values of `video`: nothing waits for them.
         """
         same = video[:, None] == video  # [B, B]
         first = same.int().argmax(1)  # duplicates write the very same row
@@ -44,21 +43,16 @@ class MemoryBank(nn.Module):
 
 
 class SampledProduct(torch.autograd.Function):
-    """`torch.einsum("bd,bkd->bk", z, rows[neg])` without a copy [B, K, D] kept for the gradient.
+    """The product of z [B, D] with rows[neg] of rows [N, D], which are constants, and neg [B, K].
 
-    z [B, D] is differentiated, rows [N, D] are constants, neg [B, K] is an index of rows.
+    No copy [B, K, D] is kept for the gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, rows: Tensor, neg: Tensor) -> Tensor:
-        """[B, K]; on a CPU clip by clip, through a buffer [K, D] that stays in the cache."""
+        """[B, K]."""
         ctx.save_for_backward(rows, neg)
-        if not z.is_cpu:
-            return torch.einsum("bd,bkd->bk", z, rows[neg])
-        product, buffer = z.new_empty(neg.shape), rows.new_empty(neg.shape[1], z.shape[1])
-        for own, index, out in zip(z, neg, product, strict=True):
-            torch.mv(torch.index_select(rows, 0, index, out=buffer), own, out=out)
-        return product
+        return torch.einsum("bd,bkd->bk", z, rows[neg])
 
     @staticmethod
     @once_differentiable
@@ -75,12 +69,11 @@ def draw_negatives(
 
     The clips are rows `first` to `first` + B of a batch of `whole` clips, and the negatives of a
     clip do not depend on how that batch is divided. They are drawn on the CPU, whose generator is
-    the same on every machine, and copied without waiting for the device.
+    the same on every machine.
     """
-    size = len(video)
-    other = torch.randint(videos - 1, (max(whole, first + size), count), generator=rng)
-    other = other[first : first + size]
+    end = first + len(video)
+    other = torch.randint(videos - 1, (max(whole, end), count), generator=rng)[first:end]
     if video.is_cuda:
-        other = other.pin_memory()  # a copy of this size from other memory waits for the device
+        other = other.pin_memory()  # else the copy waits for the device
     other = other.to(video.device, non_blocking=True)
     return other + (other >= video[:, None])

@@ -5,9 +5,9 @@ Whatever is named is imported, that is, executed: name only code that you trust.
 
 import hashlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -22,18 +22,18 @@ from avnb.models.encoders import VideoEncoder
 VIDEO_BACKBONES: dict[str, Callable[[int], nn.Module]] = {"r2plus1d_18": VideoEncoder}
 
 
+def file_of(text: str) -> Path | None:
+    """The absolute path of the file that a spec `file.py:name` names; None for any other text."""
+    source, _, name = text.rpartition(":")
+    is_file = source.endswith(".py") and name.isidentifier()
+    return Path(source).expanduser().resolve() if is_file else None
+
+
 def is_spec(text: str) -> bool:
     """Whether a text names a user's code (a path without `.py:` in it does not)."""
     module, _, name = text.rpartition(":")
-    dotted = all(part.isidentifier() for part in module.split("."))
-    return name.isidentifier() and (module.endswith(".py") or dotted)
-
-
-def file_of(text: str) -> Path | None:
-    """The file that a spec `file.py:name` names; None for any other text."""
-    source, _, _ = text.rpartition(":")
-    is_file = is_spec(text) and source.endswith(".py")
-    return Path(source).expanduser().resolve() if is_file else None
+    dotted = all(part.isidentifier() for part in [*module.split("."), name])
+    return dotted or file_of(text) is not None
 
 
 def resolved_spec(text: str) -> str:
@@ -49,7 +49,7 @@ def source_digest(text: str) -> str:
 
 
 def load_spec(text: str) -> Any:
-    """The object that a spec names.
+    """The object that a spec names; a file is executed once in a process.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -64,30 +64,14 @@ def load_spec(text: str) -> Any:
     return getattr(module, name)
 
 
-def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """The entry of a registry, or what a spec names.
-
-    Raises:
-        ValueError: for a name that is neither.
-        FileNotFoundError, ImportError: as `load_spec`.
-    """
-    if name in known:
-        return known[name]
-    if not is_spec(name):
-        hint = "; one of your own is given as package.module:name or file.py:name"
-        raise ValueError(unknown_name(kind, name, known) + hint)
-    return load_spec(name)
-
-
 def module_of_file(path: Path) -> ModuleType:
-    """The module in a file, executed once in a process; FileNotFoundError without the file."""
-    if not path.is_file():
+    """The module in a file, known to Python by the path."""
+    name = f"avnb_own_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
         raise FileNotFoundError(f"{path}, named as code of your own, does not exist")
-    name = f"avnb_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look here
+        sys.modules[name] = module_from_spec(spec)  # dataclasses look here
         try:
             spec.loader.exec_module(sys.modules[name])
         except BaseException:
@@ -96,32 +80,36 @@ def module_of_file(path: Path) -> ModuleType:
     return sys.modules[name]
 
 
+def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """The entry of a registry, or what a spec names; ValueError for a name that is neither."""
+    if name in known:
+        return known[name]
+    if not is_spec(name):
+        hint = "; one of your own is given as package.module:name or file.py:name"
+        raise ValueError(unknown_name(kind, name, known) + hint)
+    return load_spec(name)
+
+
 class OwnEncoder(nn.Module):
     """Any module [B, 3, T, S, S] -> [B, D] as a video encoder with `features` = D.
 
-    Models of torchvision lose their classification head. D is measured on clips of 16 frames of
-    112 x 112.
-
-    Raises:
-        ValueError: when the output is not [B, D].
+    Models of torchvision lose their classification head. D is measured; ValueError when the output
+    is not [B, D].
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
         if type(network).__module__.startswith("torchvision."):
-            for head in ("fc", "head", "classifier"):
-                if hasattr(network, head):
-                    setattr(network, head, nn.Identity())
+            for head in {"fc", "head", "classifier"} & dict(network.named_children()).keys():
+                setattr(network, head, nn.Identity())
         self.network = network
         training = network.training
         with torch.no_grad():
             shape = network.eval()(torch.zeros(2, 3, 16, 112, 112)).shape
         network.train(training)
         if len(shape) != 2 or shape[0] != 2:
-            raise ValueError(
-                f"a video encoder maps [B, 3, T, S, S] to [B, D]; {type(network).__name__} gives "
-                f"{tuple(shape)} for B = 2"
-            )
+            name, wants = type(network).__name__, "a video encoder maps [B, 3, T, S, S] to [B, D]"
+            raise ValueError(f"{wants}; {name} gives {tuple(shape)} for B = 2")
         self.features = int(shape[1])
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -133,8 +121,7 @@ def build_video_encoder(name: str, width: int) -> VideoEncoder:
     """A video encoder: a name of VIDEO_BACKBONES, or a callable that returns an `nn.Module`.
 
     Raises:
-        ValueError: for an unknown name, or something that is no module from clips to features.
-        FileNotFoundError, ImportError: as `load_spec`.
+        ValueError: for an unknown name, or no module from clips to features; others as `find`.
     """
     build = find("video backbone", name, VIDEO_BACKBONES)
     if name in VIDEO_BACKBONES:

@@ -21,18 +21,11 @@ def page():
     )
 
 
-def test_the_parameters_cell_shows_the_values_that_were_used():
-    source = 'profile: str = "smoke"  # a size\nq: float = 0.4  # in (0, 1]\nprofiles: int = 1'
-    assert build.with_values(source, {"profile": "de\\mo"}) == (
-        "profile: str = 'de\\\\mo'  # a size\nq: float = 0.4  # in (0, 1]\nprofiles: int = 1"
-    )
-
-
-def test_a_page_has_a_note_one_parameters_cell_folded_code_and_described_figures(page):
-    title, note, parameters, figure, step = build.staged(page, "04_rince.ipynb").cells
+def test_a_page_has_a_note_folded_code_and_described_figures(page):
+    title, note, _, given, figure, step = build.staged(page, "04_rince.ipynb").cells
     assert title.source == "# Title" and "demo** size" in note.source
     assert "avnb run notebooks/04_rince.ipynb out.ipynb -p profile demo" in note.source
-    assert parameters.source == "profile: str = 'demo'  # a size"
+    assert "hide-input" in given.metadata["tags"]
     assert figure.metadata["tags"] == ["hide-input"] and step.metadata["tags"] == ["teaches"]
     assert figure.metadata["mystnb"]["image"]["alt"] == "Loss L by epoch ."
     assert figure.metadata["mystnb"]["figure"]["name"] == "fig-a"

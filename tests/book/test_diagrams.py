@@ -1,4 +1,4 @@
-"""Diagrams are files that say what they show, and pages show files that exist."""
+"""Pages show diagrams and cite works that exist, and every one of them."""
 
 import re
 from dataclasses import fields
@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from avnb.data.synthetic.scenes import Nuisances
+from avnb.evaluation import results
 from tests.conftest import ROOT
 
 ASSETS = ROOT / "book" / "assets"
@@ -29,8 +30,8 @@ def test_a_diagram_is_small_and_has_a_title_a_description_and_text(path):
 
 
 def test_every_diagram_is_shown_and_every_one_shown_exists():
-    shown = re.findall(r"\.\./(assets/diagrams/[\w.]+)", "\n".join(map(prose, NOTEBOOKS)))
-    assert sorted(shown) == sorted(f"assets/diagrams/{p.name}" for p in ASSETS.glob("diagrams/*"))
+    shown = re.findall(r"assets/diagrams/([\w.]+)", "".join(p.read_text() for p in NOTEBOOKS))
+    assert {*shown} == {p.name for p in ASSETS.glob("diagrams/*")}
 
 
 def test_figures_in_prose_have_a_name_and_say_what_is_seen():
@@ -44,3 +45,11 @@ def test_the_worlds_page_explains_every_nuisance_and_plays_files_that_exist():
     assert all(f"`{field.name}`" in page for field in fields(Nuisances))
     files = re.findall(r"(?:assets|_static)/(nuisances/[\w.]+)", page)
     assert sorted(files) == sorted(f"nuisances/{p.name}" for p in ASSETS.glob("nuisances/*"))
+
+
+def test_what_the_introduction_cites_has_an_entry_and_every_work_is_cited():
+    entries = (ROOT / "book/refs.bib").read_text()
+    keys = re.findall(r"\{cite:\w\}`([^`]+)`", prose(ROOT / "notebooks/00_introduction.ipynb"))
+    cited = {key for listed in keys for key in listed.split(",")}
+    assert {*results.literature()["reference"]} <= cited
+    assert all(f"{{{key},\n" in entries for key in cited)

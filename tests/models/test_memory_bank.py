@@ -1,7 +1,5 @@
-import pytest
 import torch
 
-from avnb.models.losses import info_nce, rince
 from avnb.models.memory_bank import MemoryBank, draw_negatives
 
 
@@ -18,17 +16,6 @@ def test_the_update_is_a_momentum_step():
     bank.update(torch.tensor([2]), torch.tensor([[0.0, 1.0]]))
     torch.testing.assert_close(bank.rows[2], torch.tensor([3.0, 1.0]) / 10**0.5)
     torch.testing.assert_close(bank.rows[[0, 1, 3]], before[[0, 1, 3]])
-
-
-def test_negatives_of_a_part_are_those_of_the_whole_batch():
-    def drawn(video, **place):
-        rng = torch.Generator().manual_seed(0)
-        return draw_negatives(torch.tensor(video), 9, 50, rng, **place)
-
-    whole = drawn([4, 5, 6, 7])
-    assert torch.equal(drawn([4, 5], first=0, whole=4), whole[:2])
-    assert torch.equal(drawn([5, 6], first=1, whole=4), whole[1:3])
-    assert torch.equal(drawn([6, 7], first=2), whole[2:])
 
 
 def test_negatives_are_all_other_videos_equally_often():
@@ -74,17 +61,3 @@ def test_similarities_and_their_gradient_equal_the_plain_formula():
         found.append((scores.detach(), z.grad))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
-
-
-def test_no_size_depends_on_data_that_a_device_would_have_to_tell():
-    # on the device "meta" tensors have sizes and no data
-    bank = MemoryBank(40, 24, momentum=0.5, seed=0).to("meta")
-    video, z = torch.zeros(8, device="meta").long(), torch.randn(8, 24, device="meta")
-    z.requires_grad_()
-    neg = draw_negatives(video, 40, 33, torch.Generator().manual_seed(0))
-    pos, scores = bank.similarities(z, video, neg)
-    for loss in (rince(pos, scores, q=0.1, lam=0.1), info_nce(pos, scores)):
-        loss.backward(retain_graph=True)
-    bank.update(video, z)
-    with pytest.raises(NotImplementedError):
-        video.unique(return_counts=True)

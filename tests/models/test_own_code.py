@@ -9,16 +9,9 @@ from torch import nn
 
 from avnb.config import Clip
 from avnb.data.clips import Sampling
-from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
-from avnb.evaluation.features import (
-    encoder_sources,
-    extract,
-    source_of_code,
-    source_of_file,
-    untrained_source,
-)
-from avnb.models.methods import Method, build_method, find_method, method_label, parse_methods
+from avnb.evaluation.features import encoder_sources, source_of_file, untrained_source
+from avnb.models.methods import build_method, find_method, parse_methods
 from avnb.models.own import (
     OwnEncoder,
     build_video_encoder,
@@ -132,19 +125,6 @@ def test_a_method_must_be_a_subclass_of_method(encoder_file):
         find_method("xidd")
 
 
-def test_methods_of_ones_own_are_listed_with_the_others(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert parse_methods("random, book/own_method.py:InBatchContrast") == ("random", METHOD)
-    installed = "book.own_method:InBatchContrast"
-    assert parse_methods(installed) == (installed,)
-    assert method_label(METHOD) == "InBatchContrast" and method_label("xid") == "xid"
-    assert issubclass(find_method(METHOD), Method)
-    with pytest.raises(ValueError, match="name each once"):
-        parse_methods(f"{METHOD},{installed}")
-    with pytest.raises(ImportError, match="defines no 'Contrast'"):
-        parse_methods("xid,book/own_method.py:Contrast")
-
-
 # ---- video encoders -----------------------------------------------------------------------------
 
 
@@ -173,33 +153,6 @@ def test_what_is_no_encoder_is_refused(encoder_file):
         build_video_encoder("r2plus1d", 0)
 
 
-@pytest.mark.slow
-def test_an_encoder_of_ones_own_is_evaluated_on_video_beside_others(
-    encoder_file, manifests, tiny, tmp_path
-):
-    train = Manifest.load(manifests / "ucf101").split("train")
-    videos = train.only(train.with_audio().videos[:3])
-    source = source_of_code(f"{encoder_file}:Colours", tiny)
-    assert source.method == "Colours" and source.checkpoint is None
-    beside = untrained_source(tiny, tmp_path / "runs")
-    own, other = extract(
-        [source, beside], videos, SAMPLING, tmp_path / "features", seed=0, workers=0
-    )
-    assert own.video.shape == (3, 2, 6) and own.audio.shape == (3, 2, 0)
-    assert own.video.std() > 0 and own.label.tolist() == videos.labels
-    assert other.video.shape == other.audio.shape == (3, 2, 8 * tiny.width)
-
-
-def test_other_code_or_another_clip_is_another_encoder(encoder_file, tiny):
-    spec = f"{encoder_file}:Colours"
-    names = {source_of_code(spec, tiny).name, source_of_code(spec, tiny).name}
-    assert len(names) == 1
-    names.add(source_of_code(spec, with_values(tiny, frame_px=24)).name)
-    encoder_file.write_text(ENCODER + "# another\n")
-    names.add(source_of_code(spec, tiny).name)
-    assert len(names) == 3 and all(name.startswith("Colours-") for name in names)
-
-
 def test_a_checkpoint_alone_does_not_determine_what_code_is_run(
     encoder_file, tiny, tmp_path, monkeypatch
 ):
@@ -225,7 +178,7 @@ def test_a_checkpoint_alone_does_not_determine_what_code_is_run(
 
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
-    """A workspace, the videos, and a run of the example in two processes."""
+    """The file of the example, and a run of it in two processes."""
     folder = tmp_path_factory.mktemp("own")
     file = Path(shutil.copy(METHOD_FILE, folder / "mine.py"))
     work = Workspace("smoke", folder / "work", PROFILES["smoke"])
@@ -237,12 +190,12 @@ def trained(world, tmp_path_factory):
         run = pretraining_runs(work, manifest, methods, values={"epochs": 1})["InBatchContrast"]
         assert run.is_pending
         runs.train([run], Resources(processes=2))
-    return work, data, file, run
+    return file, run
 
 
 @pytest.mark.slow
 def test_a_method_of_ones_own_is_trained_by_two_processes(trained):
-    *_, file, run = trained
+    file, run = trained
     assert run.finished and run.name.startswith("InBatchContrast-")
     (row,) = run.log
     assert {"loss", "accuracy", "video_rank", "audio_spread"} < row.keys() and row["loss"] > 0
@@ -257,21 +210,8 @@ def test_a_method_of_ones_own_is_trained_by_two_processes(trained):
 
 
 @pytest.mark.slow
-def test_a_method_of_ones_own_is_found_again_beside_untrained_encoders(trained, monkeypatch):
-    work, data, file, run = trained
-    monkeypatch.chdir(file.parent)
-    found = encoder_sources(
-        work, "random,mine.py:InBatchContrast", data=data, values='{"epochs": 1}'
-    )
-    assert list(found) == ["random", "InBatchContrast"]
-    own = found["InBatchContrast"]
-    assert (own.checkpoint, own.name, own.method) == (run.checkpoint, run.name, "InBatchContrast")
-    assert source_of_file(own.checkpoint).name == own.name
-
-
-@pytest.mark.slow
 def test_a_changed_file_is_another_run_and_its_encoders_are_read_without_it(trained):
-    *_, file, run = trained
+    file, run = trained
     moved = file.rename(file.with_suffix(".moved"))
     try:
         video, audio, _ = source_of_file(run.checkpoint).load()

@@ -31,14 +31,11 @@ def find_method(name: str) -> type[Method]:
     """The class of a method: a name of METHODS, `package.module:Class` or `file.py:Class`.
 
     Raises:
-        ValueError: for an unknown name, or a class that is no `Method`.
-        FileNotFoundError, ImportError: when the module of a class cannot be found or imported.
+        ValueError: for an unknown name, or what is no subclass of `Method`; others as `load_spec`.
     """
     method = find("method", name, METHODS)
     if not (isinstance(method, type) and issubclass(method, Method)):
-        raise ValueError(
-            f"method {name!r} is {method!r}, not a subclass of avnb.models.methods.Method"
-        )
+        raise ValueError(f"method {name!r} is not a subclass of avnb.models.methods.Method")
     return method
 
 
@@ -46,16 +43,12 @@ def parse_methods(text: str) -> tuple[str, ...]:
     """`"random, xid"` -> ("random", "xid"); paths of a user's own files become absolute.
 
     Raises:
-        ValueError: for an unknown method, a method named twice, or no method.
-        FileNotFoundError, ImportError: as `find_method`.
+        ValueError: for a method named twice, or no method; others as `find_method`.
     """
     names = [resolved_spec(name.strip()) for name in text.split(",") if name.strip()]
     labels = [method_label(name) for name in names if find_method(name)]
     if not names or len(set(labels)) < len(labels):
-        raise ValueError(
-            f"methods = {text!r}: name each once, separated by commas, and at least one of "
-            + ", ".join(METHODS)
-        )
+        raise ValueError(f"methods = {text!r}: name each once, and at least one of {[*METHODS]}")
     return tuple(names)
 
 

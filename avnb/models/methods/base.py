@@ -24,10 +24,7 @@ class TrainableModule(nn.Module):
     """A module whose forward(batch, progress) returns named scalar terms.
 
     `loss` is minimised, the other terms are logged; `progress` runs from 0 in the first epoch to
-    1 in the last.
-
-    Args:
-        config: the values of the run, with `optim` and `compute`.
+    1 in the last. `config` has the values of the run, among them `optim` and `compute`.
     """
 
     has_unused_parameters: ClassVar[bool] = False  # whether some steps leave weights untouched
@@ -64,12 +61,8 @@ class Method(TrainableModule):
     """A pre-training method: the two encoders, initialised alike, and what else the loss needs.
 
     A method of your own is a subclass with a `forward`; the class attributes tell the trainer and
-    the figures about it. Only `video_encoder` and `audio_encoder` are used after pre-training.
-
-    Args:
-        config: the values of the run.
-        videos: rows of the training manifest.
-        classes: number of its classes.
+    the figures about it. Only `video_encoder` and `audio_encoder` are used after pre-training. It
+    is built from the values of the run, and the numbers of training videos and of their classes.
     """
 
     title: ClassVar[str] = ""  # in tables and figures; '' for the class's name

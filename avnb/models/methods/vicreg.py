@@ -38,11 +38,7 @@ class AudioVisualVICReg(Method):
         x, y = map(distributed.whole_batch, at_least_float(*views.values()))
         c = self.config.vicreg
         terms = vicreg_terms(x, y, huber_delta=c.huber_delta)
-        loss = (
-            c.invariance_weight * terms["invariance"]
-            + c.variance_weight * terms["variance"]
-            + c.covariance_weight * terms["covariance"]
-        )
+        loss = sum(getattr(c, f"{name}_weight") * term for name, term in terms.items())
         return {"loss": loss, **terms}
 
     def forward(self, batch: Batch, progress: float) -> Terms:
@@ -78,10 +74,7 @@ class VisualVICReg(AudioVisualVICReg):
         """Loss and the three terms, of the whole batch on every process."""
         if batch.second_view is None:
             raise ValueError("vicreg_v needs batches with a second clip of each video")
-        views = [batch.frames, batch.second_view]
-        if self.config.vicreg.views_per_forward == 2:
-            views = [torch.cat(views)]
         with self.autocast(batch):
-            z = torch.cat([self.video_expander(self.video_encoder(x)) for x in views])
-        first, second = z.chunk(2)
+            views = torch.cat([batch.frames, batch.second_view])  # one batch for BatchNorm
+            first, second = self.video_expander(self.video_encoder(views)).chunk(2)
         return self.regularised(first=first, second=second)
