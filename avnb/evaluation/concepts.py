@@ -83,7 +83,8 @@ def seen(
     first, second = np.asarray(primary, np.float64), np.asarray(secondary, np.float64)
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(f"primary is {first.shape} and secondary {second.shape}; both are [Q, T]")
-    if not 1 <= top <= (known := np.isfinite(second).sum(axis=1).min()):
+    known = np.isfinite(second).sum(axis=1).min()
+    if not 1 <= top <= known:
         raise ValueError(f"top must lie in [1, {known}], the targets that are ranked; got {top!r}")
     best, others = (
         np.argsort(-x, axis=1, kind="stable")[:, :top].tolist() for x in (first, second)

@@ -57,9 +57,8 @@ def test_a_video_without_audio_has_no_spectrogram(videos, tmp_path):
 
 def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_path):
     videos.videos, media = [VIDEO], tmp_path / "media"
-    gallery = SimpleNamespace(path=videos.path)
-    other = SimpleNamespace(**{**vars(VIDEO), "label": "b"})
-    gallery.videos, gallery.classes = [other, VIDEO], [VIDEO.label, "b"]
+    both = [SimpleNamespace(**{**vars(VIDEO), "label": "b"}), VIDEO]
+    gallery = SimpleNamespace(path=videos.path, videos=both, classes=[VIDEO.label, "b"])
     page = galleries.playing_gallery(videos, gallery, [[1, 0]], media, spectrograms=True)
     assert page.index("same class") < page.index("other class")
     assert page.count("<video") == page.count('preload="none"') == page.count("<img") == 3

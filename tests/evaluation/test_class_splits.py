@@ -34,18 +34,10 @@ def test_some_of_the_classes_and_other_spellings_are_still_those_of_the_data_set
     assert rule == "published" and "handstand_pushups" in classes["unseen"]
 
 
-@pytest.mark.parametrize(
-    "name, classes, seen",
-    [
-        ("ucf101", world.UCF101, {"BallBouncing", "BellRinging", "BoxSpinning", "CrossShaking",
-                                  "StarPulsing", "WheelRolling"}),
-        ("hmdb51", world.HMDB51, {"bounce_box", "roll_ball", "shake_cross", "spin_star"}),
-    ],
-)  # fmt: skip
-def test_half_of_the_synthetic_classes_are_seen_those_that_mean_the_same(name, classes, seen):
-    rule, found = split(SYNTHETIC, name, classes)
-    assert rule == "synthetic" and set(found["seen"]) == seen
-    assert len(found["unseen"]) == len(seen)
+def test_half_of_the_synthetic_classes_are_seen_those_that_mean_the_same():
+    rule, found = split(SYNTHETIC, "hmdb51", world.HMDB51)
+    assert rule == "synthetic" and len(found["unseen"]) == 4
+    assert found["seen"] == ["bounce_box", "roll_ball", "shake_cross", "spin_star"]
 
 
 def test_a_list_of_ones_own_decides_whatever_the_names_are(tmp_path):

@@ -68,13 +68,9 @@ def test_pointing_counts_peaks_on_the_object_and_names_both_baselines(videos, so
     rows = localisation_rows({"random": source}, few, CONFIG, work)
     assert rows["method"].tolist() == ["random", "centre"] and (rows["n"] == 3).all()
     scenes = known_scenes(few)
+    assert list(scenes) == [0, 1, 2]
     maps = similarity_maps(source, few, CONFIG, scenes)
     scores = [pointing(*found, scenes[row]) for row, found in enumerate(maps)]
     peak, centre, share = 100 * np.mean(scores, axis=0)
     assert rows["value"].tolist() == pytest.approx([peak, centre])
     assert rows["chance"].tolist() == pytest.approx([share, share]) and 1 < share < 100
-
-
-def test_places_of_real_videos_are_not_known(videos, monkeypatch):
-    monkeypatch.setattr(localisation, "scenes_of", lambda manifest: {})
-    assert known_scenes(videos) == {}
