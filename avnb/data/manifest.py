@@ -101,7 +101,8 @@ class Manifest:
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
         try:
             table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
-            videos = [Video(**row) for row in table.to_dict("records")]
+            rows: list[Any] = table.to_dict("records")
+            videos = [Video(**row) for row in rows]
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{where / 'videos.csv'} was cut or changed ({error}): delete {where}, and it is "
