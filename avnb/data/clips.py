@@ -176,8 +176,7 @@ class VideoClips(Dataset[Batch]):
     def starts(self, seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Start times of all clips: [C, V] of the frames of V views, [C] of the audio.
 
-        Random ones are uniform where the whole clip fits; uniform ones go from the beginning to
-        the end. All are 0 where it fits nowhere.
+        They lie where the whole clip fits, from the beginning to the end; at 0 where it never does.
         """
         s, clip = self.sampling, self.sampling.clip
         last = max(seconds - (required_seconds(clip) if s.audio else clip.video_seconds), 0.0)

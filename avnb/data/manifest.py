@@ -95,16 +95,11 @@ class Manifest:
 
     @classmethod
     def load(cls, where: str | Path) -> "Manifest":
-        """Read what `save` wrote; ValueError when a table was cut or changed."""
+        """Read what `save` wrote."""
         where = Path(where)
         kept = read_json(where / "dataset.json", "the description of a data set")
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
-        try:
-            table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
-            videos = [Video(**row) for row in table.to_dict("records")]
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{where / 'videos.csv'} was cut or changed ({error}): delete {where}, and it is "
-                "written again; the videos in the store are kept"
-            ) from error
+        table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
+        rows: list[Any] = table.to_dict("records")
+        videos = [Video(**row) for row in rows]
         return cls(where=where, videos=tuple(videos), **kept)

@@ -85,7 +85,7 @@ class Source:
     """
 
     def __init__(self, container: Any, hz: int):
-        self.container, self.count, self.seconds = container, 0, 0.0
+        self.container, self.count, self.last, self.seconds = container, 0, 0.0, 0.0
         self.video, self.audio = video_stream(container), audio_stream(container)
         self.sound = Soundtrack(hz)
         rate = self.video.average_rate or self.video.guessed_rate or 25
@@ -169,13 +169,15 @@ class Soundtrack:
     """Collects decoded audio frames as mono samples at one rate; silence fills what is missing."""
 
     def __init__(self, hz: int):
-        self.hz, self.resampler, self.end = hz, None, 0.0
+        self.hz, self.end = hz, 0.0
+        self.resampler: Any = None
+        self.form: Any = None
         self.pieces: list[tuple[float, list[np.ndarray]]] = []  # begin in seconds, samples
 
     def add(self, frame: Any, seconds: float) -> None:
         """A decoded frame that is heard from `seconds` on, on the file's own clock."""
         form = frame.format.name, frame.layout.name, frame.sample_rate
-        if self.resampler is None or form != self.form or seconds - self.end > GAP_SECONDS:
+        if form != self.form or seconds - self.end > GAP_SECONDS:
             self.end_piece()
             self.resampler, self.form = av.AudioResampler("flt", "mono", self.hz), form
             self.pieces.append((seconds, []))
@@ -232,7 +234,7 @@ class FrameConverter:
             return out
         # It maps (x, y) to (a x + c y, b x + d y), up to a shift; y points down.
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-        image = out.to_ndarray(format="rgb24")
+        image: Any = out.to_ndarray(format="rgb24")
         if abs(b) > abs(a):
             image, a, d = image.transpose(1, 0, 2), c, b
         image = np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

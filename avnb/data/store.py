@@ -79,13 +79,14 @@ class Encoder:
     """Writes a file of a constant rate: frames one by one, then mono sound at `hz`; 0: none."""
 
     def __init__(self, path: Path, fps: Fraction, codecs: Codecs, hz: int):
-        self.file, self.fps, self.hz, self.count = av.open(str(path), "w", codecs[0]), fps, hz, 0
-        self.video: Any = self.file.add_stream(codecs.video, rate=fps, options={**codecs.options})
+        out: Any = av.open(str(path), "w", codecs.container)
+        self.file, self.fps, self.hz, self.count = out, fps, hz, 0
+        self.video: Any = out.add_stream(codecs.video, rate=fps, options={**codecs.options})
         self.video.pix_fmt, self.video.time_base = "yuv420p", 1 / fps
         self.video.codec_context.thread_count = 1  # many files are written at once
         self.samples, options = codecs.samples, codecs.audio_options
         if hz:
-            self.audio: Any = self.file.add_stream(codecs.audio, rate=hz, layout="mono", **options)
+            self.audio: Any = out.add_stream(codecs.audio, rate=hz, layout="mono", **options)
 
     def add(self, frame: Any) -> None:
         """The next frame, an av.VideoFrame of yuv420p, or [H, W, 3] uint8 of even size."""
@@ -198,10 +199,10 @@ class StoredVideo:
 
     def __enter__(self) -> "StoredVideo":
         try:
-            self.file = av.open(str(self.path))
+            self.file: Any = av.open(str(self.path))
         except (av.error.FFmpegError, OSError) as error:
             raise StoreError(f"{self.path} cannot be read ({error.strerror}); {AGAIN}") from error
-        self.video = self.file.streams.video[0]
+        self.video: Any = self.file.streams.video[0]
         self.video.codec_context.thread_count = 1  # many files are read at once
         return self
 
