@@ -78,7 +78,8 @@ class Config(Group):
     @classmethod
     def from_flat(cls, **values: Any) -> Self:
         """Build from flat names, `Pretrain.from_flat(lr=1e-3)`; TypeError for an unknown one."""
-        groups, nested = cls.names(), {}
+        groups = cls.names()
+        nested: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             if name not in groups:
                 raise TypeError(unknown_name(f"{cls.__name__} parameter", name, groups))

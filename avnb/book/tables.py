@@ -80,8 +80,8 @@ def with_variant_verdict(rows: pd.DataFrame, variant: str, against: str) -> pd.D
     `variant` is the column that names them. What `space` and `protocol` say of them is left aside.
     """
     rows = by_method(rows)
-    methods = {"method": rows[variant], "space": rows["method"], "protocol": ""}
-    alike = rows.assign(**{variant: ""} | methods)
+    own: dict[str, Any] = {"method": rows[variant], "space": rows["method"], "protocol": ""}
+    alike = rows.assign(**{variant: ""} | own)
     return rows.assign(verdict=with_verdict(alike, against)["verdict"].to_numpy())
 
 
@@ -111,7 +111,8 @@ def runs_table(sources: Mapping[str, EncoderSource], work: Workspace) -> pd.Data
 
 def save(table: Table, name: str) -> Table:
     """Write a data frame, or that of a `Styler`, as CSV and LaTeX, and return it for display."""
-    frame: pd.DataFrame = getattr(table, "data", table)
+    styled: Any = table
+    frame: pd.DataFrame = getattr(styled, "data", styled)
     index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
     frame.to_csv(OUTPUT.path(name, "csv"), index=index)
     text = (frame.reset_index() if index else frame).map(str)
