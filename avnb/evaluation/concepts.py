@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -117,17 +117,18 @@ class Matched:
     def seen(self, *, struck: bool = True) -> tuple[list[list[int]], set[int]]:
         """Matches and seen concepts; with `struck` false the outliers are kept."""
         exclude = {self.targets.plain.index(name) for name in self.outliers if struck}
-        options = {"threshold": self.threshold, "top": self.top, "exclude": exclude}
-        return seen(self.primary, self.secondary, **options)
+        both, top = (self.primary, self.secondary), self.top
+        return seen(*both, threshold=self.threshold, top=top, exclude=exclude)
 
     @property
     def row(self) -> Row:
         """The number of seen concepts."""
         names = self.queries.names, self.targets.names, self.outliers
-        known = {"task": "concepts", "level": self.queries.key, "dataset": self.targets.key}
-        known |= {"split": f"threshold {self.threshold:g}, top {self.top}", "method": self.method}
+        known: dict[str, Any] = {"task": "concepts", "metric": "seen", "method": self.method}
+        known |= {"level": self.queries.key, "dataset": self.targets.key}
+        known |= {"split": f"threshold {self.threshold:g}, top {self.top}"}
         known |= {"data": f"names:{digest(names)}", "n": len(self.targets.names)}
-        return Row(metric="seen", value=len(self.seen()[1]), **known)
+        return Row(value=len(self.seen()[1]), **known)
 
 
 def published_cosines(queries: ClassList, targets: ClassList) -> np.ndarray | None:
@@ -198,10 +199,10 @@ def split_classes(
     elif len(known) == 1:
         rule, unseen = unseen_classes(known.pop(), names, config)
     else:
-        found = ", ".join(f"{len(c.names)} of {c.title}" for c in known) or "none is known"
+        count = ", ".join(f"{len(c.names)} of {c.title}" for c in known) or "none is known"
         raise ValueError(
             f"the encoders {', '.join(sources)} were not trained on the same known classes "
-            f"({found}): compare fewer, or give a file of `unseen_classes`"
+            f"({count}): compare fewer, or give a file of `unseen_classes`"
         )
     parts: dict[str, list[str]] = {"seen": [], "unseen": []}
     for name, plain in zip(names.names, names.plain, strict=True):
