@@ -68,7 +68,7 @@ def study_command(args: argparse.Namespace) -> None:
     work = Workspace.open(args.profile)
     out = args.out or work.folder / "studies.jsonl"
     names = args.studies or list(studies.STUDIES)
-    rows = studies.measure(work, names, out, seeds=range(args.seeds), part=args.part)
+    rows = studies.measure(work, names, out)
     print(f"{len(rows)} rows are in {out}")
     print(studies.agreement(rows))
 
@@ -78,14 +78,6 @@ def train_command(args: argparse.Namespace) -> None:
     from avnb.training import runs
 
     runs.main(*args.folders)
-
-
-def part(text: str) -> tuple[int, int]:
-    """`2/3` as the second of three."""
-    k, _, n = text.partition("/")
-    if not (k.isdigit() and n.isdigit() and 1 <= int(k) <= int(n)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part: give 1/2, then 2/2")
-    return int(k), int(n)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,8 +112,6 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("study", help="the experiments behind the chapter of studies")
     one.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
     one.add_argument("--profile", choices=[p for p in PROFILES if p != "thesis"], default="study")
-    one.add_argument("--seeds", type=int, choices=(1, 2, 3), default=3)
-    one.add_argument("--part", type=part, default=(1, 1), metavar="K/N", help="to make N at once")
     one.add_argument("--out", type=Path, help="file of the rows; build/study/studies.jsonl")
     one.set_defaults(run=study_command)
 

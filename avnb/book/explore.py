@@ -92,7 +92,7 @@ class Retrieval:
             raise ValueError(f"{own.videos[0].path} has no audio: it can ask by its frames only")
         encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
         sampling = replace(samplings(source.config, self.config)["queries"], audio=audible)
-        (query,) = encode_all([encoders], own, sampling, self.config)
+        (query,) = encode_all([encoders.encode], own, sampling, self.config)
         if space == PROJECTED:
             query = projected(query, source.heads())
         _, gallery = self.query_and_gallery(method, space)
