@@ -32,7 +32,8 @@ smoke: install ## as `make book` at the smallest size, in about four minutes
 
 study: install ## train the runs behind the chapter of studies again, in more than an hour
 	trap 'kill 0' INT TERM; \
-	for part in 1/2 2/2; do $(BIN)/python -m avnb study --part $$part & done; wait
+	$(BIN)/python -m avnb study methods "second world" & \
+	$(BIN)/python -m avnb study noise "audio path" rince recipe; wait
 	$(BIN)/python -m avnb study
 
 lint: install

@@ -60,8 +60,8 @@ def study_command(args: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     work = Workspace.open(args.profile)
-    out, (k, _, n) = work.folder / "studies.jsonl", args.part.partition("/")
-    rows = studies.measure(work, args.studies or studies.STUDIES, out, part=(int(k), int(n)))
+    out, names = work.folder / "studies.jsonl", args.studies or list(studies.STUDIES)
+    rows = studies.measure(work, names, out)
     print(f"{len(rows)} rows are in {out}")
     print(studies.agreement(rows))
 
@@ -102,7 +102,6 @@ def parser() -> argparse.ArgumentParser:
 
     study.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
     study.add_argument("--profile", choices=["study", "demo", "smoke"], default="study")
-    study.add_argument("--part", default="1/1", metavar="K/N", help="to make N at once")
 
     train.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="they hold a job.json")
     return top

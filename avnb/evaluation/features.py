@@ -8,6 +8,7 @@ Shapes: V videos, C clips of each, F features.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -77,6 +78,7 @@ class EncoderSource:
 
 
 Sources = Mapping[str, EncoderSource]  # encoders to evaluate, by method
+Encode = Callable[[Batch], tuple[Tensor, Tensor]]  # features of video and audio, [B, F] each
 
 
 def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
@@ -100,8 +102,9 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
     else:
         name = runs.run_name(config, metadata.data, metadata.code)
         classes = ClassList(key, TITLES.get(key, key), tuple(metadata.classes)) if key else None
-    common: dict[str, Any] = {"config": config, "checkpoint": path, "trained_on": classes}
-    return EncoderSource(method=label, name=name, **common)
+    return EncoderSource(
+        method=label, name=name, config=config, checkpoint=path, trained_on=classes
+    )
 
 
 def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
@@ -113,11 +116,7 @@ def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
 
 
 def untrained_source(config: Pretrain, folder: Path) -> EncoderSource:
-    """The encoders of `config` before pre-training, kept as a checkpoint below `folder`.
-
-    They belong to no data set, so the statistics of their mel bands are those of the videos that
-    they are evaluated on.
-    """
+    """The encoders of `config` before pre-training, kept as a checkpoint below `folder`."""
     config = runs.with_absolute_files(config.changed(method="random"))
     about: dict[str, Any] = {"config": config.flat(), "code": runs.code_digest(config)}
     about |= {"kind": "pretraining", "data": "", "data_set": "", "videos": 0, "classes": []}
@@ -183,8 +182,8 @@ def device() -> torch.device:
 class FrozenEncoders(nn.Module):
     """The encoders of a source with their transform, in evaluation mode.
 
-    Where a source has no statistics of the mel bands, as untrained encoders, those of the
-    `training` videos are taken, and a line says so.
+    Where a source has no statistics of the mel bands, as untrained encoders, which belong to no
+    data set, those of the `training` videos are taken, and a line says so.
     """
 
     def __init__(self, source: EncoderSource, training: Manifest | None = None):
@@ -198,11 +197,11 @@ class FrozenEncoders(nn.Module):
         self.eval()
 
     @torch.inference_mode()
-    def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Features of a batch on the CPU, `video` and `audio` [B, F]; [B, 0] without audio."""
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features of the video and of the audio of a batch on the CPU, [B, F] each."""
         batch = batch.to(next(self.parameters()).device)
         video = self.video_encoder(self.transform.video(batch.frames)).cpu()
-        return {"video": video, "audio": self.encode_audio(batch.audio)}
+        return video, self.encode_audio(batch.audio)
 
     @torch.inference_mode()
     def encode_audio(self, wave: Tensor) -> Tensor:
@@ -211,23 +210,6 @@ class FrozenEncoders(nn.Module):
             return torch.empty(len(wave), 0)
         assert self.transform.audio is not None, "name the videos to take statistics from"
         return self.audio_encoder(self.transform.audio(wave)).cpu()
-
-
-def encoded(
-    encoders: Sequence[Callable[[Batch], dict[str, Tensor]]],
-    clips: VideoClips,
-    at_once: int,
-    title: str,
-) -> list[dict[str, Tensor]]:
-    """What each encoder makes of all clips, [V, C, ...] by name, from `at_once` clips at most."""
-    shape = (len(clips), clips.sampling.count)
-    found: list[list[dict[str, Tensor]]] = [[] for _ in encoders]
-    with tqdm(total=len(clips), desc=title, unit="video") as bar:
-        for batch in video_batches(clips, range(len(clips)), max(1, at_once // shape[1])):
-            for parts, encode in zip(found, encoders, strict=True):
-                parts += [encode(part) for part in batch.split(at_once)]
-            bar.update(len(batch) // shape[1])
-    return [{k: torch.cat([p[k] for p in ps]).unflatten(0, shape) for k in ps[0]} for ps in found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,20 +222,23 @@ class Features:
 
 
 def encode_all(
-    encoders: Sequence[FrozenEncoders], manifest: Manifest, sampling: Sampling, config: Evaluation
+    encoders: Sequence[Encode], manifest: Manifest, sampling: Sampling, config: Evaluation
 ) -> list[Features]:
-    """Features of every video under each of some encoders, in memory."""
-    clips = VideoClips(manifest, sampling, seed=config.seed)
-    title = f"{manifest.name}, {sampling.count} clips of each video"
-    found = encoded([one.encode for one in encoders], clips, config.clips_per_forward, title)
-    return [Features(**tensors, label=torch.tensor(clips.labels)) for tensors in found]
+    """What each encoder makes of every clip, in memory; the videos are read once for all."""
+    clips, at_once = VideoClips(manifest, sampling, seed=config.seed), config.clips_per_forward
+    total, count, size = len(clips), sampling.count, max(1, at_once // sampling.count)
+    batches = video_batches(clips, range(total), size)
+    bar = tqdm(batches, f"{manifest.name}, {count} clips each", -(-total // size), unit="batch")
+    parts = [[encode(p) for encode in encoders] for batch in bar for p in batch.split(at_once)]
+    label, found = torch.tensor(clips.labels), []
+    for made in zip(*parts, strict=True):
+        video, audio = (torch.cat(x).unflatten(0, (total, count)) for x in zip(*made, strict=True))
+        found.append(Features(video=video, audio=audio, label=label))
+    return found
 
 
 def soundtracks(encoders: Sequence[FrozenEncoders], manifest: Manifest) -> list[Tensor]:
-    """Features [V, 1, F] of each video's whole audio under each encoder.
-
-    As the released code retrieves: the peak is that of the whole video.
-    """
+    """Features [V, 1, F] of each video's whole audio, as the released code retrieves."""
     found: list[list[Tensor]] = [[] for _ in encoders]
     for video in tqdm(manifest.videos, f"{manifest.name}, soundtracks", unit="video"):
         with StoredVideo(manifest.path(video)) as file:
@@ -274,8 +259,7 @@ def extract(
 ) -> dict[str, Features]:
     """Features of every video by method, kept in `cache`, in a folder of the data and sampling.
 
-    With `whole_video_sound` the audio is not that of the clips. StoreError when a file of the store
-    can no longer be read.
+    With `whole_video_sound` the audio is not that of the clips.
     """
     if not manifest.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
@@ -289,7 +273,7 @@ def extract(
         if left:
             frozen = [FrozenEncoders(sources[method], training).to(device()) for method in left]
             seen = replace(sampling, audio=sampling.audio and not whole)
-            found = encode_all(frozen, manifest, seen, config)
+            found = encode_all([one.encode for one in frozen], manifest, seen, config)
             if whole:
                 sounds = soundtracks(frozen, manifest)
                 found = [replace(f, audio=audio) for f, audio in zip(found, sounds, strict=True)]
@@ -309,15 +293,13 @@ def extract_parts(
     """`extract` by method and part; encoders with equal sampling share a reading."""
     features: dict[str, dict[str, Features]] = {method: {} for method in sources}
     for part, videos in parts.items():
-        asked = {method: sampling_of(source.config)[part] for method, source in sources.items()}
-        for sampling in dict.fromkeys(asked.values()):
-            chosen = {method: sources[method] for method in sources if asked[method] == sampling}
+        groups = defaultdict[Sampling, dict[str, EncoderSource]](dict)
+        for method, source in sources.items():
+            groups[sampling_of(source.config)[part]][method] = source
+        for sampling, chosen in groups.items():
             for method, found in extract(chosen, videos, sampling, config, cache).items():
                 features[method][part] = found
     return features
-
-
-# ---- for chapters -------------------------------------------------------------------------------
 
 
 def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:

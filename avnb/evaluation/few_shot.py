@@ -7,10 +7,9 @@ Shapes: S seeds, N videos drawn, C classes of a part.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,26 +19,14 @@ from torch import Tensor
 from avnb.config import Evaluation, digest
 from avnb.data.manifest import Manifest
 from avnb.evaluation import probe
-from avnb.evaluation.features import EncoderSource, Sources, row_metadata
+from avnb.evaluation.features import Sources, row_metadata
 from avnb.evaluation.results import Row, record
 from avnb.files import tqdm, write_text
 from avnb.profiles import Workspace
 
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """Training videos of one part's classes, drawn at one percentage from each of some seeds."""
-
-    part: str  # seen or unseen
-    percent: float  # of the training videos of each class
-    seeds: Sequence[int]  # of the draws, and of the layers that are trained on them
-    classes: Tensor  # [C] labels of the data set, ascending: a layer's outputs
-    videos: Tensor  # [S, N] rows of the training videos
-
-    @property
-    def split(self) -> str:
-        """The field `split` of result rows: `seen, 5 %`."""
-        return f"{self.part}, {self.percent:g} %"
+# By part (seen, unseen) and percentage of the training videos of each class: the labels of the
+# part's classes [C], ascending, and the rows of the training videos that are drawn [S, N].
+Draws = dict[tuple[str, float], tuple[Tensor, Tensor]]
 
 
 def drawn_rows(labels: Sequence[str], percent: float, seed: int) -> list[int]:
@@ -77,74 +64,41 @@ def draws(
     *,
     percents: Sequence[float],
     seeds: Sequence[int],
-) -> list[Draw]:
-    """Draws of every percentage and part, from files that are made once in `folder`.
+) -> Draws:
+    """Draws of every percentage and part from some seeds, from files made once in `folder`.
 
     `classes` names those of each part. ValueError for a part without training videos.
     """
-    train, drawn = manifest.split("train"), []
+    train, drawn = manifest.split("train"), Draws()
     for percent, (part, names) in itertools.product(percents, classes.items()):
         own = torch.tensor([v.label in names for v in train.videos])
         if not own.any():
             raise ValueError(f"no {part} class of {manifest.name} has a training video")
         ids = [draw_ids(train, folder, percent, seed) for seed in seeds]
         kept = [own & torch.tensor([v.id in some for v in train.videos]) for some in ids]
-        rows: dict[str, Any] = {"videos": torch.stack([row.nonzero()[:, 0] for row in kept])}
-        rows["classes"] = torch.tensor([name in names for name in manifest.classes]).nonzero()[:, 0]
-        drawn.append(Draw(part=part, percent=percent, seeds=seeds, **rows))
+        labels = torch.tensor([i for i, name in enumerate(manifest.classes) if name in names])
+        drawn[part, percent] = labels, torch.stack([rows.nonzero()[:, 0] for rows in kept])
     return drawn
 
 
-def fit_draws(
-    source: EncoderSource,
-    target: Manifest,
-    features: probe.ProbeFeatures,
-    draw: Draw,
-    config: Evaluation,
-) -> Iterator[tuple[probe.Probe, probe.ProbeFeatures]]:
-    """A layer for each seed of a draw, and the features that it is tested on.
-
-    On cached features all are trained together; on fresh clips one after the other.
-    """
-    if config.probe_clips == "cached":
-        train, known = features["train"], {"videos": draw.videos, "seeds": draw.seeds}
-        label = torch.searchsorted(draw.classes, train.label)  # of other classes it is not used
-        layers = probe.fit_together(train.video, label, len(draw.classes), config, **known)
-        yield from ((layer, features) for layer, _ in layers)
-        return
-    train, test = target.split("train").videos, target.split("test").videos
-    for seed, rows in zip(draw.seeds, draw.videos.tolist(), strict=True):
-        videos, seeded = target.only([*(train[i] for i in rows), *test]), replace(config, seed=seed)
-        (layer, _), tested = probe.fit_probe(source, videos, features, seeded, draw.classes)
-        yield layer, tested
-
-
 def few_shot_rows(
-    sources: Sources,
-    target: Manifest,
-    classes: Mapping[str, Sequence[str]],
-    config: Evaluation,
-    work: Workspace,
-    shares: Sequence[float],
-    seeds: int = 1,
+    sources: Sources, target: Manifest, drawn: Draws, config: Evaluation, work: Workspace
 ) -> pd.DataFrame:
     """Few-shot probes of several encoders, measured and appended to the workspace's results.
 
-    Each method is trained on `shares` percent of the training videos of each class, once for each
-    of `seeds` draws from `config.seed` on, and tested on all test videos of the classes. Returns
-    the rows of these encoders, shares and seeds.
+    Each method is trained once for each draw and seed, from that of `config` on, and tested on all
+    test videos of the classes. Returns the rows.
     """
-    every, rows = range(config.seed, config.seed + seeds), list[Row]()
-    drawn = draws(target, classes, work.folder / "splits", percents=shares, seeds=every)
-    halves = digest({draw.part: draw.classes.tolist() for draw in drawn})
+    halves = digest({part: labels.tolist() for (part, _), (labels, _) in drawn.items()})
     features = probe.extract_each(sources, target, config, work.features)
-    jobs = list(itertools.product(sources.items(), drawn))
-    for (method, source), draw in tqdm(jobs, "few-shot probes"):
+    jobs, rows = list(itertools.product(sources.items(), drawn.items())), list[Row]()
+    for (method, source), ((part, percent), (labels, videos)) in tqdm(jobs, "few-shot probes"):
         known = row_metadata(source, target.split("test"), work, config)
-        known |= {"task": "few-shot", "split": draw.split}
+        known |= {"task": "few-shot", "split": f"{part}, {percent:g} %"}
         known["data"] += f", classes {halves}"
-        fitted = fit_draws(source, target, features[method], draw, config)
-        for seed, (layer, tested) in zip(every, fitted, strict=True):
-            seeded = replace(config, seed=seed)
-            rows += probe.scored(layer, tested, seeded, draw.classes, **known)
+        seeds, own = range(config.seed, config.seed + len(videos)), features[method]
+        which = {"classes": labels, "videos": videos}
+        fitted = probe.fit_probes(source, target, own, config, seeds, **which)
+        for seed, ((layer, _), tested) in zip(seeds, fitted, strict=True):
+            rows += probe.scored(layer, tested, replace(config, seed=seed), labels, **known)
     return record(work.results, rows)

@@ -3,15 +3,17 @@
 Shapes: V videos, C clips of each.
 """
 
+from dataclasses import replace
+
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avnb.config import Evaluation, digest
-from avnb.data.clips import Batch, VideoClips
+from avnb.data.clips import Batch
 from avnb.data.manifest import Manifest
 from avnb.data.transform import VideoTransform
-from avnb.evaluation.features import Features, Sources, device, encoded
+from avnb.evaluation.features import Features, Sources, device, encode_all
 from avnb.evaluation.probe import LEVELS, samplings, scored
 from avnb.evaluation.results import Row
 from avnb.files import locked, replacing
@@ -40,22 +42,21 @@ def scores(run: TrainingRun, manifest: Manifest, config: Evaluation) -> dict[str
     file = run.folder / f"test-{digest(key)}.safetensors"
     with locked(run.folder):
         if not file.exists():
-            backbone, tensors = run.start.backbone if run.start else "", {}
+            backbone = run.start.backbone if run.start else ""
             classifier = load_classifier(run.checkpoint, backbone=backbone).to(device())
-            transform = VideoTransform().to(device())
+            transform, tensors = VideoTransform().to(device()), {}
 
             @torch.inference_mode()
-            def logits(batch: Batch) -> dict[str, Tensor]:
-                frames = transform(batch.frames.to(device()))
-                return {"logits": classifier.logits(frames).float().cpu()}
+            def encode(batch: Batch) -> tuple[Tensor, Tensor]:
+                logits = classifier.logits(transform(batch.frames.to(device()))).float().cpu()
+                return logits, logits[:, :0]
 
+            batches = replace(config, clips_per_forward=run.config.optim.batch)
             for level in LEVELS:
-                clips = VideoClips(test, how[level], seed=config.seed)
-                title = f"{run.method} on {manifest.name}, {level}"
-                (found,) = encoded([logits], clips, run.config.optim.batch, title)
-                tensors[level] = found["logits"]
+                (found,) = encode_all([encode], test, how[level], batches)
+                tensors |= {level: found.video, "label": found.label}
             with replacing(file) as partial_file:
-                save_file({"label": torch.tensor(test.labels), **tensors}, partial_file)
+                save_file(tensors, partial_file)
     return load_file(file)
 
 
@@ -64,6 +65,6 @@ def measure(run: TrainingRun, manifest: Manifest, config: Evaluation, **metadata
     found, classes = scores(run, manifest, config), torch.arange(len(manifest.classes))
     known = {"task": "finetune", "method": run.method, "run": run.name, "dataset": manifest.name}
     known |= {"data": manifest.origin, "protocol": config.protocol_title, **metadata}
-    label, no_audio = found["label"], torch.empty(0)
-    logits = {x: Features(video=found[x], audio=no_audio, label=label) for x in LEVELS}
+    rest: dict[str, Tensor] = {"audio": torch.empty(0), "label": found["label"]}
+    logits = {level: Features(video=found[level], **rest) for level in LEVELS}
     return scored(torch.nn.Identity(), logits, config, classes, **known)

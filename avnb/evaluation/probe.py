@@ -1,20 +1,16 @@
 """Linear probes: linear layers on frozen features (thesis 4.2.1), many of them trained together.
 
-With `probe_clips` = fresh, as in the released code, new clips are encoded in every epoch; with
-`probe_batch_norm` = train the encoder's statistics move meanwhile.
-
 Shapes: R layers trained together, V videos, C clips of each, F features, N videos that a layer
 is trained on, B clips of a step.
 """
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,34 +29,18 @@ from avnb.evaluation.features import (
     downstream_clip,
     encode_all,
     extract_parts,
-    row_metadata,
 )
-from avnb.evaluation.results import Row, percent_row, record
+from avnb.evaluation.results import Row, percent_row
 from avnb.files import tqdm
-from avnb.profiles import Workspace
 
 Classify = Callable[[Tensor], Tensor]  # features [..., F] -> logits [..., classes]
+Fitted = tuple[Classify, list[float]]  # a trained linear layer, and its mean loss in each epoch
 # Features by part: `train`, random clips and crops of training videos (none where fresh ones are
 # encoded); centre crops of test videos, random clips in `clip`, uniformly spaced ones in `video`.
 ProbeFeatures = dict[str, Features]
 
 
 # ---- linear layers ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """A trained linear layer: features [..., F] -> logits [..., classes]."""
-
-    weight: Tensor  # [classes, F]
-    bias: Tensor  # [classes]
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Logits of features."""
-        return F.linear(features, self.weight, self.bias)
-
-
-Fitted = tuple[Probe, list[float]]  # a probe and its mean loss in each epoch
 
 
 class BatchedProbes:
@@ -88,10 +68,10 @@ class BatchedProbes:
         return loss.detach().sum(dim=1)
 
     @property
-    def probes(self) -> list[Probe]:
+    def probes(self) -> list[Classify]:
         """The layers as they are now."""
-        layers = zip(self.weight.detach(), self.bias.detach(), strict=True)
-        return [Probe(weight=weight.clone(), bias=bias.clone()) for weight, bias in layers]
+        both = zip(self.weight.detach().clone(), self.bias.detach().clone(), strict=True)
+        return [partial(F.linear, weight=weight, bias=bias) for weight, bias in both]
 
 
 def epoch_orders(
@@ -144,9 +124,6 @@ def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fi
     return fit_together(features, label, classes, config, videos=every, seeds=seeds)[0]
 
 
-# ---- clips and features -------------------------------------------------------------------------
-
-
 def samplings(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
     """How clips are sampled for training and, as `clip` and `video`, both levels of testing."""
     common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
@@ -160,7 +137,7 @@ def samplings(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
 
 
 def run_samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
-    """`samplings` of the clips that the encoders of a run are evaluated on."""
+    """`samplings` of the clips on which the encoders of a run are evaluated."""
     return samplings(downstream_clip(run, config), config)
 
 
@@ -177,17 +154,16 @@ def extract_each(
 
 
 def fit_fresh(
-    frozen: FrozenEncoders, train: Manifest, config: Evaluation, classes: Tensor | None = None
+    frozen: FrozenEncoders, train: Manifest, config: Evaluation, classes: Tensor
 ) -> Fitted:
-    """As `fit`, but a new clip of each training video is cut and encoded in every epoch.
+    """As `fit`, but with a new clip of each video in every epoch, as in the released code.
 
     With `probe_batch_norm` = train the encoder normalises with the statistics of each batch, and
     its running ones move with them; `frozen` keeps what they become. `classes` are the labels of
-    the data set that the layer tells apart, ascending; all by default.
+    the data set that the layer tells apart, ascending.
     """
-    labels = torch.arange(len(train.classes)) if classes is None else classes
     rng, curve = torch.Generator().manual_seed(config.seed), [0.0] * config.probe_epochs
-    layer = BatchedProbes(len(labels), frozen.video_encoder.features, [rng])
+    layer = BatchedProbes(len(classes), frozen.video_encoder.features, [rng])
     plan = [
         [(epoch, video, 0) for video in part.tolist()]
         for epoch in range(config.probe_epochs)
@@ -199,35 +175,47 @@ def fit_fresh(
     frozen.train(config.probe_batch_norm == "train")
     for places, batch in zip(plan, tqdm(batches, title, len(plan), unit="batch"), strict=True):
         # Cloned: a tensor made in inference mode cannot take part in a gradient.
-        x, epoch = frozen.encode(batch)["video"].clone(), places[0][0]
-        label = torch.searchsorted(labels, batch.label)
+        x, epoch = frozen.encode(batch)[0].clone(), places[0][0]
+        label = torch.searchsorted(classes, batch.label)
         loss = layer.step(x[None], label[None], config.probe_lr_at(epoch))
         curve[epoch] += loss.item() / len(train)
     frozen.eval()
     return layer.probes[0], curve
 
 
-def fit_probe(
+def fit_probes(
     source: EncoderSource,
     manifest: Manifest,
     features: ProbeFeatures,
     config: Evaluation,
+    seeds: Sequence[int] = (),
+    *,
     classes: Tensor | None = None,
-) -> tuple[Fitted, ProbeFeatures]:
-    """A probe trained as the protocol says, and the features that it is tested on.
+    videos: Tensor | None = None,
+) -> Iterator[tuple[Fitted, ProbeFeatures]]:
+    """Probes trained as the protocol says, and the features that each is tested on.
 
-    `features` are those of `extract_each`; where the encoder's statistics move, the test videos
-    are encoded again with what they have become. `classes` are for fresh clips, as of `fit_fresh`.
+    `features` are those of `extract_each`; where the encoder's statistics move, the test videos are
+    encoded again with what they have become. The R probes differ in their seeds (that of `config`
+    by default) and in their training videos, `videos` [R, N]. They tell `classes` apart, labels of
+    the data set, ascending; both are all by default.
     """
+    train, seeds = manifest.split("train"), seeds or [config.seed]
+    classes = torch.arange(len(manifest.classes)) if classes is None else classes
+    videos = torch.arange(len(train)).expand(len(seeds), -1) if videos is None else videos
     if config.probe_clips == "cached":
-        train = features["train"]
-        return fit(train.video, train.label, len(manifest.classes), config), features
-    frozen = FrozenEncoders(source).to(device())
-    fitted = fit_fresh(frozen, manifest.split("train"), config, classes)
-    if config.probe_batch_norm == "train":
-        test, how = manifest.split("test"), run_samplings(source.config, config)
-        features = {part: encode_all([frozen], test, how[part], config)[0] for part in LEVELS}
-    return fitted, features
+        x, label = features["train"].video, torch.searchsorted(classes, features["train"].label)
+        for one in fit_together(x, label, len(classes), config, videos=videos, seeds=seeds):
+            yield one, features
+        return
+    test, how = manifest.split("test"), run_samplings(source.config, config)
+    for seed, rows in zip(seeds, videos.tolist(), strict=True):
+        frozen, own = FrozenEncoders(source).to(device()), (train.videos[i] for i in rows)
+        fitted = fit_fresh(frozen, train.only(own), replace(config, seed=seed), classes)
+        if config.probe_batch_norm == "train":
+            found = {x: encode_all([frozen.encode], test, how[x], config) for x in LEVELS}
+            features = {level: one for level, (one,) in found.items()}
+        yield fitted, features
 
 
 # ---- accuracy -----------------------------------------------------------------------------------
@@ -276,31 +264,3 @@ def scored(
         about = {"level": level, "metric": f"top{k}", "chance": 100 * min(k, total) / total}
         rows.append(percent_row(right.numpy(), config, **about, **metadata))
     return rows
-
-
-def probe_rows(
-    sources: Sources,
-    manifest: Manifest,
-    config: Evaluation,
-    work: Workspace,
-    *,
-    seeds: int = 1,
-    split: str = "test",
-) -> tuple[pd.DataFrame, dict[str, list[Fitted]], dict[str, ProbeFeatures]]:
-    """Linear probes of several encoders, measured and appended to the workspace's results.
-
-    Each encoder gets `seeds` probes, seeded with `config.seed` and what follows it; cached clips
-    are those of `config.seed`. Returns their rows, and fitted probes and features by method, those
-    of the first seed where the encoder's statistics move.
-    """
-    features = extract_each(sources, manifest, config, work.features)
-    fitted: dict[str, list[Fitted]] = {method: [] for method in sources}
-    rows, first = [], dict[str, ProbeFeatures]()
-    for (method, source), i in itertools.product(sources.items(), range(seeds)):
-        seeded = replace(config, seed=config.seed + i)
-        trained, tested = fit_probe(source, manifest, features[method], seeded)
-        fitted[method].append(trained)
-        first.setdefault(method, tested)
-        metadata = row_metadata(source, manifest, work, config) | {"task": "probe", "split": split}
-        rows += scored(trained[0], tested, seeded, torch.arange(len(manifest.classes)), **metadata)
-    return record(work.results, rows), fitted, first

@@ -62,8 +62,7 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
     """Append rows to a JSONL file with time and version, and return these rows as a table.
 
-    On reading, the last row of an identity replaces earlier ones; a row that would say again what
-    that one says is left out.
+    A row that says what the last one of its identity says is not written again.
     """
     stamps = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": avnb.__version__}
     stamped, last = [asdict(row) | stamps for row in rows], {}
@@ -132,9 +131,7 @@ def verdict(rows: pd.DataFrame, against: str = "random") -> pd.DataFrame:
     return rows.assign(verdict=column)
 
 
-def interval(
-    scores: np.ndarray, *, bootstrap_resamples: int, seed: int
-) -> tuple[float, float, float]:
+def interval(scores: np.ndarray, config: Evaluation) -> tuple[float, float, float]:
     """Mean of per-video scores [V] in [0, 1] and its 95 % confidence interval over test videos.
 
     Scores that are all 0 or 1 get Wilson's interval (1927, doi:10.1080/01621459.1927.10502953),
@@ -143,20 +140,20 @@ def interval(
     """
     from scipy.stats import binomtest  # takes a second to import
 
-    if not (total := len(scores)):
+    total, resamples = len(scores), config.bootstrap_resamples
+    if not total:
         raise ValueError("an interval needs the score of at least one video")
     if np.isin(scores, (0, 1)).all():
         ends = binomtest(int(scores.sum()), total).proportion_ci(method="wilson")
     else:
-        drawn = np.random.default_rng(seed).integers(0, total, (bootstrap_resamples, total))
+        drawn = np.random.default_rng(config.seed).integers(0, total, (resamples, total))
         ends = np.quantile(scores[drawn].mean(axis=1), [0.025, 0.975])
     return float(scores.mean()), float(ends[0]), float(ends[1])
 
 
 def percent_row(scores: np.ndarray, config: Evaluation, **metadata: Any) -> Row:
     """A row of per-video scores [V] in [0, 1], in percent with its interval."""
-    resampling = {"bootstrap_resamples": config.bootstrap_resamples, "seed": config.seed}
-    value, low, high = (100 * share for share in interval(scores, **resampling))
+    value, low, high = (100 * share for share in interval(scores, config))
     return Row(value=value, low=low, high=high, n=len(scores), seed=config.seed, **metadata)
 
 
@@ -166,12 +163,10 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     `spread` is the standard deviation over seeds, nan for one seed. Each end of the interval is the
     farther of the mean over seeds, which share the test videos, and of Student's 95 % interval.
     """
-    apart = ("value", "low", "high", "seed", *STAMPS)
-    same = [name for name in rows.columns if name not in apart]
-    means = {name: (name, "mean") for name in ("value", "low", "high")}
-    others = {"spread": ("value", "std"), "seeds": ("value", "size"), "seed": ("seed", "min")}
-    groups = rows.groupby(same, sort=False, dropna=False)
-    table = groups.agg(**means, **others).reset_index()
+    of = {name: (name, "mean") for name in ("value", "low", "high")} | {"seed": ("seed", "min")}
+    of |= {"spread": ("value", "std"), "seeds": ("value", "size")}
+    same = [name for name in rows.columns if name not in (*of, *STAMPS)]
+    table = rows.groupby(same, sort=False, dropna=False).agg(**of).reset_index()
     error = table["spread"] / table["seeds"] ** 0.5
     half = (special.stdtrit(table["seeds"] - 1, 0.975) * error).fillna(0)
     low, high = table["value"] - half, table["value"] + half

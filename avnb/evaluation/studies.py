@@ -6,7 +6,7 @@ with the package; their `space` says what differs, and their `run` is the id of 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -37,9 +37,6 @@ STUDIES = VARIANTS["study"].unique().tolist()
 VARIANT = ["method", "space", "seed"]  # what tells one from the others, as in its rows
 
 
-# ---- rows ---------------------------------------------------------------------------------------
-
-
 def stored() -> pd.DataFrame:
     """The rows that come with the package."""
     return results.read(str(FOLDER / "studies.jsonl"))
@@ -53,43 +50,30 @@ def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def agreement(rows: pd.DataFrame) -> str:
-    """How many rows equal the stored ones of the same measurement, and a table of those apart.
+    """How many rows equal the stored ones of the same measurement, and how many intervals overlap.
 
-    Only the same kind of processor rounds alike; on another, training ends as from another seed,
-    and intervals should overlap.
+    Only the same kind of processor rounds alike; on another, training ends as from another seed.
     """
-    same, ends = ["task", "metric", "level", "profile", *VARIANT], ["value", "low", "high"]
-    both = rows[same + ends].merge(stored()[same + ends], on=same, suffixes=("", " stored"))
-    both = both.dropna(ignore_index=True)  # ranks have no interval
-    equal = int((both["value"] == both["value stored"]).sum())
-    apart = both[(both["low"] > both["high stored"]) | (both["low stored"] > both["high"])]
-    text = f"{equal} of {len(both)} rows equal the stored ones, {len(apart)} intervals lie apart"
-    return text if apart.empty else f"{text}:\n{apart.to_string(index=False)}"
+    same = ["task", "metric", "level", "profile", *VARIANT]
+    both = rows.merge(stored(), on=same, suffixes=("", "_stored")).dropna(subset="low")
+    equal = both.eval("value == value_stored").sum()
+    overlap = both.eval("low <= high_stored and low_stored <= high").sum()
+    return f"{equal} of {len(both)} rows equal the stored ones, {overlap} intervals overlap"
 
 
-# ---- measuring ----------------------------------------------------------------------------------
-
-
-def measure(
-    work: Workspace,
-    names: Iterable[str],
-    out: Path,
-    *,
-    seeds: Iterable[int] = (0, 1, 2),
-    part: tuple[int, int] = (1, 1),
-) -> pd.DataFrame:
+def measure(work: Workspace, names: Iterable[str], out: Path) -> pd.DataFrame:
     """Train and measure what is missing of these studies; rows are appended to `out` as they come.
 
     Everything resumes: runs from their checkpoints, and variants whose rows are there are left out.
-    Small networks gain little from a second process, so each run has one; instead the k-th of n
-    processes may make `part` (k, n). ValueError for a study that does not exist.
+    Small networks gain little from a second process, so each run has one; another call may make
+    other studies meanwhile. ValueError for a study that does not exist.
     """
-    for name in (names := list(names)):
+    chosen = list(names)
+    for name in chosen:
         if name not in STUDIES:
             raise ValueError(unknown_name("study", name, STUDIES))
-    wanted = VARIANTS[VARIANTS["study"].isin(names) & VARIANTS["seed"].isin(list(seeds))]
-    wanted = wanted.drop_duplicates(VARIANT)[VARIANT]
-    for method, space, seed in wanted[part[0] - 1 :: part[1]].itertuples(index=False):
+    wanted = VARIANTS.loc[VARIANTS["study"].isin(chosen), VARIANT].drop_duplicates()
+    for method, space, seed in wanted.itertuples(index=False):
         run, target = run_and_target(work, method, space, seed)
         there = results.read(out)
         if not ((there["run"] == run.name) & (there["data"] == target.origin)).any():
@@ -117,7 +101,7 @@ def run_and_target(
 
 def variant_rows(
     run: TrainingRun, target: Manifest, work: Workspace, *, is_plain: bool
-) -> list[Row]:
+) -> Iterator[Row]:
     """Probe, retrieval and ranks, and for plain runs what else the studies ask of an encoder.
 
     The seed of the evaluation stays, so that all share their clips.
@@ -125,61 +109,59 @@ def variant_rows(
     source, config = source_of_file(run.checkpoint), work.evaluation()
     one, known = {source.method: source}, row_metadata(source, target, work, config)
     features = probe.extract_each(one, target, config, work.features)[source.method]
-    query, gallery = retrieval.extract_each(one, target, config, work.features)[source.method]
-    accuracy = partial(accuracy_row, config, chance=100 / len(target.classes), **known)
-    (layer, _), _ = probe.fit_probe(source, target, features, config)
-    rows = [accuracy(layer, features["video"], task="probe", level="video")]
-    found = retrieval.measure(query, gallery, config, **known)
-    rows += [row for row in found if row.metric == "R@1" and row.level != "va->va"]
+    both = retrieval.extract_each(one, target, config, work.features)[source.method]
+
+    def accuracy(layer: probe.Classify, test: Features, **about: Any) -> Row:
+        right = probe.video_level(layer, test.video, test.label, 1).numpy()
+        usual = {"metric": "top1", "chance": 100 / len(target.classes)}
+        return percent_row(right, config, **{**usual, **known, **about})
+
+    (layer, _), _ = next(probe.fit_probes(source, target, features, config))
+    yield accuracy(layer, features["video"], task="probe", level="video")
+    found = retrieval.measure(*both, config, **known)
+    yield from (row for row in found if row.metric == "R@1" and row.level != "va->va")
     for name, value in run.log[-1].items() if run.log else ():
         if name.endswith("_rank"):  # of the embeddings in the last epoch
             about = {"metric": "rank", "level": name.removesuffix("_rank"), "value": value}
-            rows.append(Row(task="embeddings", **about, **known))
+            yield Row(task="embeddings", **about, **known)
     if not is_plain:
-        return rows
+        return
     for level, shown in {"seen": is_seen(target), "unseen": ~is_seen(target)}.items():
         part = Features(**{name: x[shown] for name, x in vars(features["video"]).items()})
-        rows.append(accuracy(layer, part, task="probe", level=level))
+        yield accuracy(layer, part, task="probe", level=level)
     for norm in ("eval", "train"):  # BatchNorm frozen and drifting, fresh clips for both
         values = {"probe_clips": "fresh", "probe_batch_norm": norm}
         fresh = config.changed(**values, probe_epochs=min(20, config.probe_epochs))
-        (layer, _), tested = probe.fit_probe(source, target, features, fresh)
+        (layer, _), tested = next(probe.fit_probes(source, target, features, fresh))
         about = {"task": "batch norm", "level": norm, "protocol": fresh.protocol_title}
-        rows.append(accuracy(layer, tested["video"], **about))
-    rows += cause_rows(features["train"], features["video"], target, config, **known)
-    heard = [replace(part, video=part.audio) for part in (gallery, query)]
-    return rows + cause_rows(*heard, target.with_audio(), config, **known | {"level": "audio"})
+        yield accuracy(layer, tested["video"], **about)
+    gallery, query = (replace(part, video=part.audio) for part in reversed(both))
+    clips = {"video": (features["train"], features["video"], target)}
+    clips["audio"] = gallery, query, target.with_audio()
+    for level, (train, test, videos) in clips.items():
+        for layer, labelled, about in read_outs(train, test, videos, config):
+            yield accuracy(layer, labelled, task="read-out", level=level, **about)
 
 
-def accuracy_row(config: Evaluation, layer: probe.Probe, test: Features, **about: Any) -> Row:
-    """A row of the top-1 accuracy of whole videos."""
-    right = probe.video_level(layer, test.video, test.label, 1).numpy()
-    return percent_row(right, config, **{"metric": "top1", **about})
-
-
-def cause_rows(
-    train: Features, test: Features, videos: Manifest, config: Evaluation, **known: Any
-) -> list[Row]:
-    """How well a linear layer reads each known cause from features.
+def read_outs(
+    train: Features, test: Features, videos: Manifest, config: Evaluation
+) -> Iterator[tuple[probe.Classify, Features, dict[str, Any]]]:
+    """For each known cause a linear layer that reads it, test features and what rows say of it.
 
     `chance` is the share of the most frequent value among the test videos.
     """
-    rows = list[Row]()
     for cause, number in known_causes(videos).items() if train.video.shape[2] else ():
         count = 1 + int(max(x.max() for x in number.values()))
         layer, _ = probe.fit(train.video, number["train"], count, config)
-        chance = 100 * float(number["test"].bincount().max()) / len(number["test"])
-        about = {"level": "video", "task": "read-out", "metric": cause, "chance": chance, **known}
-        rows.append(accuracy_row(config, layer, replace(test, label=number["test"]), **about))
-    return rows
+        chance = 100 * float(number["test"].bincount().max()) / len(test.label)
+        yield layer, replace(test, label=number["test"]), {"metric": cause, "chance": chance}
 
 
 def is_seen(target: Manifest) -> Tensor:
     """[V] whether pre-training has each test video's object with its motion."""
-    all_scenes = read_scenes(target.folder).values()
-    known = {(s.thing, s.motion) for s in all_scenes if s.path.startswith("vggsound/")}
-    scenes = scenes_of(target)
-    shown = [scenes[video.id] for video in target.split("test").videos]
+    scenes, every = scenes_of(target), read_scenes(target.folder).values()
+    known = {(s.thing, s.motion) for s in every if s.path.startswith("vggsound/")}
+    shown = (scenes[video.id] for video in target.split("test").videos)
     return torch.tensor([(scene.thing, scene.motion) in known for scene in shown])
 
 
@@ -188,11 +170,10 @@ def known_causes(target: Manifest) -> dict[str, dict[str, Tensor]]:
 
     Names are numbered in alphabetic order; numbers are cut into thirds of the training videos.
     """
-    scenes = scenes_of(target)
-    tables = {
-        split: pd.DataFrame([causes(scenes[video.id]) for video in target.split(split).videos])
-        for split in ("train", "test")
-    }
+    scenes, tables = scenes_of(target), {}
+    for split in ("train", "test"):
+        shown = (scenes[video.id] for video in target.split(split).videos)
+        tables[split] = pd.DataFrame([causes(scene) for scene in shown])
     found = {}
     for cause, column in tables["train"].items():
         number = pd.Index(sorted(set(column))).get_indexer
