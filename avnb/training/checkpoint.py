@@ -51,16 +51,10 @@ class Metadata:
 
 
 def save(path: Path, metadata: Metadata, model: nn.Module, **state: Any) -> None:
-    """Write aside, flush to disk, rename: an interruption leaves the old file or the new one.
-
-    CheckpointError when it cannot be written, as on a full disk; the old file is kept.
-    """
+    """Write aside, flush to disk, rename: an interruption leaves the old file or the new one."""
     content = {"format": FORMAT, "metadata": asdict(metadata), "model": model.state_dict()}
-    try:
-        with replacing(path) as partial:
-            torch.save(content | state, partial)
-    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a short write
-        raise CheckpointError(f"{path} could not be written, and is as before: {error}") from error
+    with replacing(path) as partial:
+        torch.save(content | state, partial)
 
 
 def load(path: str | Path, kind: str = "") -> tuple[Metadata, dict[str, Any]]:
@@ -101,14 +95,6 @@ def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
         raise CheckpointError("\n".join(lines))
 
 
-def load_tensors(path: str | Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy a file's tensors into a network; CheckpointError names those that do not fit."""
-    try:
-        network.load_state_dict(tensors)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not hold the tensors of this run: {error}") from error
-
-
 # ---- for evaluation -----------------------------------------------------------------------------
 
 
@@ -116,7 +102,10 @@ def frozen(path: str | Path, build: Callable[[], Any], tensors: Mapping[str, Ten
     """A network with a file's tensors, in evaluation mode; CheckpointError if they do not fit."""
     with torch.random.fork_rng():  # the initial weights are drawn, and replaced
         network = build()
-    load_tensors(path, network, tensors)
+    try:
+        network.load_state_dict(tensors)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not hold the tensors of this run: {error}") from error
     return network.eval().requires_grad_(False)
 
 
@@ -222,11 +211,8 @@ def from_released(path: str | Path, content: Any) -> tuple[Metadata, dict[str, A
 def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
     """The encoders of a checkpoint that the thesis's author published, frozen, to evaluate.
 
-    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is something else; it says what, and which tensors do not fit.
+    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out. Errors
+    are those of `load`; CheckpointError also names tensors that do not fit.
     """
     video, audio, metadata = load_encoders(path)
     if metadata.data is not None:

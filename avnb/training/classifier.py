@@ -68,15 +68,9 @@ class Classifier(TrainableModule):
 
 
 def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
-    """A fine-tuned classifier, frozen in evaluation mode.
+    """A fine-tuned classifier, frozen in evaluation mode; errors are those of `checkpoint.load`.
 
-    Args:
-        path: its checkpoint.
-        backbone: a video encoder of the user's own that the file may name.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is not a checkpoint of fine-tuning, or names other code.
+    `backbone` is a video encoder of the user's own that the file may name.
     """
     metadata, content = checkpoint.load(path, "finetuning")
     name, width = metadata.encoder["backbone"], metadata.encoder["width"]
