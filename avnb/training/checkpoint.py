@@ -95,9 +95,6 @@ def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
         raise CheckpointError("\n".join(lines))
 
 
-# ---- for evaluation -----------------------------------------------------------------------------
-
-
 def frozen(path: str | Path, build: Callable[[], Any], tensors: Mapping[str, Tensor]) -> Any:
     """A network with a file's tensors, in evaluation mode; CheckpointError if they do not fit."""
     with torch.random.fork_rng():  # the initial weights are drawn, and replaced
@@ -162,8 +159,6 @@ def own_encoder(name: str) -> VideoEncoder:
         torch.manual_seed(0)
         return build_video_encoder(name, 0).eval().requires_grad_(False)
 
-
-# ---- released with the thesis -------------------------------------------------------------------
 
 BANDS = Path(__file__).with_name("released_bands.csv")  # published beside the code
 HEADS = {"xid": "_proj.projection.", "vicreg_av": "_exp.expansion."}  # in names of their tensors

@@ -3,6 +3,7 @@
 Shapes: B clips, T frames of S x S pixels, F features.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -76,8 +77,5 @@ def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
     name, width = metadata.encoder["backbone"], metadata.encoder["width"]
     checkpoint.check_backbone(path, name, backbone)
     config, classes = Finetune.from_flat(**metadata.config), len(metadata.classes)
-
-    def build() -> Classifier:
-        return Classifier(build_video_encoder(name, width), classes, config)
-
-    return checkpoint.frozen(path, build, content["model"])
+    video = partial(build_video_encoder, name, width)
+    return checkpoint.frozen(path, lambda: Classifier(video(), classes, config), content["model"])

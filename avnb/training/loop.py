@@ -156,14 +156,8 @@ def validate(
     return dict(zip(model.validation_metrics, means.tolist(), strict=True))
 
 
-# ---- between two steps --------------------------------------------------------------------------
-
-
 class TrainingState:
-    """A run between two steps, and its checkpoint; `log.jsonl` is written beside it.
-
-    Sums of terms over an epoch are kept on the device, so that no step waits for it.
-    """
+    """A run between two steps, and its checkpoint; `log.jsonl` is written beside it."""
 
     def __init__(self, model: TrainableModule, path: Path, metadata: Metadata):
         optim, self.model, self.path, self.metadata = model.config.optim, model, path, metadata
@@ -172,7 +166,7 @@ class TrainingState:
             trained, lr=optim.lr_at(0), weight_decay=optim.weight_decay, fused=True
         )
         self.log: Log = []  # of whole epochs
-        self.sums: dict[str, Tensor] = {}  # of the epoch that has begun
+        self.sums: dict[str, Tensor] = {}  # of an epoch's terms; on the device: no step waits
         self.steps = 0  # since the beginning
 
     def count(self, terms: dict[str, Tensor], step: int) -> None:

@@ -159,9 +159,6 @@ class TrainingRun:
         return kind.is_trained
 
 
-# ---- which runs ---------------------------------------------------------------------------------
-
-
 def run_name(config: Pretrain, data: str, code: str = "") -> str:
     """The id of a run: its method and a hash of its values, its data and the user's own code."""
     parts = {"config": config.flat(), "data": data, "format": checkpoint.FORMAT}
@@ -211,9 +208,6 @@ def finetuning_run(
     return TrainingRun(config=config, manifest=manifest, folder=folder, start=start)
 
 
-# ---- clips --------------------------------------------------------------------------------------
-
-
 def training_sampling(config: Pretrain | Finetune) -> Sampling:
     """How a run's training clips are cut."""
     method = model_class(config)
@@ -229,9 +223,6 @@ def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
     px = config.clip.resized_px
     sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
     return VideoClips(manifest, sampling, seed=config.seed)
-
-
-# ---- training -----------------------------------------------------------------------------------
 
 
 def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title: str = "") -> None:
