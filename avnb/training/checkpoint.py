@@ -51,16 +51,10 @@ class Metadata:
 
 
 def save(path: Path, metadata: Metadata, model: nn.Module, **state: Any) -> None:
-    """Write aside, flush to disk, rename: an interruption leaves the old file or the new one.
-
-    CheckpointError when it cannot be written, as on a full disk; the old file is kept.
-    """
+    """Write aside, flush to disk, rename: an interruption leaves the old file or the new one."""
     content = {"format": FORMAT, "metadata": asdict(metadata), "model": model.state_dict()}
-    try:
-        with replacing(path) as partial:
-            torch.save(content | state, partial)
-    except (OSError, RuntimeError) as error:  # the latter is what torch makes of a short write
-        raise CheckpointError(f"{path} could not be written, and is as before: {error}") from error
+    with replacing(path) as partial:
+        torch.save(content | state, partial)
 
 
 def load(path: str | Path, kind: str = "") -> tuple[Metadata, dict[str, Any]]:
@@ -101,22 +95,14 @@ def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
         raise CheckpointError("\n".join(lines))
 
 
-def load_tensors(path: str | Path, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy a file's tensors into a network; CheckpointError names those that do not fit."""
-    try:
-        network.load_state_dict(tensors)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not hold the tensors of this run: {error}") from error
-
-
-# ---- for evaluation -----------------------------------------------------------------------------
-
-
 def frozen(path: str | Path, build: Callable[[], Any], tensors: Mapping[str, Tensor]) -> Any:
     """A network with a file's tensors, in evaluation mode; CheckpointError if they do not fit."""
     with torch.random.fork_rng():  # the initial weights are drawn, and replaced
         network = build()
-    load_tensors(path, network, tensors)
+    try:
+        network.load_state_dict(tensors)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} does not hold the tensors of this run: {error}") from error
     return network.eval().requires_grad_(False)
 
 
@@ -174,8 +160,6 @@ def own_encoder(name: str) -> VideoEncoder:
         return build_video_encoder(name, 0).eval().requires_grad_(False)
 
 
-# ---- released with the thesis -------------------------------------------------------------------
-
 BANDS = Path(__file__).with_name("released_bands.csv")  # published beside the code
 HEADS = {"xid": "_proj.projection.", "vicreg_av": "_exp.expansion."}  # in names of their tensors
 # Part of a released name -> ours: encoders, stages, layers of a residual block of either.
@@ -222,11 +206,8 @@ def from_released(path: str | Path, content: Any) -> tuple[Metadata, dict[str, A
 def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
     """The encoders of a checkpoint that the thesis's author published, frozen, to evaluate.
 
-    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is something else; it says what, and which tensors do not fit.
+    Both variants, xID and VICReg, are read; their heads, banks and optimiser are left out. Errors
+    are those of `load`; CheckpointError also names tensors that do not fit.
     """
     video, audio, metadata = load_encoders(path)
     if metadata.data is not None:

@@ -3,6 +3,7 @@
 Shapes: B clips, T frames of S x S pixels, F features.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,22 +69,13 @@ class Classifier(TrainableModule):
 
 
 def load_classifier(path: str | Path, *, backbone: str = "") -> Classifier:
-    """A fine-tuned classifier, frozen in evaluation mode.
+    """A fine-tuned classifier, frozen in evaluation mode; errors are those of `checkpoint.load`.
 
-    Args:
-        path: its checkpoint.
-        backbone: a video encoder of the user's own that the file may name.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        CheckpointError: when it is not a checkpoint of fine-tuning, or names other code.
+    `backbone` is a video encoder of the user's own that the file may name.
     """
     metadata, content = checkpoint.load(path, "finetuning")
     name, width = metadata.encoder["backbone"], metadata.encoder["width"]
     checkpoint.check_backbone(path, name, backbone)
     config, classes = Finetune.from_flat(**metadata.config), len(metadata.classes)
-
-    def build() -> Classifier:
-        return Classifier(build_video_encoder(name, width), classes, config)
-
-    return checkpoint.frozen(path, build, content["model"])
+    video = partial(build_video_encoder, name, width)
+    return checkpoint.frozen(path, lambda: Classifier(video(), classes, config), content["model"])

@@ -59,17 +59,15 @@ class Resources:
         if self.slurm is not None:
             most = nodes = self.slurm.get("nodes", 1)
             gpus = nodes * self.slurm.get("gpus_per_node", 0)
-        usable = [n for n in range(1, shards + 1) if shards % n == 0 and n % nodes == 0]
-        if gpus and self.processes:
-            usable = [n for n in usable if n <= gpus]
+        usable = [n for n in range(nodes, (gpus or shards) + 1, nodes) if shards % n == 0]
         if not usable or (self.processes and self.processes not in usable):
             raise ValueError(
                 f"{self.processes or 'any'} processes on {nodes} nodes with {gpus} GPUs cannot "
                 f"share {shards} shards evenly: take one of {usable}, 0 (chosen for you), or set "
                 "`shards` to a number that the processes divide and that divides `batch`"
             )
-        most = self.processes or gpus or most
-        return replace(self, processes=max([n for n in usable if n <= most] or usable[:1]))
+        fitting = [n for n in usable if n <= (gpus or most)] or usable[:1]
+        return replace(self, processes=self.processes or fitting[-1])
 
 
 def last_lines(file: Path, count: int) -> str:
@@ -134,16 +132,10 @@ def launch(
     title: str,
     watch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run jobs side by side and wait for their ends.
+    """Run jobs side by side and wait for their ends; `watch` is called meanwhile.
 
-    Args:
-        commands: of `python -m`, by the folder that gets the output, in `output.txt`.
-        processes: of each; several are started by torchrun.
-        title: of the jobs, in the error.
-        watch: called meanwhile.
-
-    Raises:
-        LaunchError: when a process fails; then none is left.
+    `commands` are of `python -m`, each run by so many `processes`, by the folder that gets the
+    output, in `output.txt`. LaunchError when a process fails; then none is left.
     """
     with contextlib.ExitStack() as stack:
         options = processes, processes * len(commands)

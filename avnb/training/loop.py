@@ -5,7 +5,6 @@ import json
 import reprlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def fit(
 
     Raises:
         FloatingPointError: when a term or a weight is not finite.
-        CheckpointError: when `out` holds another run's checkpoint, or cannot be written.
+        CheckpointError: when `out` holds another run's checkpoint.
     """
     from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
@@ -70,51 +69,55 @@ def fit(
             getattr(model, name).compile()
     state = TrainingState(model, out / "last.pt", metadata)
     state.restore(device)
-    rank, processes = distributed.rank(), distributed.world_size()
     network: nn.Module = model
-    if processes > 1:  # banks are kept equal by gathered updates, and need no broadcast
-        unused = dict(find_unused_parameters=model.has_unused_parameters)
-        network = DistributedDataParallel(model, broadcast_buffers=False, **unused)
-    adam, batch_size, steps = state.adam, config.optim.batch, steps_per_epoch(len(clips), config)
-    ends = dict(initial=state.steps * batch_size, total=steps * config.optim.epochs * batch_size)
-    bar = tqdm(desc=out.name.rpartition("-")[0], disable=rank > 0, **ends, **BAR)
-    events = None if rank else SummaryWriter(str(out / "tensorboard"), purge_step=len(state.log))
-    epochs = training_epochs(
-        clips, config, state.steps, rank=rank, processes=processes, workers=workers
-    )
-    for epoch, batches in epochs:
+    if distributed.world_size() > 1:  # banks are kept equal by gathered updates, not by broadcasts
+        options = dict(find_unused_parameters=model.has_unused_parameters, broadcast_buffers=False)
+        network = DistributedDataParallel(model, **options)  # type: ignore[arg-type]
+    batch_size, steps, first = config.optim.batch, steps_per_epoch(len(clips), config), state.steps
+    ends = dict(initial=first * batch_size, total=steps * config.optim.epochs * batch_size)
+    writes = distributed.rank() == 0
+    bar = tqdm(desc=out.name.rpartition("-")[0], disable=not writes, **ends, **BAR)
+    job = dict(rank=distributed.rank(), processes=distributed.world_size(), workers=workers)
+    for epoch, batches in training_epochs(clips, config, first, **job):
         if model.is_finished(config, state.log):
             break
         model.train()
         lr, progress = config.optim.lr_at(epoch), config.optim.progress_at(epoch)
-        adam.param_groups[0]["lr"] = lr
-        began, waits = time.perf_counter(), list[float]()
-        for batch in timed((batch.to(device) for batch in batches), waits):
+        state.adam.param_groups[0]["lr"] = lr
+        began, waited, before = time.perf_counter(), 0.0, state.steps
+        asked = began
+        for batch in batches:
+            waited += time.perf_counter() - asked
             if state.sums and state.steps % config.compute.save_every_steps == 0:
                 state.save()
-            adam.zero_grad(set_to_none=True)
+            state.adam.zero_grad(set_to_none=True)
             model.embeddings.clear()
-            micro = config.compute.micro_batch
+            batch, micro = batch.to(device), config.compute.micro_batch
             terms = accumulate_gradients(network, transform, batch, progress, micro)
             model.before_step(batch.step)
-            adam.step()
+            state.adam.step()
             model.after_step()
             state.count(terms, batch.step)
             bar.update(batch_size)
+            asked = time.perf_counter()
         seconds = time.perf_counter() - began
-        row = state.means(steps) | {"epoch": epoch, "lr": lr} | embedding_statistics(model)
-        row["clips_per_second"] = len(waits) * batch_size / seconds
-        row["waiting"] = sum(waits) / seconds
+        row = state.means(steps) | {"epoch": epoch, "lr": lr}
+        z = {k: distributed.gather_rows(torch.cat(v)) for k, v in model.embeddings.items()}
+        row |= {k: v.item() for k, v in losses.collapse_metrics(z).items()}
+        row["clips_per_second"] = (state.steps - before) * batch_size / seconds
+        row["waiting"] = waited / seconds
         if validation:
             row |= validate(model, transform, validation, workers, device)  # type: ignore[arg-type]
-        state.end_epoch(row)
-        for name in row.keys() - {"epoch"} if events else ():
-            events.add_scalar(name, row[name], epoch)  # type: ignore[union-attr]
-        if rank == 0 and (warning := losses.collapse_warning(row)):
-            print(f"\n{warning}", flush=True)
+        state.log.append(row)
+        state.sums = {}
+        state.save()
+        if writes:
+            with SummaryWriter(str(out / "tensorboard"), purge_step=epoch) as events:
+                for name in row.keys() - {"epoch"}:
+                    events.add_scalar(name, row[name], epoch)
+            if warning := losses.collapse_warning(row):
+                print(f"\n{warning}", flush=True)
     bar.close()
-    if events:
-        events.close()
     return state.path
 
 
@@ -137,26 +140,6 @@ def accumulate_gradients(
     return sums
 
 
-# ---- an epoch -----------------------------------------------------------------------------------
-
-
-def timed(batches: Iterable[Batch], waits: list[float]) -> Iterator[Batch]:
-    """The batches; `waits` gets the seconds that each took to come."""
-    asked = time.perf_counter()
-    for batch in batches:
-        waits.append(time.perf_counter() - asked)
-        yield batch
-        asked = time.perf_counter()
-
-
-def embedding_statistics(model: TrainableModule) -> dict[str, float]:
-    """Spread and rank of the last batch's embeddings, of all processes."""
-    embeddings = {
-        name: distributed.gather_rows(torch.cat(z)) for name, z in model.embeddings.items()
-    }
-    return {name: value.item() for name, value in losses.collapse_metrics(embeddings).items()}
-
-
 @torch.no_grad()
 def validate(
     model: Method, transform: nn.Module, clips: VideoClips, workers: int, device: torch.device
@@ -173,14 +156,8 @@ def validate(
     return dict(zip(model.validation_metrics, means.tolist(), strict=True))
 
 
-# ---- between two steps --------------------------------------------------------------------------
-
-
 class TrainingState:
-    """A run between two steps, and its checkpoint; `log.jsonl` is written beside it.
-
-    Sums of terms over an epoch are kept on the device, so that no step waits for it.
-    """
+    """A run between two steps, and its checkpoint; `log.jsonl` is written beside it."""
 
     def __init__(self, model: TrainableModule, path: Path, metadata: Metadata):
         optim, self.model, self.path, self.metadata = model.config.optim, model, path, metadata
@@ -189,7 +166,7 @@ class TrainingState:
             trained, lr=optim.lr_at(0), weight_decay=optim.weight_decay, fused=True
         )
         self.log: Log = []  # of whole epochs
-        self.sums: dict[str, Tensor] = {}  # of the epoch that has begun
+        self.sums: dict[str, Tensor] = {}  # of an epoch's terms; on the device: no step waits
         self.steps = 0  # since the beginning
 
     def count(self, terms: dict[str, Tensor], step: int) -> None:
@@ -203,19 +180,10 @@ class TrainingState:
         values = torch.stack([*self.sums.values()]) / steps
         return dict(zip(self.sums, distributed.mean_over_processes(values).tolist(), strict=True))
 
-    def end_epoch(self, row: dict[str, float]) -> None:
-        """Append a row of the log, and save."""
-        self.log.append(row)
-        self.sums = {}
-        self.save()
-
     def save(self) -> None:
         """Write the checkpoint and the log; every process must call it, the first one writes.
 
-        Raises:
-            FloatingPointError: when a term or a weight is not finite; the last good checkpoint
-                is kept.
-            CheckpointError: when the file cannot be written; likewise.
+        FloatingPointError when a term or a weight is not finite; the last good checkpoint is kept.
         """
         sums = {k: distributed.gather_rows(v[None]).cpu() for k, v in self.sums.items()}
         values = {**(sums or self.log[-1]), **self.model.state_dict()}
@@ -238,13 +206,12 @@ class TrainingState:
     def restore(self, device: torch.device) -> None:
         """Return to where the checkpoint was written, if there is one.
 
-        Raises:
-            CheckpointError: when it is another run's, or not the same for all processes.
+        CheckpointError when it is another run's, or not the same for all processes.
         """
         if self.path.exists():
             metadata, content = checkpoint.load(self.path)
             checkpoint.check_same(self.path, metadata, self.metadata)
-            checkpoint.load_tensors(self.path, self.model, content["model"])
+            self.model.load_state_dict(content["model"])
             self.adam.load_state_dict(content["optimiser"])
             self.log, self.steps = list(content["log"]), content["steps"]
             for name, x in content["sums"].items():  # another number of processes may have saved it

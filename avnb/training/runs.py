@@ -137,12 +137,6 @@ class TrainingRun:
         statistics = mel_statistics(train, self.config) if needed else None
         return describe(self.config, train, statistics, self.start)
 
-    def model(self, metadata: Metadata) -> Any:
-        """What is trained, as it is before the first step."""
-        if self.start:
-            return Classifier(self.start.load(), len(metadata.classes), self.config)
-        return build_method(self.config, metadata.videos, len(metadata.classes))
-
     def prepare(self, resources: Resources) -> bool:
         """Write the job file, and the checkpoint of a method that is not trained; whether to train.
 
@@ -152,10 +146,7 @@ class TrainingRun:
         metadata, kind, (_, held_out) = self.metadata(), model_class(self.config), self.videos()
         steps_per_epoch(metadata.videos, self.config)
         if kind.validation_metrics and not held_out.videos:
-            raise ValueError(
-                f"{self.method} is validated, and no usable training video is left for that: lower "
-                "`subset_videos`, or raise `validation_videos`"
-            )
+            raise ValueError(f"{self.method} has no videos to validate with: lower `subset_videos`")
         if self.config.compute.micro_batch and not kind.supports_micro_batches:
             raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
         manifest, start = self.manifest.where.resolve(), self.start and asdict(self.start)
@@ -163,11 +154,9 @@ class TrainingRun:
         job |= dict(workers=resources.workers, processes=resources.processes)
         write_text(self.folder / "job.json", json.dumps(job, indent=1, default=str))
         if not kind.is_trained:
-            checkpoint.save(self.checkpoint, metadata, self.model(metadata), log=[])
+            sizes = metadata.videos, len(metadata.classes)
+            checkpoint.save(self.checkpoint, metadata, build_method(self.config, *sizes), log=[])
         return kind.is_trained
-
-
-# ---- which runs ---------------------------------------------------------------------------------
 
 
 def run_name(config: Pretrain, data: str, code: str = "") -> str:
@@ -219,18 +208,14 @@ def finetuning_run(
     return TrainingRun(config=config, manifest=manifest, folder=folder, start=start)
 
 
-# ---- clips --------------------------------------------------------------------------------------
-
-
 def training_sampling(config: Pretrain | Finetune) -> Sampling:
     """How a run's training clips are cut."""
-    method, distance = model_class(config), None
+    method = model_class(config)
+    values: Any = dict(place="random", augment=config.augment, audio=method.uses_audio)
     if isinstance(config, Pretrain) and method.uses_second_view:
         v = config.vicreg
-        distance = (v.second_view_min_seconds, v.second_view_max_seconds)
-    drawn = dict(count=config.clips_per_video, place="random", augment=config.augment)
-    audio = dict(audio=method.uses_audio)
-    return Sampling(clip=config.clip, second_view_seconds=distance, **drawn, **audio)
+        values["second_view_seconds"] = v.second_view_min_seconds, v.second_view_max_seconds
+    return Sampling(clip=config.clip, count=config.clips_per_video, **values)
 
 
 def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
@@ -240,21 +225,12 @@ def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
     return VideoClips(manifest, sampling, seed=config.seed)
 
 
-# ---- training -----------------------------------------------------------------------------------
-
-
 def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title: str = "") -> None:
     """Train what is not finished; the runs then are.
 
     What was interrupted resumes from its last checkpoint. On this machine all are trained by one
     job, one after the other, or side by side where each takes one process; a cluster gets a job
-    each. Where BatchNorm takes its statistics in each process, the number of processes matters a
-    little; it is in the run's job file.
-
-    Args:
-        runs: different ones.
-        resources: processes, workers, cluster; by default those of this machine.
-        title: of the progress bar.
+    each.
 
     Raises:
         LaunchError: when a job fails; the message holds the failing process's traceback.
@@ -306,10 +282,7 @@ def divided(runs: Sequence[TrainingRun], count: int) -> list[list[TrainingRun]]:
 
 @record
 def main(*folders: Path) -> None:
-    """One process of a job: do what `job.json` in each folder says, one after the other.
-
-    Several folders share one start: importing torch and forming the process group costs seconds.
-    """
+    """One process of a job: do what `job.json` in each folder says, one after the other."""
     with distributed.process_group() as device:
         for folder in folders:
             train_process(folder, device)
@@ -329,7 +302,11 @@ def train_process(folder: Path, device: torch.device) -> None:
     told, now = asdict(metadata), asdict(run.metadata())
     if changed := [name for name in told if told[name] != now[name]]:
         raise ValueError(f"{changed} have changed since {folder / 'job.json'} was written")
-    (train, held_out), model = run.videos(), run.model(metadata)
+    (train, held_out), classes = run.videos(), len(metadata.classes)
+    if start:
+        model: Any = Classifier(start.load(), classes, config)
+    else:
+        model = build_method(config, len(train), classes)
     sync = {"all": True, "method": model.shares_batch_norm}.get(config.compute.sync_batch_norm)
     if sync and device.type == "cuda" and distributed.world_size() > 1:
         # In place. On the CPU, which it does not serve, each process has its own statistics.

@@ -1,9 +1,8 @@
 """The same job on a cluster: SLURM, through submitit, on one node or several.
 
-The job belongs to SLURM, not to the notebook that submitted it, which may be interrupted: the same
-call later returns to the same job. What SLURM preempts, or ends for its time, is requeued under its
-id and resumes from its last checkpoint. A run's folder must be visible to all nodes; in it,
-`slurm.json` names the job while there is one, and `slurm/` holds submitit's files and all output.
+The job belongs to SLURM, not to the notebook that submitted it: the same call later returns to the
+same job, which is requeued under its id when preempted or out of time. A run's folder, visible to
+all nodes, holds `slurm.json`, which names the job while there is one, and `slurm/` with all output.
 """
 
 import json
@@ -51,9 +50,9 @@ class Task(Checkpointable):
 
 def executor_parameters(resources: Resources, name: str) -> dict[str, Any]:
     """What submitit's SlurmExecutor is to ask for."""
-    given, workers = {"nodes": 1, "setup": [], **(resources.slurm or {})}, resources.workers
-    if workers == AUTO:
-        workers = WORKERS_A_GPU if given.get("gpus_per_node") else 0
+    given: dict[str, Any] = {"nodes": 1, "setup": [], **(resources.slurm or {})}
+    auto = WORKERS_A_GPU if given.get("gpus_per_node") else 0
+    workers = auto if resources.workers == AUTO else resources.workers
     cpus = given.setdefault("cpus_per_task", 1 + workers)
     given["setup"] = [f"export OMP_NUM_THREADS={cpus}", *given["setup"]]
     given["additional_parameters"] = {"requeue": True, **given.get("additional_parameters", {})}
@@ -107,11 +106,8 @@ def submit(work: Work, folder: Path, resources: Resources) -> submitit.Job[None]
 def launch(work: Work, folders: Sequence[Path], resources: Resources, show: Show) -> None:
     """Have `work` done for each folder, in a job each, and wait for their ends.
 
-    All are submitted at once, except those that have a job, which is returned to.
-
-    Raises:
-        LaunchError: when SLURM is not there or refuses, or when a job fails; then the message
-            holds the failing process's traceback.
+    All are submitted at once, except those that have a job, which is returned to. LaunchError when
+    SLURM refuses, or with the failing process's traceback.
     """
     jobs = {f: submitted(f) or submit(work, f, resources) for f in map(Path.resolve, folders)}
     for folder, job in jobs.items():

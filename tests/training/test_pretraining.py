@@ -162,16 +162,24 @@ def test_the_error_contains_the_traceback_of_a_worker(trained, tmp_path):
     assert "Traceback" in str(caught.value) and "runs.py" in str(caught.value)
 
 
-def test_processes_that_do_not_divide_the_shards_are_refused(trained):
+def test_processes_and_micro_batches_that_do_not_fit_are_refused(trained):
     other = dataclasses.replace(trained, folder=trained.folder / "other")
     with pytest.raises(ValueError, match=r"3 processes .*share 2 shards.*take one of \[1, 2\]"):
         runs.train([other], Resources(processes=3))
-
-
-def test_micro_batches_that_do_not_fit_are_refused(trained):
     config = with_values(trained.config, method="vicreg_v", micro_batch=4)
     with pytest.raises(ValueError, match="vicreg_v needs variances of whole batches"):
         trained_run(config, trained.manifest, trained.folder.parent)
+
+
+def test_videos_without_audio_are_silent_dropped_or_an_error(trained):
+    config, manifest = trained.config, trained.manifest
+    train = training_and_validation(manifest, config)[0]
+    silent = len(train) - len(train.with_audio())
+    assert silent > 0
+    drop = with_values(config, missing_audio="drop")
+    assert training_and_validation(manifest, drop)[0] == train.with_audio()
+    with pytest.raises(ValueError, match=f"{silent} of {len(train)} training videos"):
+        training_and_validation(manifest, with_values(config, missing_audio="error"))
 
 
 def test_a_job_resumes_after_sigkill_of_torchrun_to_the_same_end(trained, tmp_path):
