@@ -1,6 +1,6 @@
 import torch
 
-from avnb.models.memory_bank import MemoryBank, draw_negatives
+from avnb.models.methods.xid import MemoryBank, draw_negatives
 
 
 def test_rows_start_and_remain_unit_vectors():

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from avnb.data.clips import Batch
 from avnb.models.losses import info_nce, rince, vicreg_terms
-from avnb.models.memory_bank import MemoryBank
 from avnb.models.methods import METHODS, build_method, derive_seed, parse_methods
+from avnb.models.methods.xid import MemoryBank
 from tests.conftest import with_values
 
 PARTS = ("video_encoder", "audio_encoder", "video_expander", "audio_expander")  # of vicreg_av

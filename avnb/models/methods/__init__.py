@@ -1,7 +1,6 @@
 """Pre-training methods by name; a method of your own is named by its class.
 
-base        what training asks of a module, and what all methods have in common
-random      no pre-training
+base        what training asks of a module, what methods have in common, and `random`
 supervised  classes from video and audio side by side
 vicreg      VICReg between video and audio, and between two clips of a video
 xid         cross-modal instance discrimination
@@ -10,8 +9,7 @@ xid         cross-modal instance discrimination
 import torch
 
 from avnb.config import Pretrain
-from avnb.models.methods.base import Method, derive_seed
-from avnb.models.methods.random import Random
+from avnb.models.methods.base import Method, Random, derive_seed
 from avnb.models.methods.supervised import Supervised
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
 from avnb.models.methods.xid import CrossModalDiscrimination

@@ -85,3 +85,16 @@ class Method(TrainableModule):
     def validate(self, batch: Batch) -> Terms:
         """[B] metrics of each clip of a validation batch, by the names in `validation_metrics`."""
         raise NotImplementedError(f"{type(self).__name__} is not validated")
+
+
+class Random(Method):
+    """Encoders as they are initialised: what every other method is compared with."""
+
+    title = "Random"
+    colour = "#8a8f98"
+    is_trained = False
+
+    @staticmethod
+    def is_finished(config: Pretrain, log: Log) -> bool:
+        """Always: there is nothing to train."""
+        return True
