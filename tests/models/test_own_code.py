@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from avnb.config import Clip
+from avnb.config import Clip, Evaluation
 from avnb.data.clips import Sampling
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
@@ -182,9 +182,9 @@ def test_an_encoder_of_ones_own_is_evaluated_on_video_beside_others(
     source = source_of_code(f"{encoder_file}:Colours", tiny)
     assert source.method == "Colours" and source.checkpoint is None
     beside = untrained_source(tiny, tmp_path / "runs")
-    own, other = extract(
-        [source, beside], videos, SAMPLING, tmp_path / "features", seed=0, workers=0
-    )
+    sources = {"own": source, "other": beside}
+    found = extract(sources, videos, SAMPLING, Evaluation(), tmp_path / "features")
+    own, other = found["own"], found["other"]
     assert own.video.shape == (3, 2, 6) and own.audio.shape == (3, 2, 0)
     assert own.video.std() > 0 and own.label.tolist() == videos.labels
     assert other.video.shape == other.audio.shape == (3, 2, 8 * tiny.width)

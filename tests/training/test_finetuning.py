@@ -249,7 +249,7 @@ def test_two_processes_learn_what_one_learns(tuned, tmp_path):
 def test_rows_of_both_levels_are_written_and_kept(tuned, tmp_path):
     found, manifest, _ = tuned
     rows = fine_tuning.measure(found[1], manifest, EVALUATION, profile="smoke", split="test1")
-    results.append(tmp_path / "rows.jsonl", rows)
+    results.record(tmp_path / "rows.jsonl", rows)
     read = results.read(tmp_path / "rows.jsonl")
     assert list(read["level"] + read["metric"]) == [
         "cliptop1",
@@ -267,8 +267,8 @@ def test_rows_of_both_levels_are_written_and_kept(tuned, tmp_path):
     )
     assert cache.stat().st_mtime_ns == before
     made = fine_tuning.scores(found[1], manifest, EVALUATION)
-    assert made.clip.shape == (len(made.label), 3, len(manifest.classes))
-    assert made.video.shape == (len(made.label), 2, len(manifest.classes))
+    assert made["clip"].shape == (len(made["label"]), 3, len(manifest.classes))
+    assert made["video"].shape == (len(made["label"]), 2, len(manifest.classes))
 
 
 @pytest.mark.slow
