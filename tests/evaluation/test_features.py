@@ -43,14 +43,12 @@ def train(manifests):
     return whole.only(whole.videos[:14])
 
 
-def extracted(sources, train, cache):
-    """Three videos with two clips each in a forward pass."""
-    return features.extract(sources, train, SAMPLING, cache, seed=0, workers=0, at_once=6)
+CONFIG = Evaluation(clips_per_forward=6)  # three videos with two clips each
 
 
-def files(cache):
-    """Bytes of all tensors, by folder and name."""
-    return {f.relative_to(cache).as_posix(): f.read_bytes() for f in sorted(cache.rglob("*.npy"))}
+def extracted(sources, train, cache, sampling=SAMPLING, config=CONFIG):
+    named = {str(i): source for i, source in enumerate(sources)}
+    return list(features.extract(named, train, sampling, config, cache).values())
 
 
 @pytest.fixture(scope="module")
@@ -60,85 +58,79 @@ def whole(two, train, tmp_path_factory):
 
 
 def read_from(monkeypatch):
-    """The first video of every reading from now on."""
-    begun, loader = [], features.video_batches
+    """How many videos every reading has from now on."""
+    read, loader = [], features.video_batches
 
-    def watched(clips, rows, size, *, workers):
-        begun.append(rows[0])
-        return loader(clips, rows, size, workers=workers)
+    def watched(clips, rows, size):
+        read.append(len(clips))
+        return loader(clips, rows, size)
 
     monkeypatch.setattr(features, "video_batches", watched)
-    return begun
+    return read
 
 
-def test_each_encoder_gives_what_it_gives_alone(two, train, whole, monkeypatch):
-    begun = read_from(monkeypatch)
+def test_each_encoder_gives_what_it_gives_alone_and_is_kept(two, train, whole, monkeypatch):
     for source, found in zip(two, whole[1], strict=True):
         frozen = FrozenEncoders(source, features.training_part(train))
         assert found.video.shape == (14, 2, frozen.video_encoder.features)
         assert found.audio.shape == (14, 2, frozen.audio_encoder.features)
-        alone = frozen.encode(VideoClips(train, SAMPLING, seed=0).whole(3), audio=True, at_once=1)
-        for name in ("video", "audio"):
-            torch.testing.assert_close(getattr(found, name)[3], alone[name], rtol=1e-4, atol=1e-5)
+        alone = frozen.encode(VideoClips(train, SAMPLING, seed=0).whole(3))
+        for known, one in zip((found.video[3], found.audio[3]), alone, strict=True):
+            torch.testing.assert_close(known, one, rtol=1e-4, atol=1e-5)
         assert found.label.tolist() == train.labels
-        in_memory = features.encode_all(frozen, train, SAMPLING, seed=0, workers=0, at_once=6)
-        assert torch.equal(in_memory.video, found.video)
-        assert torch.equal(in_memory.audio, found.audio)
-    assert begun == [0, 0]
-    (second,) = extracted(two[1:], train, whole[0])  # is there already
-    assert torch.equal(second.video, whole[1][1].video) and len(begun) == 2
+        (in_memory,) = features.encode_all([frozen.encode], train, SAMPLING, CONFIG)
+        assert all(torch.equal(vars(in_memory)[k], x) for k, x in vars(found).items())
+    read = read_from(monkeypatch)
+    (second,) = extracted(two[1:], train, whole[0])
+    assert torch.equal(second.video, whole[1][1].video) and not read
 
 
 def test_what_an_interrupted_extraction_has_not_done_is_done_to_the_same_bytes(
     two, train, whole, tmp_path, monkeypatch
 ):
-    write, blocks = features.write_rows, []
+    save, kept = features.save_file, []
 
-    def stopped(folder, videos, begin, rows):
-        if len(blocks) == 5:  # as by a kill, in the middle of the third block of the second
-            features.open_memmap(folder / "video.npy", "r+")[begin] = 7
+    def stopped(tensors, file):
+        if kept:  # as by a kill, in the middle of the second file
+            file.write_bytes(b"half")
             raise KeyboardInterrupt
-        blocks.append(begin)
-        write(folder, videos, begin, rows)
+        kept.append(file)
+        save(tensors, file)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(features, "write_rows", stopped)
+        patch.setattr(features, "save_file", stopped)
         extracted(two, train, tmp_path)
-    assert sorted(int(note.read_text()) for note in tmp_path.rglob("done.txt")) == [6, 9]
-    begun = read_from(monkeypatch)
-    found = extracted(two, train, tmp_path)
-    assert begun == [6] and files(tmp_path) == files(whole[0])
-    assert all(torch.equal(a.audio, b.audio) for a, b in zip(found, whole[1], strict=True))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    read = read_from(monkeypatch)
+    extracted(two, train, tmp_path)
+    files = [
+        {f.name: f.read_bytes() for f in folder.rglob("*.safetensors")}
+        for folder in (tmp_path, whole[0])
+    ]
+    assert read == [14] and files[0] == files[1] and len(files[0]) == 2
 
 
 def test_other_clips_or_other_videos_are_other_features(two, train, whole, tmp_path):
-    found = [extracted(two[:1], train, tmp_path)[0]]
-    other = features.extract(two[:1], train, SAMPLING, tmp_path, seed=1, workers=0)[0]
-    few = extracted(two[:1], train.only(train.videos[:3]), tmp_path)[0]
-    assert len(list(tmp_path.iterdir())) == 3 and len(few.video) == 3
-    assert not torch.equal(found[0].video, other.video)
-    silent = replace(SAMPLING, audio=False)
-    assert features.extract(two[:1], few_videos(train), silent, tmp_path, seed=0, workers=0)[
-        0
-    ].audio.shape == (2, 2, 0)
+    few = train.only(train.videos[:3])
+    (found,) = extracted(two[:1], few, tmp_path)
+    (other,) = extracted(two[:1], few, tmp_path, config=replace(CONFIG, seed=1))
+    (silent,) = extracted(two[:1], few, tmp_path, replace(SAMPLING, audio=False))
+    assert len(list(tmp_path.iterdir())) == 3 and len(found.video) == 3
+    assert not torch.equal(found.video, other.video) and silent.audio.shape == (3, 2, 0)
     with pytest.raises(ValueError, match="no video of ucf101"):
         extracted(two[:1], train.only(()), tmp_path)
 
 
-def few_videos(train):
-    return train.only(train.videos[:2])
-
-
 def test_whole_soundtracks_are_encoded_one_by_one(two, train, tmp_path):
     few = train.with_audio()
-    few = few.only(few.videos[:4])
-    for source, found in zip(two, features.soundtrack_features(two, few, tmp_path), strict=True):
+    few, config = few.only(few.videos[:4]), replace(CONFIG, whole_video_sound=True)
+    for source, found in zip(two, extracted(two, few, tmp_path, config=config), strict=True):
         frozen = FrozenEncoders(source, features.training_part(train))
-        assert found.shape == (4, 1, frozen.audio_encoder.features)
+        assert found.audio.shape == (4, 1, frozen.audio_encoder.features)
         for row, video in enumerate(few.videos):
             wave = torch.from_numpy(read_audio(few.path(video), 0, int(16_000 * video.seconds)))
             alone = frozen.encode_audio(wave[None])
-            torch.testing.assert_close(found[row], alone, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(found.audio[row], alone, rtol=1e-3, atol=1e-3)
 
 
 def test_encoding_changes_nothing_in_the_encoders(two, train):
@@ -147,18 +139,9 @@ def test_encoding_changes_nothing_in_the_encoders(two, train):
     assert any(name.endswith("num_batches_tracked") for name in before)
     for row in range(3):
         clips = VideoClips(train, SAMPLING, seed=0).whole(row)
-        frozen.encode(clips, audio=True, at_once=64)
+        frozen.encode(clips)
     assert all(torch.equal(before[name], value) for name, value in frozen.state_dict().items())
     assert not any(part.training for part in frozen.modules())
-    with pytest.raises(ValueError, match="no mel band statistics"):
-        FrozenEncoders(two[0]).encode(clips, audio=True, at_once=64)
-
-
-def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path):
-    block = {"video": torch.zeros(2, 1000, 1000)}
-    with pytest.raises(OSError, match=r"needs 40000.0 GB, and .* GB are free"):
-        features.write_rows(tmp_path / "new", 10**7, 0, block)
-    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_an_evaluations_clips_are_the_runs_frames_with_audio_from_their_start():
@@ -177,7 +160,7 @@ def test_a_checkpoint_keeps_its_name_wherever_it_is(two, tmp_path):
     source = source_of_file(moved)
     assert source.name == two[0].name == two[0].checkpoint.parent.name
     assert (source.method, source.config) == ("random", two[0].config) and source.config.width == 2
-    assert source.folder_name != two[0].folder_name  # another file may hold other weights
+    assert source.features_name != two[0].features_name  # another file may hold other weights
     with pytest.raises(FileNotFoundError):
         source_of_file(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no")

@@ -10,7 +10,7 @@ from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
 from avnb.evaluation import fine_tuning, results
 from avnb.evaluation.features import untrained_source
-from avnb.evaluation.probe import testing as clips_of_tests
+from avnb.evaluation.probe import samplings
 from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.classifier import Classifier, load_classifier
@@ -40,23 +40,24 @@ def run(few, tiny, tmp_path):
 
 
 def test_logits_are_those_of_the_classifier_on_every_clip_and_are_kept(run, few):
-    found = fine_tuning.scores(run, few, CONFIG, workers=0)
+    found = fine_tuning.scores(run, few, CONFIG)
     test, classifier = few.split("test"), load_classifier(run.checkpoint)
     assert found["label"].tolist() == test.labels
     shapes = {level: tuple(found[level].shape) for level in ("clip", "video")}
     assert shapes == {"clip": (5, 3, len(few.classes)), "video": (5, 2, len(few.classes))}
-    for level, sampling in clips_of_tests(run.config.clip, CONFIG).items():
+    for level in shapes:
+        clips = VideoClips(test, samplings(run.config.clip, CONFIG)[level], seed=CONFIG.seed)
         for row in range(5):
-            clips = VideoClips(test, sampling, seed=CONFIG.seed).whole(row)
             with torch.inference_mode():
-                alone = classifier.logits(fine_tuning.VideoTransform()(clips.frames))
+                frames = fine_tuning.VideoTransform()(clips.whole(row).frames)
+                alone = classifier.logits(frames)
             torch.testing.assert_close(found[level][row], alone, rtol=1e-4, atol=1e-5)
     (kept,) = run.folder.glob("test-*.safetensors")
     before = kept.stat().st_mtime_ns
-    again = fine_tuning.scores(run, few, CONFIG, workers=0)
+    again = fine_tuning.scores(run, few, CONFIG)
     assert all(torch.equal(found[name], again[name]) for name in found)
     assert kept.stat().st_mtime_ns == before
-    fine_tuning.scores(run, few, replace(CONFIG, seed=1), workers=0)  # other clips
+    fine_tuning.scores(run, few, replace(CONFIG, seed=1))  # other clips
     assert len(list(run.folder.glob("test-*.safetensors"))) == 2
 
 
@@ -79,17 +80,6 @@ def test_what_was_not_pre_trained_is_tuned_for_longer(tiny, few, tmp_path):
     assert epochs == {"random": 100, "xid": 16, "of_ones_own": 16}
     assert all(run.config.seed == 3 and not run.finished for run in found.values())
     assert [run.method for run in found.values()] == list(sources)
-
-
-@pytest.mark.slow
-def test_a_workspaces_results_get_the_rows_of_all_runs(tiny, few, tmp_path):
-    work = Workspace("smoke", tmp_path, PROFILES["smoke"])
-    sources = {"random": untrained_source(tiny, tmp_path)}
-    tuned = fine_tuning.finetuning_runs(work, sources, few)
-    rows = fine_tuning.finetuning_rows(work, tuned, few, CONFIG, profile="smoke", split="test1")
-    assert all(run.finished for run in tuned.values())
-    assert rows["method"].tolist() == 4 * ["random"]
-    assert rows.equals(results.read(work.results))
 
 
 def test_the_published_rows_hold_table_4_4():

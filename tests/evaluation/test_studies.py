@@ -8,7 +8,6 @@ from avnb.data.prepare import load_dataset
 from avnb.data.synthetic.scenes import MOTIONS, THINGS
 from avnb.data.synthetic.world import UCF101, World, world_id
 from avnb.evaluation import results, studies
-from avnb.evaluation.studies import STUDIES, Variant
 from avnb.profiles import PROFILES, Workspace
 
 
@@ -23,11 +22,14 @@ def work(world, tmp_path_factory):
 
 def test_every_variant_of_every_study_is_stored_once():
     rows = studies.stored()
-    for name, variants in STUDIES.items():
-        found = studies.of_study(rows, name)
-        accuracy = results.select(found, task="probe", level="video", metric="top1")
-        assert len(accuracy) == len({(v.method, v.changes, v.seed) for v in variants}), name
+    for name, variants in studies.VARIANTS.groupby("study"):
+        accuracy = results.select(rows, task="probe", level="video", metric="top1")
+        found = studies.of_study(accuracy, name)
+        same = studies.VARIANT
+        assert found[same].values.tolist() == variants[same].values.tolist(), name
     assert set(rows["source"]) == {"this book"} and set(rows["profile"]) == {"study"}
+    noise = studies.of_study(rows, "noise")
+    assert set(noise["dubbed_fraction"].dropna()) == {0, 0.25, 0.5, 0.8}
 
 
 def test_untrained_encoders_are_near_chance_and_every_method_is_above_them():
@@ -43,21 +45,29 @@ def test_untrained_encoders_are_near_chance_and_every_method_is_above_them():
             assert means.loc[method, "low"] > means.loc["random", "high"], (level, method)
 
 
-def test_studies_differ_from_a_plain_run_in_values_that_exist():
-    work = Workspace.open("study")
-    for variant in {v.changes: v for variants in STUDIES.values() for v in variants}.values():
-        changed = work.pretraining(method=variant.method, **variant.values)
-        assert not variant.values or changed != work.pretraining(method=variant.method)
+def test_variants_differ_from_a_plain_run_in_values_that_exist(work, monkeypatch):
+    asked = []
+    monkeypatch.setattr(studies, "load_dataset", lambda work, name: (work.values["world"], name))
+    monkeypatch.setattr(
+        studies, "pretraining_runs", lambda *a, **more: asked.append((a, more)) or {a[2][0]: None}
+    )
+    for method, space, seed in studies.VARIANTS[studies.VARIANT].drop_duplicates().values:
+        _, (world, name) = studies.run_and_target(work, method, space, seed)
+        (_, (own, _), _), more = asked[-1]
+        changes = json.loads(space)
+        assert name == "ucf101" and world["seed"] == changes.get("world_seed", 0)
+        assert own == world | {k: v for k, v in changes.items() if k == "dubbed_fraction"}
+        usual, changed = (work.pretraining(method=method, **v) for v in ({}, more["values"]))
+        assert (changed != usual) == bool(changes.keys() - {"dubbed_fraction", "world_seed"})
+        assert more["seed"] == seed
 
 
 @pytest.mark.slow
 def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch):
-    variants = (
-        Variant(method="random"),
-        Variant(method="random", values={"residual_scale": 1.0}),
-        Variant(method="random", seed=1),
-    )
-    monkeypatch.setitem(STUDIES, "tried", variants)
+    variants = [("random", "{}", 0), ("random", '{"residual_scale": 1.0}', 0), ("random", "{}", 1)]
+    table = pd.DataFrame(variants, columns=studies.VARIANT).assign(study="tried")
+    monkeypatch.setattr(studies, "VARIANTS", table)
+    monkeypatch.setattr(studies, "STUDIES", ["tried"])
     out = work.folder / "rows.jsonl"
     rows = studies.measure(work, ["tried"], out)
     text = out.read_text()
@@ -65,7 +75,6 @@ def test_a_study_is_measured_appended_and_not_made_again(work, monkeypatch):
     found = studies.of_study(rows, "tried")
     assert set(found["residual_scale"].fillna(-1)) == {-1, 1.0}
     assert found["run"].nunique() == 3 and set(found["seed"]) == {0, 1}
-    assert studies.compared(rows).empty  # the stored ones are of another profile
     # a plain run is asked more
     is_plain = (rows["space"] == "{}") & (rows["seed"] == 0)
     plain = rows[is_plain]
@@ -89,8 +98,8 @@ def test_causes_are_those_that_made_the_videos(work):
         assert set(known) == {"shape", "motion", "size", "place", "colour", "pitch", "noise"}
         names = [UCF101[videos.classes[label]] for label in videos.split("test").labels]
         assert [sorted(THINGS)[i] for i in known["shape"]["test"]] == [thing for thing, _ in names]
-        assert set(known["motion"]["train"]) <= set(range(len(MOTIONS)))
-        thirds = pd.Series(known["pitch"]["train"]).value_counts()
+        assert set(known["motion"]["train"].tolist()) <= set(range(len(MOTIONS)))
+        thirds = pd.Series(known["pitch"]["train"].numpy()).value_counts()
         assert len(thirds) == 3 and thirds.max() - thirds.min() <= 1
 
 
@@ -101,39 +110,13 @@ def test_an_unknown_study_is_named_before_anything_is_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_rows_that_come_out_otherwise_are_found():
+def test_rows_that_come_out_otherwise_are_counted():
     rows = studies.stored()
-    same = studies.compared(rows)
-    assert same["agrees"].all() and same["equal"].all()
-    assert studies.agreement(same).startswith(f"{len(same)} of {len(same)} rows equal the stored")
+    count, trained = int(rows["low"].count()), int((rows["method"] == "xid").sum())
+    same = f"{count} of {count} rows equal the stored ones, {count} intervals overlap"
+    assert studies.agreement(rows) == same
+    ranked = int(((rows["method"] == "xid") & rows["low"].isna()).sum())
     moved = rows.assign(value=rows["value"] + (rows["method"] == "xid"))
-    near = studies.compared(moved)
-    assert near["agrees"].all() and near["equal"].equals(near["method"] != "xid")
-    assert f"the intervals of {len(near)} overlap" in studies.agreement(near)
+    assert studies.agreement(moved).startswith(f"{count - trained + ranked} of {count} rows")
     away = {name: rows["high"] + i for i, name in enumerate(("low", "value", "high"), start=1)}
-    far = studies.compared(rows.assign(**away))
-    assert not far["agrees"].any() and studies.agreement(far).count("\n") == len(far) + 1
-
-
-def test_the_changes_of_a_variant_are_read_from_its_rows():
-    world = {"world": {"dubbed_fraction": 0.5}, "world_seed": 1}
-    variant = Variant(method="xid", values={"lam": 0.1}, **world)
-    expected = {"dubbed_fraction": 0.5, "lam": 0.1, "world_seed": 1}
-    assert json.loads(variant.changes) == expected
-    assert Variant(method="xid").key == ("xid", "{}", 0)
-
-
-def test_a_study_is_divided_among_processes(monkeypatch, tmp_path):
-    made = []
-
-    def run_of(work, variant):
-        made.append(variant)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(studies, "run_of", run_of)
-    work, out = Workspace("smoke", tmp_path, {}), tmp_path / "rows.jsonl"
-    for k in (1, 2, 3):
-        with pytest.raises(KeyboardInterrupt):
-            studies.measure(work, ["methods", "audio path"], out, seeds=(0,), part=(k, 3))
-    wanted = STUDIES["methods"][:5] + STUDIES["audio path"]  # two of which are the same
-    assert [v.key for v in made] == list(dict.fromkeys(v.key for v in wanted))[:3]
+    assert studies.agreement(rows.assign(**away)).endswith("ones, 0 intervals overlap")
