@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from avnb.config import Clip, Evaluation
+from avnb.config import Clip
 from avnb.data.clips import Sampling
 from avnb.data.prepare import load_dataset
 from avnb.evaluation.features import encoder_sources, source_of_file, untrained_source
