@@ -96,6 +96,7 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
     config, key = metadata.pretrain, metadata.data_set
     checkpoint.check_backbone(path, config.backbone, backbone)
     label = method_label(config.method)
+    classes: ClassList | None
     if metadata.data is None:
         content = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
         name, classes = f"{label}-released-{content}", class_list(key)
@@ -304,9 +305,13 @@ def extract_parts(
 
 def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:
     """The clips of an evaluation: video, and audio that starts with it."""
-    about = {"video_seconds": config.video_seconds, "video_fps": config.video_fps}
-    about |= {"audio_seconds": audio_seconds, "max_offset_seconds": 0.0}
-    return replace(run.clip, **about, audio_window="around")
+    about: dict[str, Any] = {"audio_window": "around", "video_seconds": config.video_seconds}
+    about |= {
+        "video_fps": config.video_fps,
+        "audio_seconds": audio_seconds,
+        "max_offset_seconds": 0.0,
+    }
+    return replace(run.clip, **about)
 
 
 def row_metadata(

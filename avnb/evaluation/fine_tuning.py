@@ -44,7 +44,7 @@ def scores(run: TrainingRun, manifest: Manifest, config: Evaluation) -> dict[str
         if not file.exists():
             backbone = run.start.backbone if run.start else ""
             classifier = load_classifier(run.checkpoint, backbone=backbone).to(device())
-            transform, tensors = VideoTransform().to(device()), {}
+            transform, tensors = VideoTransform().to(device()), dict[str, Tensor]()
 
             @torch.inference_mode()
             def encode(batch: Batch) -> tuple[Tensor, Tensor]:

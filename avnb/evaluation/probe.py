@@ -106,6 +106,7 @@ def fit_together(
     flat, (_, count, width) = features.flatten(0, 1), features.shape
     rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
     layers, losses = BatchedProbes(classes, width, rngs), list[Tensor]()
+    total: Any
     orders = (epoch_orders(videos.shape[1], count, config.probe_epochs, rng) for rng in rngs)
     with one_thread():
         for epoch, drawn in enumerate(zip(*orders, strict=True)):

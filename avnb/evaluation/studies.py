@@ -56,8 +56,9 @@ def agreement(rows: pd.DataFrame) -> str:
     """
     same = ["task", "metric", "level", "profile", *VARIANT]
     both = rows.merge(stored(), on=same, suffixes=("", "_stored")).dropna(subset="low")
-    equal = both.eval("value == value_stored").sum()
-    overlap = both.eval("low <= high_stored and low_stored <= high").sum()
+    equal = (both["value"] == both["value_stored"]).sum()
+    below, above = both["low"] <= both["high_stored"], both["low_stored"] <= both["high"]
+    overlap = (below & above).sum()
     return f"{equal} of {len(both)} rows equal the stored ones, {overlap} intervals overlap"
 
 
@@ -122,8 +123,8 @@ def variant_rows(
     yield from (row for row in found if row.metric == "R@1" and row.level != "va->va")
     for name, value in run.log[-1].items() if run.log else ():
         if name.endswith("_rank"):  # of the embeddings in the last epoch
-            about = {"metric": "rank", "level": name.removesuffix("_rank"), "value": value}
-            yield Row(task="embeddings", **about, **known)
+            level = name.removesuffix("_rank")
+            yield Row(task="embeddings", metric="rank", level=level, value=value, **known)
     if not is_plain:
         return
     for level, shown in {"seen": is_seen(target), "unseen": ~is_seen(target)}.items():
