@@ -198,9 +198,9 @@ def from_released(path: str | Path, content: Any) -> tuple[Metadata, dict[str, A
         )
     config = Pretrain.from_flat(method=methods[0], peak=0.95, framing="released", masks="released")
     bands = read_bands(BANDS, config.spectrogram.mels)
-    run = {"kind": "pretraining", "config": config.flat(), "mel_statistics": bands}
-    data: Any = {"data": None, "data_set": "vggsound", "videos": 50_000, "classes": []}
-    return Metadata(**run, **data), {"model": {our_name(k): v for k, v in tensors.items()}}
+    run: Any = {"kind": "pretraining", "config": config.flat(), "mel_statistics": bands}
+    run |= {"data": None, "data_set": "vggsound", "videos": 50_000, "classes": []}
+    return Metadata(**run), {"model": {our_name(k): v for k, v in tensors.items()}}
 
 
 def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
