@@ -85,7 +85,7 @@ def show(bar: tqdm, folders: Iterable[Path], output: Path, state: str = "") -> N
 
     Beside it stands the state of the job, or else the last line of its output.
     """
-    bar.update(sum(len([*json_lines(folder / "log.jsonl")]) for folder in folders) - bar.n)
+    bar.update(sum(len([*json_lines(folder / "log.jsonl")]) for folder in folders) - int(bar.n))
     if (text := state or last_lines(output, 1)) != bar.postfix:
         bar.set_postfix_str(text)
 
