@@ -171,17 +171,6 @@ def test_processes_and_micro_batches_that_do_not_fit_are_refused(trained):
         trained_run(config, trained.manifest, trained.folder.parent)
 
 
-def test_videos_without_audio_are_silent_dropped_or_an_error(trained):
-    config, manifest = trained.config, trained.manifest
-    train = training_and_validation(manifest, config)[0]
-    silent = len(train) - len(train.with_audio())
-    assert silent > 0
-    drop = with_values(config, missing_audio="drop")
-    assert training_and_validation(manifest, drop)[0] == train.with_audio()
-    with pytest.raises(ValueError, match=f"{silent} of {len(train)} training videos"):
-        training_and_validation(manifest, with_values(config, missing_audio="error"))
-
-
 def test_a_job_resumes_after_sigkill_of_torchrun_to_the_same_end(trained, tmp_path):
     (tmp_path / "job.json").write_bytes((trained.folder / "job.json").read_bytes())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",

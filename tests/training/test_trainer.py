@@ -210,22 +210,22 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
 
 def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp_path):
     manifest = Manifest.load(manifests / "vggsound")
-    silent = [dataclasses.replace(v, audio_hz=0) for v in manifest.videos]
-    manifest = dataclasses.replace(manifest, videos=tuple(silent), where=tmp_path / "silent")
+    silent = [dataclasses.replace(v, audio=False) for v in manifest.videos]
+    manifest = dataclasses.replace(manifest, videos=tuple(silent), where=manifests / "silent")
     manifest.save()
     config = with_values(tiny, method="vicreg_v")
     metadata = pretraining_run(config, manifest, tmp_path).metadata()
     assert metadata.mel_statistics is None
     config = with_values(metadata.pretrain, epochs=1)
     assert train(config, manifest.split("train"), metadata, tmp_path / "r").exists()
-    with pytest.raises(ValueError, match=r"no video of vggsound .* has an audio stream"):
+    with pytest.raises(ValueError, match=r"no video of vggsound .* has sound"):
         pretraining_run(tiny, manifest, tmp_path).metadata()
 
 
 def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
     manifest = Manifest.load(manifests / "vggsound")
     config = with_values(tiny, method="supervised", subset_videos=10**5)
-    with pytest.raises(ValueError, match="no usable training video is left"):
+    with pytest.raises(ValueError, match="has no videos to validate with"):
         pretraining_run(config, manifest, tmp_path).prepare(ALONE)
 
 
