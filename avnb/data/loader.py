@@ -70,12 +70,14 @@ def load(clips: VideoClips, plan: Iterable[list[Place]], *, workers: int = AUTO)
     `workers` processes read ahead; 0 reads when a batch is asked for, AUTO takes as many as there
     are cores to spare.
     """
+    workers = spare_workers() if workers == AUTO else workers
     return iter(
         DataLoader(
             clips,
             batch_size=None,  # an item is a batch
             sampler=plan,
-            num_workers=spare_workers() if workers == AUTO else workers,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,  # children, who die with us
             worker_init_fn=serve_parent,
             generator=torch.Generator(),  # the global one stays as it is
             pin_memory=torch.cuda.is_available(),

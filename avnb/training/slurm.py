@@ -137,6 +137,7 @@ def wait(job: submitit.Job[None], show: Show) -> str:
         running = words.startswith("RUNNING")
         show(tasks[0].stdout, "" if running else f"job {job.job_id} {words}")
         time.sleep(1)
+    show(tasks[0].stdout, "")
     ended = [k for k, task in enumerate(tasks) if task.result_pickle.exists()]
     ended.sort(key=lambda k: tasks[k].result_pickle.stat().st_mtime)
     errors = [str(error) for k in ended if (error := job.task(k).exception())]
