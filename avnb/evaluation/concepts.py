@@ -220,11 +220,11 @@ def unseen_classes(
 ) -> tuple[str, set[str]]:
     """The rule, and the unseen classes by it, normalised: the first rule that knows the names.
 
-    published   names of VGGSound and of UCF-101 or HMDB-51: the lists of the thesis's code
-    synthetic   names of the synthetic world, which says itself which of them mean the same: they
-                all consist of a few words, and text encoders cannot tell them apart
-    thesis      any names: the rule of thesis 4.3.1, three test classes above a cosine of 0.47; for
-                all, when `config.class_split` is `thesis`
+    - `published`, of VGGSound and of UCF-101 or HMDB-51: the lists of the thesis's code.
+    - `synthetic`, of the synthetic world, which says itself which names mean the same: all consist
+      of a few words that text encoders confuse.
+    - `thesis`, of any names: the rule of thesis 4.3.1, three test classes above a cosine of 0.47;
+      for all, when `config.class_split` is `thesis`.
     """
     published = CLASSES / f"unseen_{target.key}.txt"
     if config.class_split == "auto":
