@@ -76,7 +76,7 @@ class Retrieval:
         encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
         sampling = retrieval.samplings(source.config, self.config)["queries"]
         sampling = replace(sampling, audio=audible)
-        (query,) = encode_all([encoders], own, sampling, self.config)
+        (query,) = encode_all([encoders.encode], own, sampling, self.config)
         _, gallery = self.query_and_gallery(method)
         self.play(own, retrieval.find_neighbours(query, gallery, [0], direction))
 

@@ -131,7 +131,6 @@ def test_a_drawn_video_that_cannot_be_used_is_replaced(folder):
 @pytest.mark.parametrize(
     "limit, value, reason",
     [
-        ("MEMORY_GB", 0.2, ""),
         ("CPU_SECONDS", 1, "more than 1 s of processor time"),
         ("WALL_SECONDS", 1, "took more than 1 s"),
     ],
