@@ -240,6 +240,6 @@ def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
         count = page.locator("figure video").count()
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name="a video").click()
-        chooser.value.set_files(next((build / "smoke").glob("world-*/vggsound/train/*.mp4")))
+        chooser.value.set_files(next((build / "smoke").glob("world-*/ucf101/UCF-101/*/*.avi")))
         page.locator("figure video").nth(count).wait_for(timeout=60_000)
     page.close()
