@@ -17,6 +17,7 @@ from avnb.config import Subset
 from avnb.data import datasets, prepare, store
 from avnb.data.manifest import Manifest
 from avnb.data.store import RAW, Form
+from tests.conftest import ROOT
 from tests.data.films import TEN, count, film, tones
 
 SOUND = (tones([440], 1.0), 16_000, "mono", "aac")
@@ -140,6 +141,26 @@ def test_a_conversion_ends_at_its_limits(tmp_path, monkeypatch, limit, value, re
     still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(1920, 1080))
     job = "a.mkv", tmp_path / "out.mp4", {}
     assert reason in prepare.prepare_file(tmp_path, Form(fps=240.0, px=0), job)["reason"]
+    assert list(tmp_path.iterdir()) == [still]
+
+
+GREEDY = """
+import sys
+from pathlib import Path
+from avnb.data import prepare
+from avnb.data.store import Form
+prepare.MEMORY_GB = 0.2
+folder = Path(sys.argv[1])
+print(prepare.prepare_file(folder, Form(), ("a.mkv", folder / "out.mp4", {}))["reason"])
+"""
+
+
+def test_a_conversion_ends_at_its_limit_of_memory(tmp_path):
+    """In a fresh process, as the workers are: one that has freed much may take it again."""
+    still = film(tmp_path / "a.mkv", times=[0, 1.0], size=(1920, 1080))
+    command = [sys.executable, "-c", GREEDY, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
     assert list(tmp_path.iterdir()) == [still]
 
 
