@@ -3,6 +3,7 @@
 Whatever is named is imported, that is, executed: name only code that you trust.
 """
 
+import functools
 import hashlib
 import importlib
 import sys
@@ -49,7 +50,7 @@ def source_digest(text: str) -> str:
 
 
 def load_spec(text: str) -> Any:
-    """The object that a spec names; a file is executed once in a process.
+    """The object that a spec names; a file is executed once, and again when it has changed.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -57,27 +58,23 @@ def load_spec(text: str) -> Any:
     """
     source, _, name = text.rpartition(":")
     file = file_of(text)
-    module = module_of_file(file) if file else importlib.import_module(source)
+    if file and not file.is_file():
+        raise FileNotFoundError(f"{file}, named as code of your own, does not exist")
+    module = module_of(file, source_digest(text)) if file else importlib.import_module(source)
     if not hasattr(module, name):
         names = [n for n in vars(module) if not n.startswith("_")][:12]
         raise ImportError(f"{text!r}: {source} defines no {name!r}; it has {', '.join(names)}")
     return getattr(module, name)
 
 
-def module_of_file(path: Path) -> ModuleType:
-    """The module in a file, known to Python by the path."""
-    name = f"avnb_own_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = spec_from_file_location(name, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{path}, named as code of your own, does not exist")
-    if name not in sys.modules:
-        sys.modules[name] = module_from_spec(spec)  # dataclasses look here
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]  # a notebook may load the corrected file
-            raise
-    return sys.modules[name]
+@functools.cache
+def module_of(file: Path, content: str) -> ModuleType:
+    """The module in a file, whose `content` is given by its digest."""
+    spec = spec_from_file_location(f"avnb_own_{content}", file)
+    assert spec and spec.loader
+    sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look here
+    spec.loader.exec_module(sys.modules[spec.name])
+    return sys.modules[spec.name]
 
 
 def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
@@ -103,10 +100,9 @@ class OwnEncoder(nn.Module):
             for head in {"fc", "head", "classifier"} & dict(network.named_children()).keys():
                 setattr(network, head, nn.Identity())
         self.network = network
-        training = network.training
         with torch.no_grad():
             shape = network.eval()(torch.zeros(2, 3, 16, 112, 112)).shape
-        network.train(training)
+        network.train()
         if len(shape) != 2 or shape[0] != 2:
             name, wants = type(network).__name__, "a video encoder maps [B, 3, T, S, S] to [B, D]"
             raise ValueError(f"{wants}; {name} gives {tuple(shape)} for B = 2")

@@ -160,7 +160,8 @@ def own_encoder(name: str) -> VideoEncoder:
         return build_video_encoder(name, 0).eval().requires_grad_(False)
 
 
-BANDS = Path(__file__).with_name("released_bands.csv")  # published beside the code
+# Number, mean and deviation of each mel band, published beside the code.
+BANDS = Path(__file__).with_name("released_bands.csv")
 HEADS = {"xid": "_proj.projection.", "vicreg_av": "_exp.expansion."}  # in names of their tensors
 # Part of a released name -> ours: encoders, stages, layers of a residual block of either.
 PARTS = {"video_model": "video_encoder", "audio_model": "audio_encoder"}
@@ -197,7 +198,7 @@ def from_released(path: str | Path, content: Any) -> tuple[Metadata, dict[str, A
             f"thesis, whose `model` has the heads of either {' or '.join(HEADS)}; it holds {found}"
         )
     config = Pretrain.from_flat(method=methods[0], peak=0.95, framing="released", masks="released")
-    bands = read_bands(BANDS, config.spectrogram.mels)
+    bands = np.loadtxt(BANDS, delimiter=",", skiprows=1)[:, 1:].T.tolist()
     run: Any = {"kind": "pretraining", "config": config.flat(), "mel_statistics": bands}
     run |= {"data": None, "data_set": "vggsound", "videos": 50_000, "classes": []}
     return Metadata(**run), {"model": {our_name(k): v for k, v in tensors.items()}}
@@ -213,15 +214,3 @@ def load_released(path: str | Path) -> tuple[VideoEncoder, AudioEncoder]:
     if metadata.data is not None:
         raise CheckpointError(f"{path} was not released with the thesis; `load_encoders` reads it")
     return video, audio
-
-
-def read_bands(path: str | Path, bands: int) -> list[list[float]]:
-    """Mean and deviation of each mel band, from a table `band,mean,std`; ValueError for another."""
-    table = np.loadtxt(Path(path).expanduser(), delimiter=",", skiprows=1)
-    whole = table.shape == (bands, 3) and (table[:, 0] == range(bands)).all()
-    if not whole or not (table[:, 2] > 0).all():
-        raise ValueError(
-            f"{path} must have the columns band, mean, std, the bands 0 to {bands - 1}, and "
-            f"deviations above 0; it has the shape {table.shape}"
-        )
-    return table[:, 1:].T.tolist()

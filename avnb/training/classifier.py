@@ -28,10 +28,7 @@ class Classifier(TrainableModule):
     """
 
     has_unused_parameters = True
-    # As a method says it of itself:
-    is_trained = supports_micro_batches = True
-    uses_audio = uses_second_view = shares_batch_norm = False
-    validation_metrics = ()
+    uses_audio = False
 
     def __init__(self, encoder: VideoEncoder, classes: int, config: Finetune):
         super().__init__(config)

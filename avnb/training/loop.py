@@ -5,11 +5,12 @@ import json
 import reprlib
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from avnb.data.clips import Batch, VideoClips
 from avnb.data.loader import AUTO, steps_per_epoch, training_epochs, video_batches
 from avnb.files import write_text
 from avnb.models import losses
-from avnb.models.methods.base import Log, Method, TrainableModule
+from avnb.models.methods.base import Log, Terms, TrainableModule
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError, Metadata
 
@@ -52,84 +53,103 @@ def fit(
         clips: of the training videos.
         metadata: what the run is; its checkpoint says the same.
         out: folder of the run.
-        device: of this process.
-        workers: decoding processes.
+        device: of this process, which has `workers` decoding processes.
         validation: one clip of each validation video, measured after each epoch.
 
     Raises:
         FloatingPointError: when a term or a weight is not finite.
         CheckpointError: when `out` holds another run's checkpoint.
     """
-    from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-    config: Any = model.config
+    config = model.config
     model.to(device), transform.to(device)
-    if config.compute.compile_encoders:
-        for name in {"video_encoder", "audio_encoder"} & dict(model.named_children()).keys():
-            getattr(model, name).compile()
     state = TrainingState(model, out / "last.pt", metadata)
     state.restore(device)
-    network: nn.Module = model
-    if distributed.world_size() > 1:  # banks are kept equal by gathered updates, not by broadcasts
-        options = dict(find_unused_parameters=model.has_unused_parameters, broadcast_buffers=False)
-        network = DistributedDataParallel(model, **options)  # type: ignore[arg-type]
-    batch_size, steps, first = config.optim.batch, steps_per_epoch(len(clips), config), state.steps
-    ends = dict(initial=first * batch_size, total=steps * config.optim.epochs * batch_size)
-    writes = distributed.rank() == 0
-    bar = tqdm(desc=out.name.rpartition("-")[0], disable=not writes, **ends, **BAR)
+    done, writes = state.steps, distributed.rank() == 0
+    ends = dict(initial=done, total=config.optim.epochs * steps_per_epoch(len(clips), config))
+    scale = dict(unit_scale=config.optim.batch, disable=not writes)
+    bar = tqdm(desc=out.name.rpartition("-")[0], **ends, **scale, **BAR)
     job = dict(rank=distributed.rank(), processes=distributed.world_size(), workers=workers)
-    for epoch, batches in training_epochs(clips, config, first, **job):
+    for epoch, batches in training_epochs(clips, config, done, **job):
         if model.is_finished(config, state.log):
             break
-        model.train()
-        lr, progress = config.optim.lr_at(epoch), config.optim.progress_at(epoch)
-        state.adam.param_groups[0]["lr"] = lr
-        began, waited, before = time.perf_counter(), 0.0, state.steps
-        asked = began
-        for batch in batches:
-            waited += time.perf_counter() - asked
-            if state.sums and state.steps % config.compute.save_every_steps == 0:
-                state.save()
-            state.adam.zero_grad(set_to_none=True)
-            model.embeddings.clear()
-            batch, micro = batch.to(device), config.compute.micro_batch
-            terms = accumulate_gradients(network, transform, batch, progress, micro)
-            model.before_step(batch.step)
-            state.adam.step()
-            model.after_step()
-            state.count(terms, batch.step)
-            bar.update(batch_size)
-            asked = time.perf_counter()
-        seconds = time.perf_counter() - began
-        row = state.means(steps) | {"epoch": epoch, "lr": lr}
-        z = {k: distributed.gather_rows(torch.cat(v)) for k, v in model.embeddings.items()}
-        row |= {k: v.item() for k, v in losses.collapse_metrics(z).items()}
-        row["clips_per_second"] = (state.steps - before) * batch_size / seconds
-        row["waiting"] = waited / seconds
+        moved = (batch.to(device) for batch in batches)
+        row = train_epoch(state, transform, epoch, moved, bar)
         if validation:
-            row |= validate(model, transform, validation, workers, device)  # type: ignore[arg-type]
+            row |= validate(model, transform, validation, workers)
         state.log.append(row)
         state.sums = {}
         state.save()
         if writes:
-            with SummaryWriter(str(out / "tensorboard"), purge_step=epoch) as events:
-                for name in row.keys() - {"epoch"}:
-                    events.add_scalar(name, row[name], epoch)
-            if warning := losses.collapse_warning(row):
-                print(f"\n{warning}", flush=True)
+            report(row, out)
     bar.close()
     return state.path
 
 
+def parallel(model: TrainableModule) -> nn.Module:
+    """The model, or what averages its gradients over the processes of the job."""
+    if model.config.compute.compile_encoders:
+        for name in {"video_encoder", "audio_encoder"} & dict(model.named_children()).keys():
+            getattr(model, name).compile()
+    if distributed.world_size() == 1:
+        return model
+    # Banks are kept equal by gathered updates, not by broadcasts.
+    unused = model.has_unused_parameters
+    return DistributedDataParallel(model, find_unused_parameters=unused, broadcast_buffers=False)
+
+
+def train_epoch(
+    state: "TrainingState", transform: nn.Module, epoch: int, batches: Iterable[Batch], bar: tqdm
+) -> dict[str, float]:
+    """Take the steps of an epoch, or what is left of them; the row of the log, but validation."""
+    model, adam, compute = state.model, state.adam, state.model.config.compute
+    optim = model.config.optim
+    lr, progress = optim.lr_at(epoch), optim.progress_at(epoch)
+    model.train()
+    adam.param_groups[0]["lr"] = lr
+    began, waited, first = time.perf_counter(), 0.0, state.steps
+    asked = began
+    for batch in batches:
+        waited += time.perf_counter() - asked
+        if state.sums and state.steps % compute.save_every_steps == 0:
+            state.save()
+        adam.zero_grad(set_to_none=True)
+        model.embeddings.clear()
+        terms = accumulate_gradients(state.network, transform, batch, progress, compute.micro_batch)
+        model.before_step(batch.step)
+        adam.step()
+        model.after_step()
+        state.count(terms, batch.step)
+        bar.update()
+        asked = time.perf_counter()
+    seconds = time.perf_counter() - began
+    row = state.means(state.steps // (epoch + 1)) | {"epoch": epoch, "lr": lr}
+    z = {k: distributed.gather_rows(torch.cat(v)) for k, v in model.embeddings.items()}
+    row |= {k: v.item() for k, v in losses.collapse_metrics(z).items()}
+    speed = (state.steps - first) * optim.batch / seconds
+    return row | {"clips_per_second": speed, "waiting": waited / seconds}
+
+
+def report(row: dict[str, float], out: Path) -> None:
+    """Write an epoch's row for TensorBoard; print a warning if embeddings have collapsed."""
+    from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+    epoch = int(row["epoch"])
+    with SummaryWriter(str(out / "tensorboard"), purge_step=epoch) as events:
+        for name in row.keys() - {"epoch"}:
+            events.add_scalar(name, row[name], epoch)
+    if warning := losses.collapse_warning(row):
+        print(f"\n{warning}", flush=True)
+
+
 def accumulate_gradients(
     network: nn.Module, transform: nn.Module, batch: Batch, progress: float, micro: int
-) -> dict[str, Tensor]:
+) -> Terms:
     """Add the gradient of the batch's mean loss; return the mean terms.
 
     In parts of `micro` clips when that is not 0; processes communicate once, after the last.
     """
     parts = batch.split(micro) if micro else [batch]
-    sums: dict[str, Tensor] = {}
+    sums: Terms = {}
     for part in parts:
         alone = part is not parts[-1] and isinstance(network, DistributedDataParallel)
         with network.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
@@ -142,11 +162,12 @@ def accumulate_gradients(
 
 @torch.no_grad()
 def validate(
-    model: Method, transform: nn.Module, clips: VideoClips, workers: int, device: torch.device
+    model: TrainableModule, transform: nn.Module, clips: VideoClips, workers: int
 ) -> dict[str, float]:
     """Mean of each of the method's validation metrics over all videos, divided over processes."""
     model.eval()
     distributed.share_statistics(model)  # all processes measure what the first one saves
+    device = next(model.parameters()).device
     sums = torch.zeros(len(model.validation_metrics), device=device)
     rows = range(distributed.rank(), len(clips), distributed.world_size())
     for batch in video_batches(clips, rows, VALIDATION_BATCH, workers=workers):
@@ -161,15 +182,16 @@ class TrainingState:
 
     def __init__(self, model: TrainableModule, path: Path, metadata: Metadata):
         optim, self.model, self.path, self.metadata = model.config.optim, model, path, metadata
+        self.network = parallel(model)
         trained = [p for p in model.parameters() if p.requires_grad]
         self.adam = torch.optim.Adam(
             trained, lr=optim.lr_at(0), weight_decay=optim.weight_decay, fused=True
         )
         self.log: Log = []  # of whole epochs
-        self.sums: dict[str, Tensor] = {}  # of an epoch's terms; on the device: no step waits
+        self.sums: Terms = {}  # of an epoch's terms; on the device: no step waits
         self.steps = 0  # since the beginning
 
-    def count(self, terms: dict[str, Tensor], step: int) -> None:
+    def count(self, terms: Terms, step: int) -> None:
         """Count a step that was taken."""
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach().float()

@@ -151,7 +151,7 @@ class TrainingRun:
             raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
         manifest, start = self.manifest.where.resolve(), self.start and asdict(self.start)
         job = dict(metadata=asdict(metadata), manifest=manifest, start=start)
-        job |= dict(workers=resources.workers, processes=resources.processes)
+        job["workers"] = resources.workers
         write_text(self.folder / "job.json", json.dumps(job, indent=1, default=str))
         if not kind.is_trained:
             sizes = metadata.videos, len(metadata.classes)
@@ -162,8 +162,7 @@ class TrainingRun:
 def run_name(config: Pretrain, data: str, code: str = "") -> str:
     """The id of a run: its method and a hash of its values, its data and the user's own code."""
     parts = {"config": config.flat(), "data": data, "format": checkpoint.FORMAT}
-    if code:
-        parts["code"] = code
+    parts |= {"code": code} if code else {}
     return f"{method_label(config.method)}-{digest(identity(parts))}"
 
 
@@ -202,8 +201,8 @@ def finetuning_run(
     config: Finetune, start: StartingPoint, manifest: Manifest, folder: Path
 ) -> TrainingRun:
     """A run on the training videos of a manifest, below the folder of all runs (thesis 4.2.2)."""
-    about = describe(config, manifest.split("train"), start=start)
-    parts = [identity(about.config), about.data, about.classes, about.encoder, checkpoint.FORMAT]
+    data, classes = manifest.split("train").digest, list(manifest.classes)
+    parts = [identity(config.flat()), data, classes, start.describe(), checkpoint.FORMAT]
     folder = folder / f"finetune-{manifest.name}-{start.method}-{digest(parts)}"
     return TrainingRun(config=config, manifest=manifest, folder=folder, start=start)
 
@@ -251,33 +250,24 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
                     f"return to it, or end it with `scancel {job.job_id}`"
                 )
         left = [run for run in runs if not run.finished and run.prepare(resources)]
-        if not left:
-            return
-        title = title or "training " + ", ".join(run.method for run in runs)
-        epochs = sum(run.config.optim.epochs for run in left)
-        bar = stack.enter_context(tqdm(desc=title, total=epochs, unit="epoch"))
-        watch = partial(show, bar, [run.folder for run in left])
+        if left:
+            train_in_jobs(left, resources, title or f"training {', '.join(r.method for r in runs)}")
+
+
+def train_in_jobs(runs: Sequence[TrainingRun], resources: Resources, title: str) -> None:
+    """Train runs whose job files are written, and wait for them with a bar of their epochs."""
+    folders = [run.folder for run in runs]
+    with tqdm(desc=title, total=sum(r.config.optim.epochs for r in runs), unit="epoch") as bar:
+        watch = partial(show, bar, folders)
         if resources.slurm is not None:
-            slurm.launch(main, [run.folder for run in left], resources, watch)
+            slurm.launch(main, folders, resources, watch)
             return
         alone = resources.processes == 1 and not torch.cuda.is_available()
-        groups = divided(left, cores() if alone else 1)
+        count = min(cores(), len(folders)) if alone else 1
+        shares = [folders[i::count] for i in range(count)]
         # The first run of a job gets the output of all.
-        commands = {g[0].folder: ["avnb", "train", *(str(r.folder) for r in g)] for g in groups}
-        output = groups[0][0].folder / "output.txt"
-        launch(commands, resources.processes, title, partial(watch, output))
-
-
-def divided(runs: Sequence[TrainingRun], count: int) -> list[list[TrainingRun]]:
-    """The runs in as many groups of about the same work, at most one per run: longest first."""
-
-    def work(run: TrainingRun) -> int:
-        return run.config.optim.epochs * (1 + model_class(run.config).uses_second_view)
-
-    groups: list[list[TrainingRun]] = [[] for _ in range(min(count, len(runs)))]
-    for run in sorted(runs, key=work, reverse=True):
-        min(groups, key=lambda group: sum(map(work, group))).append(run)
-    return groups
+        commands = {share[0]: ["avnb", "train", *map(str, share)] for share in shares}
+        launch(commands, resources.processes, title, partial(watch, folders[0] / "output.txt"))
 
 
 @record

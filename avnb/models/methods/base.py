@@ -27,7 +27,13 @@ class TrainableModule(nn.Module):
     1 in the last. `config` has the values of the run, among them `optim` and `compute`.
     """
 
+    uses_audio: ClassVar[bool] = True
+    uses_second_view: ClassVar[bool] = False  # a second clip of each video in the batch
+    is_trained: ClassVar[bool] = True
+    supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
+    shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
     has_unused_parameters: ClassVar[bool] = False  # whether some steps leave weights untouched
+    validation_metrics: ClassVar[tuple[str, ...]] = ()  # of `validate`; () without validation
 
     def __init__(self, config: Any):
         super().__init__()
@@ -51,6 +57,10 @@ class TrainableModule(nn.Module):
     def after_step(self) -> None:
         """Called after the optimiser's step."""
 
+    def validate(self, batch: Batch) -> Terms:
+        """[B] metrics of each clip of a validation batch, by the names in `validation_metrics`."""
+        raise NotImplementedError(f"{type(self).__name__} is not validated")
+
     @staticmethod
     def is_finished(config: Any, log: Log) -> bool:
         """Whether training with this log of epochs is complete."""
@@ -67,12 +77,6 @@ class Method(TrainableModule):
 
     title: ClassVar[str] = ""  # in tables and figures; '' for the class's name
     colour: ClassVar[str] = ""  # in figures, as #rrggbb; '' to have one chosen
-    uses_audio: ClassVar[bool] = True
-    uses_second_view: ClassVar[bool] = False  # a second clip of each video in the batch
-    is_trained: ClassVar[bool] = True
-    supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
-    shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
-    validation_metrics: ClassVar[tuple[str, ...]] = ()  # of `validate`; () without validation
     heads: ClassVar[dict[str, str]] = {}  # attribute that maps features to the loss, by modality
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
@@ -80,11 +84,6 @@ class Method(TrainableModule):
         self.video_encoder = build_video_encoder(config.backbone, config.width)
         self.audio_encoder = AudioEncoder(config.width)
         scale_residuals(self.video_encoder, config.residual_scale)
-
-    @torch.no_grad()
-    def validate(self, batch: Batch) -> Terms:
-        """[B] metrics of each clip of a validation batch, by the names in `validation_metrics`."""
-        raise NotImplementedError(f"{type(self).__name__} is not validated")
 
 
 class Random(Method):

@@ -36,7 +36,6 @@ class Supervised(Method):
         correct = (logits.argmax(1) == batch.label).float().mean()
         return {"loss": F.cross_entropy(logits, batch.label), "accuracy": correct}
 
-    @torch.no_grad()
     def validate(self, batch: Batch) -> Terms:
         """[B] cross-entropy, and 1 where a clip is classified correctly."""
         logits = self.logits(batch)

@@ -69,23 +69,6 @@ class SampledProduct(torch.autograd.Function):
         return F.embedding_bag(neg, rows, per_sample_weights=grad, mode="sum"), None, None
 
 
-def draw_negatives(
-    video: Tensor, videos: int, count: int, rng: torch.Generator, *, first: int = 0, whole: int = 0
-) -> Tensor:
-    """[B, count] rows, uniform over all `videos` except the clip's own, `video` [B].
-
-    The clips are rows `first` to `first` + B of a batch of `whole` clips, and the negatives of a
-    clip do not depend on how that batch is divided. They are drawn on the CPU, whose generator is
-    the same on every machine.
-    """
-    end = first + len(video)
-    other = torch.randint(videos - 1, (max(whole, end), count), generator=rng)[first:end]
-    if video.is_cuda:
-        other = other.pin_memory()  # else the copy waits for the device
-    other = other.to(video.device, non_blocking=True)
-    return other + (other >= video[:, None])
-
-
 class CrossModalDiscrimination(Method):
     """xID: identify the audio of a clip among that of other videos, and vice versa.
 
@@ -113,12 +96,20 @@ class CrossModalDiscrimination(Method):
         self.pending: list[tuple[Tensor, Tensor, Tensor]] = []  # video, embeddings
 
     def negatives(self, batch: Batch) -> Tensor:
-        """[B, N] rows of either bank, drawn for the batch of all processes at once."""
-        rng = torch.Generator().manual_seed(derive_seed(self.config.seed, 3, batch.step))
-        count, whole = self.config.xid.negatives, self.config.optim.batch
-        return draw_negatives(
-            batch.video_index, self.videos, count, rng, first=batch.offset, whole=whole
-        )
+        """[B, N] rows of either bank, uniform over all videos except the clip's own.
+
+        They are drawn for the batch of all processes at once, so that they do not depend on how it
+        is divided, and on the CPU, whose generator is the same on every machine.
+        """
+        config, own = self.config, batch.video_index
+        rng = torch.Generator().manual_seed(derive_seed(config.seed, 3, batch.step))
+        size = config.optim.batch, config.xid.negatives
+        drawn = torch.randint(self.videos - 1, size, generator=rng)
+        other = drawn[batch.offset : batch.offset + len(batch)]
+        if own.is_cuda:
+            other = other.pin_memory()  # else the copy waits for the device
+        other = other.to(own.device, non_blocking=True)
+        return other + (other >= own[:, None])
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Unit embeddings of video and audio, both [B, D] float32."""
