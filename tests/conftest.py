@@ -53,17 +53,17 @@ def manifests(world, common) -> Path:
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vggsound(manifests) -> Manifest:
     return Manifest.load(manifests / "vggsound").split("train")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def smoke() -> Pretrain:
     return Pretrain.from_flat(**PROFILES["smoke"]["pretrain"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(smoke) -> Pretrain:
     """For what is true at any size."""
     return with_values(smoke, frame_px=16, width=4, mels=16, audio_seconds=0.5, batch=8)

@@ -1,7 +1,7 @@
 """A job of any number of processes: the gradient of each method's second training step.
 
 It is computed in double precision, with BatchNorm in evaluation mode: on the CPU, each process has
-statistics of its own. The loss of that step is computed with networks in half precision as well.
+statistics of its own.
 """
 
 import json
@@ -30,13 +30,14 @@ class DoubleTransform(BatchTransform):
         return super().forward(batch).apply(lambda x: x.double() if x.is_floating_point() else x)
 
 
-def second_step(config, manifest, transform, dtype, device):
-    """The method with the gradient of its second step, and that step's terms."""
+def second_step(config, manifest, statistics):
+    """The method with the gradient of its second step."""
+    transform = DoubleTransform(config, statistics)
     _, batches = next(training_epochs(
         VideoClips(manifest, training_sampling(config), seed=0), config, 0,
         rank=distributed.rank(), processes=distributed.world_size(), workers=0,
     ))  # fmt: skip
-    method = build_method(config, len(manifest), len(manifest.classes)).to(device, dtype)
+    method = build_method(config, len(manifest), len(manifest.classes)).double()
     for part in method.modules():
         if isinstance(part, _BatchNorm):
             part.eval()
@@ -45,33 +46,27 @@ def second_step(config, manifest, transform, dtype, device):
         network = DistributedDataParallel(method, broadcast_buffers=False)
     for _ in range(2):  # the banks of the second step were updated by the first one
         method.zero_grad()
-        batch = next(batches)
-        terms = accumulate_gradients(network, transform.to(device), batch.to(device), 0.5, 0)
+        accumulate_gradients(network, transform, next(batches), 0.5, 0)
         method.after_step()
-    return method, terms
+    return method
 
 
 def main(out: Path) -> None:
     job = json.loads((out / "job.json").read_text())
     manifest = Manifest.load(Path(job["manifest"])).split("train")
-    statistics, double, half = job["mel_statistics"], {}, {}
-    with distributed.process_group() as device:
+    found = {}
+    with distributed.process_group():
         for name in sorted(name for name, method in METHODS.items() if method.is_trained):
             config = Pretrain.from_flat(**{**job["config"], "method": name})
-            transform = DoubleTransform(config, statistics)
-            method, _ = second_step(config, manifest, transform, torch.double, device)
+            method = second_step(config, manifest, job["mel_statistics"])
             for part, p in method.named_parameters():
                 if p.grad is not None:
-                    double[f"{name}.{part}"] = p.grad
+                    found[f"{name}.{part}"] = p.grad
             for part, b in method.named_buffers():
                 if part.endswith("rows"):
-                    double[f"{name}.{part}"] = b
-            config = config.changed(precision="bf16")
-            transform = BatchTransform(config, statistics)
-            _, terms = second_step(config, manifest, transform, torch.float, device)
-            half[name] = distributed.mean_over_processes(terms["loss"])
+                    found[f"{name}.{part}"] = b
         if distributed.rank() == 0:
-            torch.save({"double": double, "half": half}, out / "gradient.pt")
+            torch.save(found, out / "gradient.pt")
 
 
 if __name__ == "__main__":

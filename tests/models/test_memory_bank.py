@@ -1,6 +1,6 @@
 import torch
 
-from avnb.models.methods.xid import MemoryBank, draw_negatives
+from avnb.models.methods.xid import MemoryBank
 
 
 def test_rows_start_and_remain_unit_vectors():
@@ -16,17 +16,6 @@ def test_the_update_is_a_momentum_step():
     bank.update(torch.tensor([2]), torch.tensor([[0.0, 1.0]]))
     torch.testing.assert_close(bank.rows[2], torch.tensor([3.0, 1.0]) / 10**0.5)
     torch.testing.assert_close(bank.rows[[0, 1, 3]], before[[0, 1, 3]])
-
-
-def test_negatives_are_all_other_videos_equally_often():
-    video = torch.tensor([0, 3, 4])
-    drawn = draw_negatives(video, 5, 40_000, torch.Generator().manual_seed(0))
-    for row, own in zip(drawn, video, strict=True):
-        counts = torch.bincount(row, minlength=5).double()
-        assert counts[own] == 0
-        others = counts[torch.arange(5) != own]
-        quarter = torch.full((4,), 0.25).double()
-        torch.testing.assert_close(others / 40_000, quarter, atol=0.01, rtol=0)
 
 
 def test_an_update_with_many_duplicates_equals_one_by_video():

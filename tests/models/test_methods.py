@@ -31,21 +31,6 @@ def built(run, name="xid", **changes):
     return build_method(with_values(run, method=name, **changes), 20, 3)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(name for name, method in METHODS.items() if method.is_trained)
-)
-def test_a_step_along_the_gradient_lowers_the_loss(tiny, name):
-    method, batch = built(tiny, name, q_first=0.1, q_last=0.1).train(), a_batch()
-    before = method(batch, 0.0)["loss"]
-    before.backward()
-    trained = [p for p in method.parameters() if p.grad is not None]
-    steepness = sum(p.grad.square().sum() for p in trained)  # BatchNorm over 8 clips: up to 1e9
-    with torch.no_grad():
-        for p in trained:
-            p -= 0.01 * before.abs() / steepness * p.grad  # the loss falls by 1 %, to first order
-    assert method(batch, 0.0)["loss"] < before
-
-
 def test_all_methods_start_from_the_same_encoders(tiny):
     weights = [built(tiny, name).state_dict() for name in METHODS]
     for other in weights[1:]:
@@ -89,13 +74,18 @@ def test_xid_compares_each_embedding_with_the_bank_of_the_other_modality(tiny, l
         torch.testing.assert_close(terms[name], value)
 
 
-def test_negatives_do_not_depend_on_the_division_of_the_batch(tiny):
-    method, batch = built(tiny), a_batch()
+def test_negatives_are_all_other_videos_equally_often_however_the_batch_is_divided(tiny):
+    method, batch = built(tiny, negatives=4000), a_batch()
     whole = method.negatives(batch)
-    assert whole.shape == (8, tiny.xid.negatives)
+    for row, own in zip(whole, batch.video_index, strict=True):
+        counts = torch.bincount(row, minlength=20).double()
+        assert counts[own] == 0 and len(counts) == 20
+        others = counts[torch.arange(20) != own]
+        torch.testing.assert_close(
+            others / 4000, torch.full((19,), 1 / 19).double(), atol=0.02, rtol=0
+        )
     parts = [method.negatives(part) for part in batch.split(2)]
     assert torch.equal(torch.cat(parts), whole)
-    assert (whole != batch.video_index[:, None]).all()
     later = method.negatives(dataclasses.replace(batch, step=1))
     assert not torch.equal(later, whole)
 

@@ -10,32 +10,21 @@ from avnb.data.clips import Batch, VideoClips
 from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
 from avnb.data.transform import BatchTransform
-from avnb.evaluation import fine_tuning
 from avnb.evaluation.features import source_of_code, source_of_file, untrained_source
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method
-from avnb.profiles import PROFILES, Workspace, thesis_finetuning
+from avnb.profiles import PROFILES, thesis_finetuning
 from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import CheckpointError, Metadata
 from avnb.training.classifier import Classifier, load_classifier
 from avnb.training.launch import Resources
-from avnb.training.loop import fit
+from avnb.training.loop import TrainingState, fit
 from avnb.training.runs import finetuning_run, training_sampling
-from tests.training.test_trainer import interrupt_after, same_tensors
+from tests.models.test_own_code import ENCODER
+from tests.training.test_trainer import same_tensors
 
 CPU = torch.device("cpu")
 TWO = Resources(processes=2)
-OWN_ENCODER = """from torch import nn
-
-
-class Colours(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 6)
-
-    def forward(self, frames):
-        return self.layer(frames.mean(dim=(2, 3, 4)))
-"""
 
 
 def smallest(**changes):
@@ -67,9 +56,15 @@ def train(config, start, manifest, out, *, stop_after=None):
     model = Classifier(start.load(), len(train.classes), config)
     clips = VideoClips(train, training_sampling(config), seed=config.seed)
     metadata = finetuning_run(config, start, manifest, out).metadata()
+    count = TrainingState.count
+
+    def counted(state, terms, step):
+        count(state, terms, step)
+        if stop_after is not None and state.steps > stop_after:
+            raise KeyboardInterrupt
+
     with pytest.MonkeyPatch.context() as patch:
-        if stop_after is not None:
-            interrupt_after(patch, stop_after)
+        patch.setattr(TrainingState, "count", counted)
         return fit(model, BatchTransform(), clips, metadata, out, CPU)
 
 
@@ -94,18 +89,6 @@ def test_the_schedule_is_that_of_the_thesis_for_each_data_set_and_start(
     assert [run.optim.lr_at(e) for e in range(run.optim.epochs)] == pytest.approx(expected)
 
 
-def test_a_workspace_fine_tunes_what_was_not_pre_trained_for_longer(tiny, ucf101, tmp_path):
-    work = Workspace("thesis", tmp_path, PROFILES["thesis"])
-    random = untrained_source(tiny, tmp_path)
-    xid, own = (dataclasses.replace(random, method=m) for m in ("xid", "of_ones_own"))
-    sources = {source.method: source for source in (random, xid, own)}
-    found = fine_tuning.finetuning_runs(work, sources, ucf101, seed=3)
-    epochs = {name: run.config.optim.tuned_epochs for name, run in found.items()}
-    assert epochs == {"random": 100, "xid": 16, "of_ones_own": 16}
-    assert all(run.config.seed == 3 and not run.finished for run in found.values())
-    assert [run.method for run in found.values()] == list(sources)
-
-
 def test_progress_is_0_in_the_warm_up_alone_and_1_at_the_end():
     optim = smallest(warmup_epochs=2, tuned_epochs=4).optim
     found = [optim.progress_at(e) for e in range(optim.epochs)]
@@ -114,38 +97,25 @@ def test_progress_is_0_in_the_warm_up_alone_and_1_at_the_end():
 
 
 @pytest.mark.slow
-def test_the_warm_up_moves_the_head_and_nothing_of_the_encoder_then_all_moves(
+def test_interrupted_it_ends_the_same_and_its_warm_up_moves_nothing_but_the_head(
     start, ucf101, tmp_path
 ):
-    run = smallest()
-    before = start.load().state_dict()
-    steps = steps_per_epoch(len(ucf101.split("train")), run)
-    with pytest.raises(KeyboardInterrupt):  # in the second epoch: the first was saved
-        train(run, start, ucf101, tmp_path, stop_after=steps + 1)
-    warm = checkpoint.load(tmp_path / "last.pt")[1]["model"]
-    fresh = Classifier(start.load(), len(ucf101.classes), run).state_dict()
-    assert not torch.equal(warm["head.weight"], fresh["head.weight"])
-    for name, value in before.items():  # weights, and statistics of BatchNorm
-        assert torch.equal(warm[f"video_encoder.{name}"], value), name
-    tuned = checkpoint.load(train(run, start, ucf101, tmp_path))[1]["model"]
-    for name, value in before.items():
-        assert not torch.equal(tuned[f"video_encoder.{name}"], value), name
-
-
-@pytest.mark.slow
-def test_interrupted_or_repeated_it_ends_the_same_bit_for_bit(start, ucf101, tmp_path):
     run = smallest(save_every_steps=1)
+    before = start.load().state_dict()  # weights, and statistics of BatchNorm
     steps = steps_per_epoch(len(ucf101.split("train")), run)
     whole = checkpoint.load(train(run, start, ucf101, tmp_path / "a"))
-    for stop in (2, steps + 2):
+    for stop in (1, steps):  # in the first epoch, and in the second, before its first checkpoint
         with pytest.raises(KeyboardInterrupt):
             train(run, start, ucf101, tmp_path / "b", stop_after=stop)
-    assert same_tensors(whole, checkpoint.load(train(run, start, ucf101, tmp_path / "b")))
+    warm = checkpoint.load(tmp_path / "b" / "last.pt")[1]["model"]
+    fresh = Classifier(start.load(), len(ucf101.classes), run).state_dict()
+    assert not torch.equal(warm["head.weight"], fresh["head.weight"])
+    resumed = checkpoint.load(train(run, start, ucf101, tmp_path / "b"))
+    assert same_tensors(whole, resumed)
+    for name, value in before.items():
+        assert torch.equal(warm[f"video_encoder.{name}"], value), name
+        assert not torch.equal(resumed[1]["model"][f"video_encoder.{name}"], value), name
     assert [row["lr"] for row in whole[1]["log"]] == [2e-3] * 2 + [pytest.approx(6e-4)]
-    _, other = checkpoint.load(train(smallest(seed=1), start, ucf101, tmp_path / "c"))
-    assert not torch.equal(other["model"]["head.weight"], whole[1]["model"]["head.weight"])
-    with pytest.raises(CheckpointError, match=r" seed: it has 1, this run has 2"):
-        train(smallest(seed=2), start, ucf101, tmp_path / "c")
 
 
 def test_dropout_is_the_whole_batchs_and_its_own_in_each_step():
@@ -161,6 +131,8 @@ def test_dropout_is_the_whole_batchs_and_its_own_in_each_step():
     assert whole.mean() == pytest.approx(1, abs=0.25)
     later = dataclasses.replace(batch, step=8)
     assert not torch.equal(made.dropout_mask(later), whole)
+    other = Classifier(VideoEncoder(4), 3, smallest(seed=1))
+    assert not torch.equal(other.head.weight, made.head.weight)
 
 
 # ---- as a user calls it -----------------------------------------------------------------------
@@ -250,7 +222,7 @@ def test_a_start_that_changes_is_another_run_and_refused_by_a_job(tuned, tmp_pat
 @pytest.mark.slow
 def test_an_encoder_of_ones_own_is_fine_tuned_and_tested(ucf101, tiny, tmp_path):
     file = tmp_path / "colours.py"
-    file.write_text(OWN_ENCODER)
+    file.write_text(ENCODER)
     start = source_of_code(f"{file}:Colours", tiny).starting_point
     run = finetuning_run(smallest(tuned_epochs=1), start, ucf101, tmp_path)
     assert run.name.startswith("finetune-ucf101-Colours-")

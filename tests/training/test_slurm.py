@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,12 +16,13 @@ from avnb.training import checkpoint, runs, slurm
 from avnb.training.launch import LaunchError, Resources
 from avnb.training.runs import pretraining_run
 from tests.conftest import ROOT, with_values
-from tests.slurm import ask, free_ports, installed, two_nodes
+from tests.slurm import ask, installed, two_nodes
 from tests.training.test_torchrun import alive, wait_for
 from tests.training.test_trainer import same_tensors
 
 # Long enough to be met while it runs.
 RUN = Pretrain.from_flat(**{**PROFILES["smoke"]["pretrain"], "epochs": 4})
+SHORT = with_values(RUN, epochs=1, seed=1)
 NAMES = "export MASTER_ADDR=127.0.0.1"  # those of the nodes do not resolve
 FREE = {"nodes": 2, "time": 30, "setup": [NAMES]}
 HELD = {"additional_parameters": {"hold": True}}
@@ -63,9 +63,10 @@ from pathlib import Path
 from avnb.data.manifest import Manifest
 from avnb.training import runs
 from avnb.training.runs import pretraining_run
-from tests.training.test_slurm import RUN, TWO_NODES
-run = pretraining_run(RUN, Manifest.load(Path(sys.argv[1])), Path(sys.argv[2]))
-runs.train([run], TWO_NODES)
+from tests.training.test_slurm import RUN, SHORT, TWO_NODES
+manifest = Manifest.load(Path(sys.argv[1]))
+both = [pretraining_run(config, manifest, Path(sys.argv[2])) for config in (RUN, SHORT)]
+runs.train(both, TWO_NODES)
 """
 
 
@@ -73,7 +74,8 @@ runs.train([run], TWO_NODES)
 def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
     nodes, manifest, local, tmp_path, capfd
 ):
-    run = pretraining_run(RUN, manifest, tmp_path)
+    """Two runs, whose jobs are both submitted before the first one has ended."""
+    both = [pretraining_run(config, manifest, tmp_path) for config in (RUN, SHORT)]
     said = tmp_path / "said.txt"
     with said.open("w") as file, subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, str(manifest.where), str(tmp_path)], cwd=ROOT,
@@ -82,41 +84,21 @@ def test_interrupted_and_called_again_two_nodes_train_as_two_processes_here(
         wait_for(lambda: "JobHeldUser" in said.read_text() or launcher.poll() is not None, 90)
         launcher.send_signal(signal.SIGINT)
     assert "the jobs go on; the same call returns to them" in said.read_text()
-    job = json.loads((run.folder / "slurm.json").read_text())["job"]
-    assert slurm.state(job) == "PENDING JobHeldUser" and not run.finished
-    with pytest.raises(LaunchError, match=f"job {job} of SLURM is training this run"):
-        runs.train([run], Resources(processes=2))
-    ask("scontrol", "release", job)
-    runs.train([run], TWO_NODES)
-    assert run.finished and not (run.folder / "slurm.json").exists()
-    submitted = [p.name for p in (run.folder / "slurm").glob("*_submitted.pkl")]
-    assert submitted == [f"{job}_submitted.pkl"]
-    assert "NodeList=n[1-2]" in ask("scontrol", "show", "job", job)
+    jobs = [json.loads((run.folder / "slurm.json").read_text())["job"] for run in both]
+    for run, job in zip(both, jobs, strict=True):
+        assert slurm.state(job) == "PENDING JobHeldUser" and not run.finished
+        with pytest.raises(LaunchError, match=f"job {job} of SLURM is training this run"):
+            runs.train([run], Resources(processes=2))
+        ask("scontrol", "release", job)
+    runs.train(both, TWO_NODES)
+    for run, job in zip(both, jobs, strict=True):
+        assert run.finished and not (run.folder / "slurm.json").exists()
+        submitted = [p.name for p in (run.folder / "slurm").glob("*_submitted.pkl")]
+        assert submitted == [f"{job}_submitted.pkl"]
+    assert "NodeList=n[1-2]" in ask("scontrol", "show", "job", jobs[0])
     seen = capfd.readouterr()
-    assert f"job {job} of SLURM" in seen.out and "4/4" in seen.err
-    assert same_tensors(checkpoint.load(run.checkpoint), local)
-
-
-@pytest.mark.slow
-def test_all_runs_are_submitted_before_the_first_has_ended(nodes, manifest, tmp_path):
-    configs = [with_values(RUN, epochs=1, seed=seed) for seed in (0, 1)]
-    both = [pretraining_run(config, manifest, tmp_path) for config in configs]
-    notes = [run.folder / "slurm.json" for run in both]
-    waited = []
-
-    def release():
-        wait_for(lambda: all(note.exists() for note in notes), 60)
-        for note in notes:
-            job = json.loads(note.read_text())["job"]
-            waited.append(slurm.state(job))
-            ask("scontrol", "release", job)
-
-    thread = threading.Thread(target=release)
-    thread.start()
-    runs.train(both, Resources(processes=1, slurm=HELD))
-    thread.join()
-    assert waited == ["PENDING JobHeldUser"] * 2
-    assert all(run.finished for run in both) and not any(note.exists() for note in notes)
+    assert f"job {jobs[0]} of SLURM" in seen.out and "5/5" in seen.err
+    assert same_tensors(checkpoint.load(both[0].checkpoint), local)
 
 
 def once_an_epoch_is_done(run, act):
@@ -180,30 +162,6 @@ def test_what_sbatch_refuses_is_said_in_its_words(nodes, manifest, tmp_path):
 
 
 # ---- without a cluster --------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_one_torchrun_a_node_started_by_hand_trains_the_same(manifest, local, tmp_path):
-    """Two of them on this machine; `is_host` stands for what they would know by their names."""
-    run = pretraining_run(RUN, manifest, tmp_path)
-    run.prepare(Resources(processes=2))
-    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_ports(1)[0]}"]
-    agents = [
-        subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-             *rendezvous, f"--rdzv-conf=is_host={host}", "-m", "avnb", "train", str(run.folder)],
-            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        for host in (1, 0)
-    ]  # fmt: skip
-    try:
-        assert [agent.wait(120) for agent in agents] == [0, 0]
-    finally:
-        for agent in agents:
-            agent.kill()
-            agent.wait()
-    assert same_tensors(checkpoint.load(run.checkpoint), local)
 
 
 def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
