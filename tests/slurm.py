@@ -70,19 +70,14 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-@contextlib.contextmanager
-def daemons(folder: Path, stack: contextlib.ExitStack):
-    """Starts programs that end with the block, or with this process."""
-
-    def start(name: str, *arguments: str) -> None:
-        program = shutil.which(name, path=PATH)
-        command = [sys.executable, processes.__file__, str(os.getpid()), program, *arguments]
-        with (folder / f"{name}.out").open("a") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-        stack.callback(process.wait, 30)
-        stack.callback(process.terminate)
-
-    yield start
+def start(folder: Path, stack: contextlib.ExitStack, name: str, *arguments: str) -> None:
+    """Start a program that ends with the stack, or with this process."""
+    program = shutil.which(name, path=PATH)
+    command = [sys.executable, processes.__file__, str(os.getpid()), program, *arguments]
+    with (folder / f"{name}.out").open("a") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    stack.callback(process.wait, 30)
+    stack.callback(process.terminate)
 
 
 @contextlib.contextmanager
@@ -99,17 +94,17 @@ def two_nodes():
     (folder / "munge.key").write_bytes(os.urandom(128))
     (folder / "munge.key").chmod(0o600)
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    with contextlib.ExitStack() as stack, daemons(folder, stack) as start:
+    with contextlib.ExitStack() as stack:
         files = {"socket": "sock", "key-file": "key", "pid-file": "pid", "log-file": "log",
                  "seed-file": "seed"}  # fmt: skip
         start(
-            "munged", "--foreground", "--force",
+            folder, stack, "munged", "--foreground", "--force",
             *(f"--{option}={folder}/munge.{ending}" for option, ending in files.items()),
         )  # fmt: skip
         wait_for((folder / "munge.sock").exists)
-        start("slurmctld", "-D")
-        start("slurmd", "-D", "-N", "n1")
-        start("slurmd", "-D", "-N", "n2")
+        start(folder, stack, "slurmctld", "-D")
+        for node in ("n1", "n2"):
+            start(folder, stack, "slurmd", "-D", "-N", node)
         try:
             wait_for(idle)
             yield folder

@@ -49,13 +49,29 @@ def source_digest(text: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
 
 
-def load_spec(text: str) -> Any:
-    """The object that a spec names; a file is executed once, and again when it has changed.
+@functools.cache
+def module_of(file: Path, content: str) -> ModuleType:
+    """The module in a file, whose `content` is given by its digest: changed code runs again."""
+    spec = spec_from_file_location(f"avnb_own_{content}", file)
+    assert spec and spec.loader
+    sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look here
+    spec.loader.exec_module(sys.modules[spec.name])
+    return sys.modules[spec.name]
+
+
+def find(kind: str, text: str, known: Mapping[str, Any]) -> Any:
+    """The entry of a registry, or the object that a spec names.
 
     Raises:
-        FileNotFoundError: when there is no such file.
+        ValueError: for a text that is neither.
+        FileNotFoundError: when the spec names a file that does not exist.
         ImportError: when there is no such module, or it defines no such name.
     """
+    if text in known:
+        return known[text]
+    if not is_spec(text):
+        hint = "; one of your own is given as package.module:name or file.py:name"
+        raise ValueError(unknown_name(kind, text, known) + hint)
     source, _, name = text.rpartition(":")
     file = file_of(text)
     if file and not file.is_file():
@@ -65,26 +81,6 @@ def load_spec(text: str) -> Any:
         names = [n for n in vars(module) if not n.startswith("_")][:12]
         raise ImportError(f"{text!r}: {source} defines no {name!r}; it has {', '.join(names)}")
     return getattr(module, name)
-
-
-@functools.cache
-def module_of(file: Path, content: str) -> ModuleType:
-    """The module in a file, whose `content` is given by its digest."""
-    spec = spec_from_file_location(f"avnb_own_{content}", file)
-    assert spec and spec.loader
-    sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look here
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-    """The entry of a registry, or what a spec names; ValueError for a name that is neither."""
-    if name in known:
-        return known[name]
-    if not is_spec(name):
-        hint = "; one of your own is given as package.module:name or file.py:name"
-        raise ValueError(unknown_name(kind, name, known) + hint)
-    return load_spec(name)
 
 
 class OwnEncoder(nn.Module):

@@ -50,9 +50,7 @@ def fit(
     Args:
         model: with the values of the run as `config`.
         transform: from a decoded batch to the model's input.
-        clips: of the training videos.
         metadata: what the run is; its checkpoint says the same.
-        out: folder of the run.
         device: of this process, which has `workers` decoding processes.
         validation: one clip of each validation video, measured after each epoch.
 

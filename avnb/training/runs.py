@@ -217,13 +217,6 @@ def training_sampling(config: Pretrain | Finetune) -> Sampling:
     return Sampling(clip=config.clip, count=config.clips_per_video, **values)
 
 
-def validation_clips(manifest: Manifest, config: Pretrain) -> VideoClips:
-    """One clip of each video, of the whole frame's centre."""
-    px = config.clip.resized_px
-    sampling = Sampling(clip=config.clip, count=1, place="random", resize_px=px)
-    return VideoClips(manifest, sampling, seed=config.seed)
-
-
 def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title: str = "") -> None:
     """Train what is not finished; the runs then are.
 
@@ -303,6 +296,7 @@ def train_process(folder: Path, device: torch.device) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     transform = BatchTransform(None if start else config, metadata.mel_statistics)
     clips = VideoClips(train, training_sampling(config), seed=config.seed)
-    validation = validation_clips(held_out, config) if model.validation_metrics else None
-    options = dict(workers=job["workers"], validation=validation)
-    fit(model, transform, clips, metadata, folder, device, **options)
+    # One clip of each video, of the whole frame's centre.
+    once = Sampling(clip=config.clip, count=1, place="random", resize_px=config.clip.resized_px)
+    held = VideoClips(held_out, once, seed=config.seed) if model.validation_metrics else None
+    fit(model, transform, clips, metadata, folder, device, workers=job["workers"], validation=held)

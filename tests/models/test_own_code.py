@@ -15,8 +15,8 @@ from avnb.models.methods import build_method, find_method, parse_methods
 from avnb.models.own import (
     OwnEncoder,
     build_video_encoder,
+    find,
     is_spec,
-    load_spec,
     resolved_spec,
     source_digest,
 )
@@ -69,6 +69,10 @@ def encoder_file(tmp_path):
 # ---- names of code ------------------------------------------------------------------------------
 
 
+def code(spec):
+    return find("method", spec, {})
+
+
 def test_code_is_named_by_a_module_or_a_file_and_a_name():
     assert all(map(is_spec, ("package.module:Class", "a folder/some-file.py:Class")))
     for text in (
@@ -84,16 +88,16 @@ def test_code_is_named_by_a_module_or_a_file_and_a_name():
 
 
 def test_a_file_is_executed_once_and_again_when_it_failed_or_has_changed(tmp_path):
-    assert load_spec("collections:OrderedDict").__name__ == "OrderedDict"
+    assert code("collections:OrderedDict").__name__ == "OrderedDict"
     file = tmp_path / "counted.py"
     file.write_text("A = 1 / 0\n")
     with pytest.raises(ZeroDivisionError):
-        load_spec(f"{file}:A")
+        code(f"{file}:A")
     file.write_text("A = object()\n")
-    first = load_spec(f"{file}:A")
-    assert load_spec(f"{file}:A") is first
+    first = code(f"{file}:A")
+    assert code(f"{file}:A") is first
     file.write_text("A = 'corrected'\n")
-    assert load_spec(f"{file}:A") == "corrected"
+    assert code(f"{file}:A") == "corrected"
 
 
 def test_the_path_of_a_file_becomes_absolute_and_other_names_stay(tmp_path, monkeypatch):
@@ -107,11 +111,11 @@ def test_the_path_of_a_file_becomes_absolute_and_other_names_stay(tmp_path, monk
 
 def test_a_missing_file_module_or_name_is_named(encoder_file):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.py, named as .* does not exist"):
-        load_spec("/nowhere.py:A")
+        code("/nowhere.py:A")
     with pytest.raises(ImportError, match="no_such_package"):
-        load_spec("no_such_package:A")
+        code("no_such_package:A")
     with pytest.raises(ImportError, match=r"defines no 'Colour'; it has .*Colours"):
-        load_spec(f"{encoder_file}:Colour")
+        code(f"{encoder_file}:Colour")
 
 
 def test_a_digest_stands_for_the_content_of_a_file(encoder_file):

@@ -158,7 +158,7 @@ def tuned(ucf101, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_one_job_of_two_processes_trains_all_and_a_second_call_does_nothing(tuned, monkeypatch):
+def test_one_job_of_two_processes_trains_all(tuned):
     found, manifest, folder = tuned
     assert [run.method for run in found] == ["random", "xid"]
     assert all(run.finished and run.name.startswith("finetune-ucf101-") for run in found)
@@ -168,12 +168,7 @@ def test_one_job_of_two_processes_trains_all_and_a_second_call_does_nothing(tune
         for name, value in run.start.load().state_dict().items():
             moved = not torch.equal(saved[f"video_encoder.{name}"], value)
             assert moved or "num_batches" in name, name
-    times = [run.checkpoint.stat().st_mtime_ns for run in found]
-    again = [finetuning_run(run.config, run.start, manifest, folder) for run in found]
-    assert again == found
-    monkeypatch.setattr(runs, "launch", None)  # cannot be called
-    runs.train(again, TWO)
-    assert [run.checkpoint.stat().st_mtime_ns for run in again] == times
+        assert finetuning_run(run.config, run.start, manifest, folder) == run
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from avnb.config import Pretrain
+from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
 from avnb.data.subsets import training_and_validation
@@ -100,7 +101,8 @@ def test_validation_metrics_are_those_of_the_saved_weights(tiny, manifests, tmp_
     model.load_state_dict(content["model"])
     _, videos = training_and_validation(manifest, config)
     transform = BatchTransform(config, metadata.mel_statistics)
-    again = validate(model, transform, runs.validation_clips(videos, config), 0)
+    once = Sampling(clip=config.clip, count=1, place="random", resize_px=config.clip.resized_px)
+    again = validate(model, transform, VideoClips(videos, once, seed=config.seed), 0)
     (row,) = content["log"]
     assert {name: row[name] for name in again} == pytest.approx(again, rel=1e-5)
 

@@ -29,7 +29,7 @@ def find_method(name: str) -> type[Method]:
     """The class of a method: a name of METHODS, `package.module:Class` or `file.py:Class`.
 
     Raises:
-        ValueError: for an unknown name, or what is no subclass of `Method`; others as `load_spec`.
+        ValueError: for an unknown name, or what is no subclass of `Method`; others as `find`.
     """
     method = find("method", name, METHODS)
     if not (isinstance(method, type) and issubclass(method, Method)):

@@ -111,14 +111,6 @@ class CrossModalDiscrimination(Method):
         other = other.to(own.device, non_blocking=True)
         return other + (other >= own[:, None])
 
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Unit embeddings of video and audio, both [B, D] float32."""
-        with self.autocast(batch):
-            v = self.video_projector(self.video_encoder(batch.frames))
-            a = self.audio_projector(self.audio_encoder(batch.audio))
-        v, a = at_least_float(v, a)
-        return F.normalize(v, dim=1), F.normalize(a, dim=1)
-
     def contrast(self, pos: Tensor, neg: Tensor, progress: float) -> Tensor:
         """The loss of the cosines pos [B] and neg [B, N]."""
         c = self.config.xid
@@ -129,7 +121,10 @@ class CrossModalDiscrimination(Method):
 
     def forward(self, batch: Batch, progress: float) -> Terms:
         """Loss, its two directions, and mean cosines with positives and negatives."""
-        v, a = self.embed(batch)
+        with self.autocast(batch):
+            v = self.video_projector(self.video_encoder(batch.frames))
+            a = self.audio_projector(self.audio_encoder(batch.audio))
+        v, a = (F.normalize(z, dim=1) for z in at_least_float(v, a))  # [B, D]
         neg = self.negatives(batch)
         pos_v, neg_v = self.audio_bank.similarities(v, batch.video_index, neg)
         pos_a, neg_a = self.video_bank.similarities(a, batch.video_index, neg)
