@@ -83,9 +83,9 @@ def load(path: str | Path, kind: str = "") -> tuple[Metadata, dict[str, Any]]:
 
 
 def check_same(path: Path, has: Metadata, wants: Metadata) -> None:
-    """Raise CheckpointError, with the differences, unless the same run wrote the file."""
+    """CheckpointError, with the differences, unless the same run wrote the file at `path`."""
     old, new = (identity(m.config | asdict(m) | {"config": None}) for m in (has, wants))
-    lines = [f"{path} was written by another run."]
+    lines = [f"{path} was written by another run, or for other videos or code."]
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
         if a != b:

@@ -275,16 +275,14 @@ def train_process(folder: Path, device: torch.device) -> None:
     """This process's part of a run, as its job file says.
 
     Raises:
-        ValueError: when the videos, the starting point or the user's own code are others now.
+        CheckpointError: when the videos, the starting point or the user's own code are others now.
     """
     job = read_json(folder / "job.json", "the description of a job")
     metadata, manifest = Metadata(**job["metadata"]), Manifest.load(job["manifest"])
     start = StartingPoint(**job["start"]) if job["start"] else None
     config: Any = (Finetune if start else Pretrain).from_flat(**metadata.config)
     run = TrainingRun(config=config, manifest=manifest, folder=folder, start=start)
-    told, now = asdict(metadata), asdict(run.metadata())
-    if changed := [name for name in told if told[name] != now[name]]:
-        raise ValueError(f"{changed} have changed since {folder / 'job.json'} was written")
+    checkpoint.check_same(folder / "job.json", metadata, run.metadata())
     (train, held_out), classes = run.videos(), len(metadata.classes)
     if start:
         model: Any = Classifier(start.load(), classes, config)

@@ -210,7 +210,9 @@ def test_a_start_that_changes_is_another_run_and_refused_by_a_job(tuned, tmp_pat
     assert source_of_file(file).name == source_of_file(run.start.checkpoint).name
     other = finetuning_run(run.config, source_of_file(file).starting_point, manifest, folder)
     assert other.folder != run.folder and other.start.width == metadata.config["width"]
-    with pytest.raises(ValueError, match=r"'encoder'. have changed since .*job\.json"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)job\.json was .*other videos or code.* encoder: "
+    ):
         runs.train_process(same.folder, CPU)
 
 

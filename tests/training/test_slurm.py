@@ -150,7 +150,9 @@ def test_a_failing_processs_traceback_is_in_the_exception(nodes, manifest, tmp_p
     run = pretraining_run(RUN, manifest, tmp_path)
     changed = dataclasses.replace(run.metadata(), data="another digest")
     monkeypatch.setattr(type(run), "metadata", lambda self: changed)
-    with pytest.raises(LaunchError, match=r"(?s)Traceback.*runs\.py.*'data'. have changed since"):
+    with pytest.raises(
+        LaunchError, match=r"(?s)Traceback.*runs\.py.* data: it has 'another digest'"
+    ):
         runs.train([run], Resources(processes=2, slurm=FREE))
 
 
