@@ -33,12 +33,12 @@ def smallest(**changes):
 
 
 @pytest.fixture(scope="module")
-def ucf101(manifests, tmp_path_factory):
+def ucf101(manifests):
     """A video of each class to train on, a few to test on; on disk, as processes read it."""
     whole = Manifest.load(manifests / "ucf101")
     train = {video.label: video for video in whole.split("train").videos}
     videos = (*train.values(), *whole.split("test").videos[:5])
-    few = dataclasses.replace(whole, videos=videos, where=tmp_path_factory.mktemp("few"))
+    few = dataclasses.replace(whole, videos=videos, where=manifests / "few")
     few.save()
     return few
 
