@@ -42,7 +42,6 @@ class Manifest:
     videos: tuple[Video, ...]
     listed: int  # videos named by the lists, of both splits, whether usable or not
     form: str  # of the store's files
-    drawn: dict[str, Any] | None = None  # the draw whose videos alone these are, see `subsets`
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -1,6 +1,7 @@
 """Preparing data sets: once, resumable, within limits; one bad file costs one row."""
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from avnb.config import Subset
 from avnb.data import datasets, prepare, store
 from avnb.data.manifest import Manifest
 from avnb.data.store import RAW, Form
+from avnb.data.subsets import draw_subset
 from tests.conftest import ROOT
 from tests.data.films import TEN, count, film, tones
 
@@ -34,8 +36,8 @@ def folder(tmp_path) -> Path:
     return tmp_path / "videos"
 
 
-def prepared(folder, out="tables", **options) -> Manifest:
-    listing = datasets.listing("folder", folder)
+def prepared(folder, out="tables", *, allow_missing=False, **options) -> Manifest:
+    listing = datasets.listing("folder", folder, allow_missing=allow_missing)
     where = folder.parent / "store"
     return prepare.prepare(listing, where, where / out, **{"form": Form(), **options})
 
@@ -109,39 +111,32 @@ def test_a_data_set_without_a_usable_video_is_an_error(tmp_path):
         prepared(tmp_path / "videos")
 
 
-def test_a_drawn_video_that_cannot_be_used_is_replaced(folder):
-    for i in range(3, 9):
-        film(folder / f"cats/{i}.mp4"), film(folder / f"dogs/{i}.mp4")
-    (folder / "split.csv").write_text(
-        "path,label,split\n"
-        + "".join(f"{c}/{i}.mp4,{c},train\n" for c in ("cats", "dogs") for i in range(9))
-    )
-    for seed in range(4):
-        subset = Subset(subset_videos=6, validation_videos=4, subset_seed=seed)
-        manifest = prepared(folder, f"subset{seed}", subset=subset)
-        drawn = Manifest.load(manifest.where).drawn["ids"]
-        assert (
-            drawn == [sorted(ids) for ids in drawn]
-            and [len(ids) for ids in drawn] == [6, 4]
-            and not {*drawn[0]} & {*drawn[1]}
-        )
-        assert {*drawn[0], *drawn[1]} <= {v.id for v in manifest.videos}
-        assert len(manifest) in (10, 11)  # no more is looked at than is drawn
+def test_no_other_videos_than_those_of_a_draw_are_read(folder):
+    listing = datasets.listing("folder", folder)  # two of three train
+    subset = Subset(subset_videos=2, validation_videos=1)
+    drawn = {*itertools.chain(*draw_subset(listing.entries, subset))}
+    manifest = prepared(folder, subset=subset)
+    assert len(drawn) == 3 and {v.id for v in manifest.videos} | {*rejected(manifest)} == drawn
+    assert {v.split for v in manifest.videos} == {"train"} and len(changes(folder)) <= 3
 
 
-@pytest.mark.parametrize(
-    "limit, value, reason",
-    [
-        ("CPU_SECONDS", 1, "more than 1 s of processor time"),
-        ("WALL_SECONDS", 1, "took more than 1 s"),
-    ],
-)
-def test_a_conversion_ends_at_its_limits(tmp_path, monkeypatch, limit, value, reason):
-    monkeypatch.setattr(prepare, limit, value)
+def test_files_that_are_only_in_the_folder_or_only_in_the_list_have_a_row(folder):
+    (folder / "birds").mkdir()
+    (folder / "birds/0.rm").touch()
+    assert rejected(prepared(folder))["birds/0.rm"] == "in the folder, but in no list"
+    rows = ["path,label,split", "cats/1.mp4,cats,train", "gone.mp4,cats,test"]
+    (folder / "split.csv").write_text("\n".join(rows))
+    manifest = prepared(folder, allow_missing=True)
+    assert [v.path for v in manifest.videos] == ["cats/1.mp4"]
+    assert rejected(manifest)["gone.mp4"] == "in the lists, but not in the folder"
+
+
+def test_a_conversion_ends_at_its_limit_of_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "WALL_SECONDS", 1)
     still = film(tmp_path / "a.mkv", times=[0, 59.0], size=(1920, 1080))
     job = "a.mkv", tmp_path / "out.mp4", {}
-    assert reason in prepare.prepare_file(tmp_path, Form(fps=240.0, px=0), job)["reason"]
-    assert list(tmp_path.iterdir()) == [still]
+    record = prepare.prepare_file(tmp_path, Form(fps=240.0, px=0), job)
+    assert record["reason"] == "took more than 1 s" and list(tmp_path.iterdir()) == [still]
 
 
 GREEDY = """
