@@ -40,7 +40,7 @@ from avnb.profiles import Workspace, cores
 
 LIMIT_GB = 500.0  # of disk
 SIZE_RATIO = 1.2  # of a store to its sources, at most as far as we have seen
-MEMORY_GB, WALL_SECONDS = 6.0, 3600  # of the conversion of one file
+MEMORY_GB, CPU_SECONDS = 6.0, 1800  # of the conversion of one file
 
 # A line of the journal: a source's path, its state (size and date), a hash of its content, and what
 # the store has (`stored`), or the `reason` why it has nothing.
@@ -58,9 +58,9 @@ def state_of(path: Path) -> list[int]:
         return []
 
 
-def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Record:
-    """Convert a source to its target, unless its content is that of the last record."""
-    path, target, last = job
+def prepare_file(folder: Path, form: Form, job: tuple[str, Path]) -> Record:
+    """Convert a source, by its path in the folder, to its target."""
+    path, target = job
     source = folder / path
     record: Record = {"path": path, "state": state_of(source)}
     try:
@@ -68,8 +68,6 @@ def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Rec
             record["content"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         return {**record, "reason": error.strerror}
-    if last.get("content") == record["content"]:
-        return {**last, **record}
     target.unlink(missing_ok=True)
     try:
         with replacing(target) as aside:
@@ -86,12 +84,9 @@ def convert_alone(source: Path, target: Path, form: Form) -> Stored:
     child.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     try:
-        outcome: Any = f"took more than {WALL_SECONDS} s"
-        if ours.poll(WALL_SECONDS):
-            outcome = ours.recv()
+        outcome = ours.recv()
     except EOFError:
-        child.join()
-        outcome = f"ended the process that read it (exit code {child.exitcode})"
+        outcome = f"ended its process, or took more than {CPU_SECONDS} s of processor time"
     finally:
         child.kill()
         child.join()
@@ -105,6 +100,7 @@ def send_converted(pipe: Connection, source: Path, target: Path, form: Form) -> 
     die_with_parent(os.getppid())
     most = int(MEMORY_GB * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
         pipe.send(convert(source, target, form))
     except DecodeError as error:
@@ -135,13 +131,12 @@ class Store:
         Raises:
             ValueError: when the store would take more than its limit, or than the disk has.
         """
-        jobs, size = list[tuple[str, Path, Record]](), 0
+        jobs, size = list[tuple[str, Path]](), 0
         for path in paths:
             last, state = self.records.get(path, {}), state_of(self.folder / path)
-            if "stored" in last and not self.target(path).exists():
-                last = {}
-            if last.get("state") != state:
-                jobs.append((path, self.target(path), last))
+            is_lost = "stored" in last and not self.target(path).exists()
+            if is_lost or last.get("state") != state:
+                jobs.append((path, self.target(path)))
                 size += sum(state[:1])
         needed, free = SIZE_RATIO * size / 1e9, shutil.disk_usage(self.files).free / 1e9
         if self.form.codec == "h264" and needed > min(limit_gb, free):

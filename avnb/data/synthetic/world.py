@@ -142,17 +142,12 @@ def causes(scene: Scene) -> dict[str, Any]:
     }
 
 
-def read_scenes(folder: Path) -> dict[str, Scene]:
-    """The scenes of the world that a data set's folder is in, by path; {} for real videos."""
-    table = folder.parent / "scenes.json"
-    rows = read_json(table, "the scenes of a synthetic world") if table.exists() else []
-    return {r["path"]: Scene(**{**r, "nuisances": Nuisances(**r["nuisances"])}) for r in rows}
-
-
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
     """The scene of each video by the video's id; {} for real videos."""
-    scenes, name = read_scenes(manifest.folder), manifest.folder.name
-    paths = {video.id: f"{name}/{video.path}" for video in manifest.videos}
+    table = manifest.folder.parent / "scenes.json"
+    rows = read_json(table, "the scenes of a synthetic world") if table.exists() else []
+    scenes = {r["path"]: Scene(**{**r, "nuisances": Nuisances(**r["nuisances"])}) for r in rows}
+    paths = {video.id: f"{manifest.folder.name}/{video.path}" for video in manifest.videos}
     return {i: scenes[path] for i, path in paths.items() if path in scenes}
 
 
