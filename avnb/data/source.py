@@ -25,7 +25,6 @@ UNTIMED = {"avi", "h264", "m4v", "mpegvideo"}  # containers without presentation
 ANY_TEXT: dict[str, Any] = (
     {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
 )
-MOST_PIXELS = 4096 * 2304
 MOST_SECONDS = 7200.0  # of one video
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
 MOST_DAMAGED = 0.05  # share of its packets that may fail to be decoded
@@ -41,7 +40,6 @@ class DecodeError(ValueError):
 def open_media(path: Path) -> Iterator[Any]:
     """The open PyAV container of a regular file that holds media; errors become DecodeError."""
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    options["max_pixels"] = str(MOST_PIXELS)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DecodeError("is no regular file")
@@ -58,10 +56,6 @@ def video_stream(container: Any) -> Any:
         if codec is None:
             raise DecodeError("FFmpeg has no decoder for the format of its video stream")
         if not stream.disposition & Disposition.attached_pic:
-            if codec.width * codec.height > MOST_PIXELS:
-                size = f"{codec.width} x {codec.height}"
-                raise DecodeError(f"has frames of {size} pixels; {MOST_PIXELS} are the most")
-            codec.options = {"max_pixels": str(MOST_PIXELS)}  # of frames larger than declared
             codec.thread_count = 1  # many files are read at once
             return stream
     raise DecodeError("holds no video stream")

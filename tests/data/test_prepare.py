@@ -55,7 +55,7 @@ def test_tables_and_files_are_plain(folder):
     manifest = prepared(folder)
     assert rejected(manifest) == {"dogs/2.mp4": "Invalid data found when processing input"}
     table = pd.read_csv(manifest.where / "videos.csv")
-    assert list(table.columns[:6]) == ["id", "label", "split", "seconds", "audio", "file"]
+    assert {"id", "label", "split", "seconds", "audio", "file"} < {*table.columns}
     assert table.path.tolist() == [
         "cats/0.mp4",
         "cats/1.mp4",

@@ -319,9 +319,3 @@ def test_a_title_in_no_known_encoding_hides_no_video(tmp_path, name):
     path.write_bytes(plain.replace(b"Lavf", b"\xe0\xff\xc3("))
     found, frames = look(path, TEN + 0.05)
     assert [count(frame) for frame in frames] == list(range(10)) and found.fps == 10
-
-
-def test_frames_larger_than_any_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("avnb.data.source.MOST_PIXELS", 100)
-    with pytest.raises(DecodeError, match=r"has frames of 64 x 48 pixels; 100 are the most"):
-        stored(film(tmp_path / "a.mp4"))
