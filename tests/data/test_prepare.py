@@ -1,8 +1,9 @@
 """Preparing data sets: once, resumable, within limits; one bad file costs one row."""
 
-import csv
+import contextlib
 import itertools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from avnb.config import Subset
@@ -42,8 +44,7 @@ def prepared(folder, out="tables", *, allow_missing=False, **options) -> Manifes
 
 
 def rejected(manifest) -> dict[str, str]:
-    with (manifest.where / "rejected.csv").open(newline="") as file:
-        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    return dict(pd.read_csv(manifest.where / "rejected.csv").to_numpy())
 
 
 def changes(folder) -> dict[str, int]:
@@ -56,13 +57,8 @@ def test_tables_and_files_are_plain(folder):
     assert rejected(manifest) == {"dogs/2.mp4": "Invalid data found when processing input"}
     table = pd.read_csv(manifest.where / "videos.csv")
     assert {"id", "label", "split", "seconds", "audio", "file"} < {*table.columns}
-    assert table.path.tolist() == [
-        "cats/0.mp4",
-        "cats/1.mp4",
-        "cats/2.mp4",
-        "dogs/0.mp4",
-        "dogs/1.mp4",
-    ]
+    paths = ["cats/0.mp4", "cats/1.mp4", "cats/2.mp4", "dogs/0.mp4", "dogs/1.mp4"]
+    assert table.path.tolist() == paths
     assert table.audio.tolist() == [False, True, True, False, True]
     assert table.seconds.tolist() == [1.0] * 5 and set(table.fps) == {16.0}
     for row in table.itertuples():
@@ -200,14 +196,11 @@ def prepare_name(manifest, path):
     return next(Path(v.file).name for v in manifest.videos if v.path == path)
 
 
-def members(session: int) -> list[int]:
+def members(session: int) -> list[psutil.Process]:
     """Processes of a session that are no zombies."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found

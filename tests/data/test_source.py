@@ -99,16 +99,7 @@ def test_a_turned_video_is_stored_upright(tmp_path, name):
 
 
 def test_frames_get_square_pixels_and_are_never_enlarged(tmp_path):
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=10)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        video.codec_context.sample_aspect_ratio = Fraction(1, 2)
-        for i in range(5):
-            frame = av.VideoFrame.from_ndarray(numbered_image(i), format="rgb24")
-            out.mux(video.encode(frame))
-        out.mux(video.encode())
-    found, _ = stored(path)
+    found, _ = stored(film(tmp_path / "a.mkv", aspect=Fraction(1, 2)))
     assert (found.width, found.height) == (32, 48)
 
 
