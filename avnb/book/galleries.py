@@ -20,7 +20,7 @@ from avnb.data.manifest import Manifest, Video
 from avnb.files import replacing
 
 SECONDS, HEIGHT = 3.0, 120  # of a small copy, at most
-SMALL = store.Form(crf=30)
+SMALL = store.Form(crf=30).codecs
 MARKS = {  # sign, border, and what is read to those who do not see them
     "query": ("query:", "2px solid #444444", "query"),
     "right": ("✓", "2px solid #2e7d32", "same class"),

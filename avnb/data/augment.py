@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from avnb.config import Augment
 
 # Masks of an axis, at most; those of the released code cover 3 of 128 bands or 5 of 125 columns.
 SHORT_MASKS, MASKS = (3 / 128, 5 / 125), 32
+BILINEAR, NEAREST_EXACT = InterpolationMode.BILINEAR, InterpolationMode.NEAREST_EXACT
 T = TypeVar("T")
 
 
@@ -79,21 +81,12 @@ def draw_masks(augment: Augment, clips: int, rng: np.random.Generator) -> np.nda
 # ---- crops, clip by clip: videos differ in size -------------------------------------------------
 
 
-def resize(frames: Tensor, px: int, interpolation: str = "bilinear") -> Tensor:
-    """uint8 [N, 3, H, W] -> [N, 3, px, px].
-
-    Bilinear is with antialiasing, as torchvision's; nearest takes single pixels, as PIL's.
-    """
-    if frames.shape[-2:] == (px, px):
-        return frames
-    if interpolation == "nearest":
-        return F.interpolate(frames, (px, px), mode="nearest-exact")
-    return F.interpolate(frames, (px, px), mode="bilinear", antialias=True)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`."""
+    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`.
+
+    Bilinear is with antialiasing; nearest takes single pixels, as PIL's.
+    """
 
     box: tuple[int, int, int, int]  # top, left, height, width
     px: int
@@ -108,9 +101,10 @@ class Crop:
             images = [image[top : top + height, left : left + width] for image in images]
         part = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         if self.resize_px:
-            part = resize(part, self.resize_px, self.interpolation)
+            mode = {"bilinear": BILINEAR, "nearest": NEAREST_EXACT}[self.interpolation]
+            part = resize(part, [self.resize_px, self.resize_px], mode)
             part = part[..., top : top + height, left : left + width]
-        part = resize(part, self.px)
+        part = resize(part, [self.px, self.px], BILINEAR)
         return (part.flip(-1) if self.mirrored else part).transpose(0, 1)
 
 

@@ -6,7 +6,7 @@ Shapes: B clips, T frames of S x S pixels, C clips of a video with V views each.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -60,11 +60,6 @@ def second_view_starts(
     second = np.where(second > last, second - last, second)
     farthest = np.where(starts > left, 0.0, last)
     return np.where(behind + wrapped > 0, second, farthest)
-
-
-def required_seconds(clip: Clip) -> float:
-    """Seconds of video that a clip needs from its first frame, so that its audio fits as well."""
-    return max(clip.video_seconds, clip.audio_seconds - clip.max_offset_seconds)
 
 
 def frame_numbers(starts: np.ndarray, clip: Clip, video: Video) -> np.ndarray:
@@ -179,7 +174,8 @@ class VideoClips(Dataset[Batch]):
         They lie where the whole clip fits, from the beginning to the end; at 0 where it never does.
         """
         s, clip = self.sampling, self.sampling.clip
-        last = max(seconds - (required_seconds(clip) if s.audio else clip.video_seconds), 0.0)
+        audio_seconds = clip.audio_seconds - clip.max_offset_seconds if s.audio else 0.0
+        last = max(seconds - max(clip.video_seconds, audio_seconds), 0.0)
         is_random = s.place == "random"
         first = rng.uniform(0, last, s.count) if is_random else np.linspace(0, last, s.count)
         views, audio = [first], audio_starts(first, seconds, clip, rng)
@@ -216,25 +212,23 @@ class VideoClips(Dataset[Batch]):
         s, video = self.sampling, self.manifest.videos[index]
         drawn = self.draw(epoch, index)  # of all clips, so that none depends on which are read
         numbers = frame_numbers(drawn.starts, s.clip, video)  # [C, V, T]
-        nothing = torch.empty(3, 0, s.clip.frame_px, s.clip.frame_px, dtype=torch.uint8)
+        views = [torch.empty(3, 0, s.clip.frame_px, s.clip.frame_px, dtype=torch.uint8)]
+        audio = np.zeros(0, np.float32)
         with StoredVideo(self.manifest.path(video)) as file:
             images = file.frames(numbers[wanted]) if s.video else {}
             for clip in wanted:
-                views: list[Any] = [nothing, None]
-                params: list[Any] = [None, None]
-                audio = np.zeros(0, np.float32)
-                for view, crops in enumerate(drawn.crops):
-                    if s.video:
-                        views[view] = crops[clip]([images[n] for n in numbers[clip, view].tolist()])
-                    params[view] = map_tensors(lambda x, clip=clip: x[clip], drawn.params[view])
+                if s.video:
+                    shown = [[images[n] for n in view] for view in numbers[clip].tolist()]
+                    views = [crops[clip](x) for crops, x in zip(drawn.crops, shown, strict=True)]
                 if s.audio:
                     audio = wrapped_audio(file, drawn.audio_starts[clip], s.clip, video.seconds)
+                params = [map_tensors(lambda x, clip=clip: x[clip], p) for p in drawn.params]
                 yield Batch(
                     frames=views[0],
                     audio=torch.from_numpy(audio),
                     params=params[0],
-                    second_view=views[1],
-                    second_params=params[1],
+                    second_view=views[1] if s.second_view_seconds else None,
+                    second_params=params[1] if s.second_view_seconds else None,
                     label=torch.tensor(self.labels[index]),
                     video_index=torch.tensor(index),
                 )

@@ -129,11 +129,8 @@ def list_ucf101(folder: Path, fold: int, files: list[str]) -> Lists:
     paths = {path.rpartition("/")[2].lower(): path for path in reversed(files)}
     entries, split_of = list[Entry](), dict[str, Split]()
     for split in SPLITS.values():
-        table, form = (
-            lists / f"{split}list0{fold}.txt",
-            r"(\w+)/((v_\w+_g\d+)_c\d+)\.avi(?:\s+\d+)?",
-        )
-        for match, place in matched_lines(table, form, meant):
+        form = r"(\w+)/((v_\w+_g\d+)_c\d+)\.avi(?:\s+\d+)?"
+        for match, place in matched_lines(lists / f"{split}list0{fold}.txt", form, meant):
             if match[1].lower() not in classes:
                 raise ValueError(f"{place}: classInd.txt has no class {match[1]}")
             if split_of.setdefault(match[3].lower(), split) != split:
@@ -175,18 +172,17 @@ def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
     if (folder / SPLIT_FILE).exists():
         entries = read_split(folder / SPLIT_FILE)
     else:
-        videos, classes, test = [*filter(is_video, files)], dict[str, list[str]](), set[str]()
+        videos, classes = [*filter(is_video, files)], dict[str, list[str]]()
         videos = [path for path in videos if "/" in path] or videos
-        for path in sorted(videos, key=lambda path: (digest([fold, path]), path)):
+        for path in sorted(videos, key=lambda path: digest([fold, path])):
             label = path.partition("/")[0] if "/" in path else "unlabelled"
             classes.setdefault(label, []).append(path)
-        for paths in classes.values():
-            test |= {*paths[: (len(paths) + 2) // 4]}
-        labels = {path: label for label, paths in classes.items() for path in paths}
-        entries = [
-            Entry(id=p, path=p, label=labels[p], split="test" if p in test else "train")
-            for p in videos
-        ]
+        entries = list[Entry]()
+        for label, paths in classes.items():
+            for place, path in enumerate(paths):
+                split = SPLITS["test" if place < (len(paths) + 2) // 4 else "train"]
+                entries.append(Entry(id=path, path=path, label=label, split=split))
+        entries.sort(key=lambda entry: entry.path)
     return sorted({entry.label for entry in entries}), entries, {SPLIT_FILE}
 
 

@@ -26,8 +26,6 @@ class Video(Stored, Entry):
     content: str  # hash of the source
 
 
-COLUMNS = ["id", "label", "split", "seconds", "audio", "file", "path"]
-COLUMNS += [f.name for f in fields(Video) if f.name not in COLUMNS]
 TYPES: Any = {f.name: f.type if f.type in (int, float, bool) else str for f in fields(Video)}
 
 
@@ -42,7 +40,6 @@ class Manifest:
     videos: tuple[Video, ...]
     listed: int  # videos named by the lists, of both splits, whether usable or not
     form: str  # of the store's files
-    drawn: dict[str, Any] | None = None  # the draw whose videos alone these are, see `subsets`
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -87,8 +84,7 @@ class Manifest:
 
     def save(self) -> None:
         """Write `videos.csv`, and `dataset.json` with what no column holds."""
-        table = pd.DataFrame(list(self.videos))[COLUMNS]
-        write_text(self.where / "videos.csv", table.to_csv(index=False))
+        write_text(self.where / "videos.csv", pd.DataFrame(list(self.videos)).to_csv(index=False))
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         del kept["videos"], kept["where"]
         write_text(self.where / "dataset.json", json.dumps(kept, indent=1, default=str))

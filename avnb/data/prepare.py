@@ -11,12 +11,12 @@ build/<profile>/data/<name>-<id>/      of one folder of source videos
 """
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import resource
 import shutil
-import signal
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -32,7 +32,7 @@ from avnb.data.datasets import Entry, Listing
 from avnb.data.manifest import Manifest, Video
 from avnb.data.source import DecodeError
 from avnb.data.store import RAW, Form, Stored, convert
-from avnb.data.subsets import draw_subset, draw_values
+from avnb.data.subsets import draw_subset
 from avnb.data.synthetic import world
 from avnb.files import appending, in_parallel, json_lines, locked, replacing, write_text
 from avnb.processes import die_with_parent
@@ -40,7 +40,7 @@ from avnb.profiles import Workspace, cores
 
 LIMIT_GB = 500.0  # of disk
 SIZE_RATIO = 1.2  # of a store to its sources, at most as far as we have seen
-MEMORY_GB, CPU_SECONDS, WALL_SECONDS = 6.0, 1800, 3600  # of the conversion of one file
+MEMORY_GB, CPU_SECONDS = 6.0, 1800  # of the conversion of one file
 
 # A line of the journal: a source's path, its state (size and date), a hash of its content, and what
 # the store has (`stored`), or the `reason` why it has nothing.
@@ -58,9 +58,9 @@ def state_of(path: Path) -> list[int]:
         return []
 
 
-def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Record:
-    """Convert a source to its target, unless its content is that of the last record."""
-    path, target, last = job
+def prepare_file(folder: Path, form: Form, job: tuple[str, Path]) -> Record:
+    """Convert a source, by its path in the folder, to its target."""
+    path, target = job
     source = folder / path
     record: Record = {"path": path, "state": state_of(source)}
     try:
@@ -68,8 +68,6 @@ def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Rec
             record["content"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         return {**record, "reason": error.strerror}
-    if last.get("content") == record["content"]:
-        return {**last, **record}
     target.unlink(missing_ok=True)
     try:
         with replacing(target) as aside:
@@ -86,14 +84,9 @@ def convert_alone(source: Path, target: Path, form: Form) -> Stored:
     child.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     try:
-        outcome: Any = f"took more than {WALL_SECONDS} s"
-        if ours.poll(WALL_SECONDS):
-            outcome = ours.recv()
+        outcome = ours.recv()
     except EOFError:
-        child.join()
-        outcome = f"ended the process that read it (exit code {child.exitcode})"
-        if child.exitcode == -signal.SIGXCPU:
-            outcome = f"took more than {CPU_SECONDS} s of processor time"
+        outcome = f"ended its process, or took more than {CPU_SECONDS} s of processor time"
     finally:
         child.kill()
         child.join()
@@ -107,7 +100,7 @@ def send_converted(pipe: Connection, source: Path, target: Path, form: Form) -> 
     die_with_parent(os.getppid())
     most = int(MEMORY_GB * 1e9)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     try:
         pipe.send(convert(source, target, form))
     except DecodeError as error:
@@ -123,7 +116,7 @@ class Store:
     """The store of one folder of source videos, in one form."""
 
     def __init__(self, folder: Path, where: Path, form: Form):
-        self.folder, self.form, key = folder, form, f"{form.codec}-{digest(asdict(form))}"
+        self.folder, self.form, key = folder, form, f"{form.codec}-{digest(form)}"
         self.files, self.journal = where / f"files-{key}", where / f"prepared-{key}.jsonl"
         self.files.mkdir(parents=True, exist_ok=True)
         self.records: dict[str, Record] = {row["path"]: row for row in json_lines(self.journal)}
@@ -138,13 +131,12 @@ class Store:
         Raises:
             ValueError: when the store would take more than its limit, or than the disk has.
         """
-        jobs, size = list[tuple[str, Path, Record]](), 0
+        jobs, size = list[tuple[str, Path]](), 0
         for path in paths:
             last, state = self.records.get(path, {}), state_of(self.folder / path)
-            if "stored" in last and not self.target(path).exists():
-                last = {}
-            if last.get("state") != state:
-                jobs.append((path, self.target(path), last))
+            is_lost = "stored" in last and not self.target(path).exists()
+            if is_lost or last.get("state") != state:
+                jobs.append((path, self.target(path)))
                 size += sum(state[:1])
         needed, free = SIZE_RATIO * size / 1e9, shutil.disk_usage(self.files).free / 1e9
         if self.form.codec == "h264" and needed > min(limit_gb, free):
@@ -179,46 +171,48 @@ def prepare(
 ) -> Manifest:
     """Prepare the videos of a listing, all or a draw, in the store `where`; what is done is kept.
 
-    A drawn video that turns out to be unusable is replaced, as `draw_subset` says, until none is.
-    The tables go to `out`: `videos.csv`, `rejected.csv` and `mismatches.csv`. Raises as
-    `load_dataset` does.
+    The tables go to `out`: `videos.csv`, and `rejected.csv` with a reason for each file that cannot
+    be used, is missing, or is in no list. Raises as `load_dataset` does.
     """
+    entries = listing.entries
+    if subset:
+        ids = {*itertools.chain(*draw_subset(entries, subset))}
+        entries = tuple(entry for entry in entries if entry.id in ids)
     with locked(where):
-        store, entries, drawn = Store(listing.folder, where, form), [*listing.entries], None
-        seen, unusable = set[str](), set[str]()
-        while True:
-            if subset:
-                ids = draw_subset(listing.entries, subset, unusable)
-                drawn = {"values": draw_values(subset), "ids": [sorted(part) for part in ids]}
-                seen |= {*ids[0], *ids[1]}
-                entries = [entry for entry in listing.entries if entry.id in seen]
-            store.prepare([e.path for e in entries], f"preparing {listing.name}", limit_gb)
-            reasons = {e.path: store.records[e.path].get("reason") for e in entries}
-            rejected = {path: reason for path, reason in reasons.items() if reason}
-            wrong = {entry.id for entry in entries if entry.path in rejected}
-            if not subset or wrong <= unusable:
-                break
-            unusable |= wrong
-        videos = [store.video(entry, out) for entry in entries if entry.path not in rejected]
-    kinds = {"listed, but not there": listing.missing, "there, but in no list": listing.unlisted}
-    mismatches = [(path, what) for what, paths in kinds.items() for path in paths]
-    tables = {"rejected.csv": (rejected.items(), "reason"), "mismatches.csv": (mismatches, "what")}
-    for name, (rows, second) in tables.items():
-        write_text(out / name, pd.DataFrame(rows, columns=["path", second]).to_csv(index=False))
+        store = Store(listing.folder, where, form)
+        store.prepare([e.path for e in entries], f"preparing {listing.name}", limit_gb)
+    reasons = dict.fromkeys(listing.missing, "in the lists, but not in the folder")
+    reasons |= dict.fromkeys(listing.unlisted, "in the folder, but in no list")
+    records = {entry.path: store.records[entry.path] for entry in entries}
+    reasons |= {path: record["reason"] for path, record in records.items() if "reason" in record}
+    table = pd.DataFrame(reasons.items(), columns=["path", "reason"])
+    write_text(out / "rejected.csv", table.to_csv(index=False))
+    videos = tuple(store.video(e, out) for e in entries if e.path not in reasons)
     if not videos:
-        raise ValueError(f"none of the {len(rejected)} videos can be used; see {out}/rejected.csv")
+        raise ValueError(f"none of the {len(entries)} videos can be used; see {out}/rejected.csv")
     manifest = Manifest(
         name=listing.name,
         folder=listing.folder,
         where=out,
         classes=listing.classes,
-        videos=tuple(videos),
+        videos=videos,
         listed=listing.listed,
-        form=digest(asdict(form)),
-        drawn=drawn,
+        form=digest(form),
     )
     manifest.save()
     return manifest
+
+
+def synthetic_folder(work: Workspace, data_set: str) -> Path:
+    """The folder of a data set of the profile's synthetic world, which is made first."""
+    if work.name == "thesis" or data_set == "folder":
+        raise ValueError(
+            "the profile 'thesis' and own videos need a data set's folder; for synthetic videos, "
+            "use the profile 'demo' or 'smoke' with 'vggsound', 'ucf101' or 'hmdb51'"
+        )
+    values = world.World.from_flat(**work.values["world"])
+    made = work.folder / f"world-{world.world_id(values)}"
+    return world.make(values, made, workers=cores()) / (data_set or "vggsound")
 
 
 def load_dataset(
@@ -229,7 +223,6 @@ def load_dataset(
     fold: int = 1,
     allow_missing: bool = False,
     subset: Subset | None = None,
-    form: Form | None = None,
     limit_gb: float = LIMIT_GB,
 ) -> Manifest:
     """The prepared videos of a data set: a real one in `folder`, or the synthetic one if empty.
@@ -240,9 +233,8 @@ def load_dataset(
         folder: of the data set, in its official layout.
         fold: official split, or seed of a draw.
         allow_missing: go on without files that are listed and missing.
-        subset: of a pre-training: of a real folder that has more for training, no other videos
-            than those that it draws are looked at.
-        form: of the store; by default H.264, and frames as they are for synthetic videos.
+        subset: of a pre-training: no other videos of a real folder are looked at than those that
+            it draws from the lists.
         limit_gb: of disk that the store may take.
 
     Raises:
@@ -250,22 +242,10 @@ def load_dataset(
         ValueError: for an unknown data set, bad lists, or a store that would be too large.
     """
     if folder:
-        root = Path(folder).expanduser().resolve()
-    elif work.name == "thesis" or data_set == "folder":
-        raise ValueError(
-            "the profile 'thesis' and own videos need a data set's folder; for synthetic videos, "
-            "use the profile 'demo' or 'smoke' with 'vggsound', 'ucf101' or 'hmdb51'"
-        )
-    else:
-        values, data_set = world.World.from_flat(**work.values["world"]), data_set or "vggsound"
-        made = work.folder / f"world-{world.world_id(values)}"
-        root = world.make(values, made, workers=cores()) / data_set
+        root, form = Path(folder).expanduser().resolve(), Form()
+    else:  # a world is small: all of it, with its frames as they are
+        root, form, subset = synthetic_folder(work, data_set), RAW, None
     listing = datasets.listing(data_set, root, fold, allow_missing=allow_missing)
-    training, name = sum(e.split == "train" for e in listing.entries), f"fold{fold}"
-    if not folder or not subset or training <= subset.subset_videos + subset.validation_videos:
-        subset = None
-    else:
-        name += f"-subset-{digest(draw_values(subset))}"
     where = work.folder / "data" / f"{listing.name}-{digest(str(root))}"
-    form = form or (Form() if folder else RAW)
-    return prepare(listing, where, where / name, form=form, subset=subset, limit_gb=limit_gb)
+    out = where / (f"fold{fold}-subset-{digest(subset)}" if subset else f"fold{fold}")
+    return prepare(listing, where, out, form=form, subset=subset, limit_gb=limit_gb)

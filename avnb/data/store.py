@@ -119,11 +119,10 @@ def write(
     frames: Iterable[np.ndarray],
     fps: float,
     samples: np.ndarray,
-    form: Form | Codecs,
+    codecs: Codecs,
     hz: int = HZ,
 ) -> None:
     """Write frames [H, W, 3] uint8 of even size, and mono sound [M] (empty: none)."""
-    codecs = form.codecs if isinstance(form, Form) else form
     rate = Fraction(fps).limit_denominator(1001)
     encoder = Encoder(path, rate, codecs, hz if len(samples) else 0)
     for image in frames:
@@ -178,7 +177,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             width=encoder.video.width,
             height=encoder.video.height,
             audio=len(samples) > 0,
-            source_fps=source.fps,
+            source_fps=float(source.rate),
             source_width=width,
             source_height=height,
             source_hz=source.audio.rate if source.sound.pieces else 0,
@@ -214,25 +213,19 @@ class StoredVideo:
     def frames(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
         """The frames [H, W, 3] uint8 of these numbers."""
         wanted, images = np.unique(numbers), dict[int, np.ndarray]()
+        frames_a_tick = float(self.video.time_base * self.video.average_rate)  # fractions are slow
         for group in np.split(wanted, np.flatnonzero(np.diff(wanted) > KEY_EVERY) + 1):
-            images |= self.stretch(group.tolist())
+            # Half a frame late: Matroska rounds times to milliseconds.
+            self.file.seek(int((group[0] + 0.5) / frames_a_tick), stream=self.video)
+            for frame in self.file.decode(self.video):
+                number = round(frame.pts * frames_a_tick)
+                if number in group:
+                    rgb = REFORMATTER.reformat(frame, format="rgb24", threads=1)
+                    images[number] = rgb.to_ndarray()
+                if number >= group[-1]:
+                    break
         if missing := [n for n in wanted.tolist() if n not in images]:
             raise StoreError(f"{self.path} has no frame {missing[0]}; {AGAIN}")
-        return images
-
-    def stretch(self, numbers: list[int]) -> dict[int, np.ndarray]:
-        """Frames that lie close together."""
-        wanted, images = {*numbers}, dict[int, np.ndarray]()
-        frames_a_tick = float(self.video.time_base * self.video.average_rate)  # fractions are slow
-        # Half a frame late: Matroska rounds times to milliseconds.
-        self.file.seek(int((numbers[0] + 0.5) / frames_a_tick), stream=self.video)
-        for frame in self.file.decode(self.video):
-            number = round(frame.pts * frames_a_tick)
-            if number in wanted:
-                rgb = REFORMATTER.reformat(frame, format="rgb24", threads=1)
-                images[number] = rgb.to_ndarray()
-            if number >= numbers[-1]:
-                break
         return images
 
     def audio(self, first: int, count: int, hz: int = HZ) -> np.ndarray:

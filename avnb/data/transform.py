@@ -6,7 +6,6 @@ Shapes: B clips, T frames of S x S pixels, N audio samples, M mel bands, t spect
 """
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +23,6 @@ from avnb.data.manifest import Manifest
 from avnb.files import read_json, tqdm, write_text
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PART_VALUES = 150_000  # of float32, 0.6 MB, that a CPU augments at a time
 MelStatistics = Sequence[list[float]]  # mean and standard deviation of each band
 
 
@@ -42,20 +40,15 @@ class VideoTransform(nn.Module):
     def forward(self, frames: Tensor, params: AugmentParams | None = None) -> Tensor:
         """frames [B, 3, T, S, S] uint8 -> [B, 3, T, S, S] float32, in the same memory format.
 
-        Clip by clip, as each has its own order of changes; on a CPU of frames few enough to stay
-        in its cache.
+        Clip by clip, as each has its own order of changes.
         """
-        if params is None:
-            done = frames.float().div_(255)
-        else:
-            done = torch.empty_like(frames, dtype=torch.float)
-            length = frames.shape[2]
-            few = max(1, PART_VALUES // frames[0, :, 0].numel()) if frames.is_cpu else length
-            for i, begin in itertools.product(range(len(frames)), range(0, length, few)):
-                clip, times = slice(i, i + 1), slice(begin, begin + few)
-                x = frames[clip, :, times].to(torch.float, memory_format=torch.contiguous_format)
+        done = frames.float().div_(255)
+        if params is not None:
+            for i, order in enumerate(params.order):
+                clip = slice(i, i + 1)
+                x = done[clip].contiguous()
                 x = torch.where(params.flip[clip, None, None, None, None], x.flip(-1), x)
-                done[clip, :, times] = jitter(x.div_(255), params.factors[clip], params.order[i])
+                done[clip] = jitter(x, params.factors[clip], order)
         return done.sub_(self.mean).div_(self.std)
 
 

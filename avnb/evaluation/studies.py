@@ -21,7 +21,7 @@ from torch import Tensor
 from avnb.config import Evaluation, unknown_name
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
-from avnb.data.synthetic.world import causes, read_scenes, scenes_of
+from avnb.data.synthetic.world import VGGSOUND, causes, scenes_of
 from avnb.evaluation import probe, results, retrieval
 from avnb.evaluation.features import Features, row_metadata, source_of_file
 from avnb.evaluation.results import Row, percent_row
@@ -160,8 +160,7 @@ def read_outs(
 
 def is_seen(target: Manifest) -> Tensor:
     """[V] whether pre-training has each test video's object with its motion."""
-    scenes, every = scenes_of(target), read_scenes(target.folder).values()
-    known = {(s.thing, s.motion) for s in every if s.path.startswith("vggsound/")}
+    scenes, known = scenes_of(target), VGGSOUND.values()
     shown = (scenes[video.id] for video in target.split("test").videos)
     return torch.tensor([(scene.thing, scene.motion) in known for scene in shown])
 

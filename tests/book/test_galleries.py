@@ -19,7 +19,7 @@ def videos(tmp_path):
     frames = [np.full((180, 240, 3), 5 * k, np.uint8) for k in range(32)]
     t = np.arange(4 * store.HZ) / store.HZ
     tone = np.where(t > 2, 0.5 * np.sin(2 * np.pi * 1000 * t), 0).astype(np.float32)
-    store.write(tmp_path / "source.mp4", frames, 8, tone, store.Form())
+    store.write(tmp_path / "source.mp4", frames, 8, tone, store.Form().codecs)
     return SimpleNamespace(path=lambda video: tmp_path / "source.mp4")
 
 

@@ -51,7 +51,7 @@ def film(
     matrix=None,
     muxer=None,
     audio=None,
-    last_seconds=None,
+    aspect=None,
 ):
     """Write the frames at the given seconds; `audio` is (waves, hz, layout, codec)."""
     with av.open(str(path), "w", options=muxer or {}) as out:
@@ -64,6 +64,8 @@ def film(
         clock = Fraction(1, rate) if path.suffix == ".avi" or codec == "mpeg2video" else MILLI
         if codec != "mpeg4":
             video.codec_context.time_base = clock
+        if aspect:
+            video.codec_context.sample_aspect_ratio = aspect
         if matrix:
             video.set_display_matrix([65536 * n for n in matrix] + [0, 0, 1 << 30])
         if audio:
@@ -74,11 +76,7 @@ def film(
             frame = av.VideoFrame.from_ndarray(numbered_image(i, *size), format="rgb24")
             frame.pts, frame.time_base = round(float(at) / clock), clock
             packets += video.encode(frame)
-        packets += video.encode()
-        if last_seconds:
-            last = max(packets, key=lambda p: p.pts)
-            last.duration = round(last_seconds / last.time_base)
-        out.mux(packets)
+        out.mux(packets + video.encode())
         if audio:
             write_audio(out, stream, waves, hz, layout)
     return path

@@ -102,9 +102,3 @@ def test_the_released_window_begins_the_frames_up_to_half_a_second_before_the_au
         after = video - clip_times.audio_starts(video, seconds, clip, rng)
         assert low <= after.min() < low + 0.01 and high - 0.01 < after.max() <= high
         assert after.mean() == pytest.approx((low + high) / 2, abs=0.03)
-
-
-def test_required_seconds_leave_a_place_for_the_audio():
-    assert clip_times.required_seconds(CLIP) == 1.5
-    short = Clip(video_seconds=1, audio_seconds=1, max_offset_seconds=0.5)
-    assert clip_times.required_seconds(short) == 1

@@ -66,7 +66,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     rng = np.random.default_rng(0)
     frames = [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(12)]
     samples = rng.uniform(-1, 1, 12_000).astype(np.float32)
-    store.write(tmp_path / "a.mp4", frames, 16.0, samples, Form(crf=1))
+    store.write(tmp_path / "a.mp4", frames, 16.0, samples, Form(crf=1).codecs)
     got = store.read_frames(tmp_path / "a.mp4", np.arange(12))
     assert np.abs(got[:, 20, 20, 0].astype(int) - 10 * np.arange(12)).max() <= 3
     audio = store.read_audio(tmp_path / "a.mp4", 0, 12_000)

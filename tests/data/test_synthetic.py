@@ -11,7 +11,7 @@ import pytest
 from avnb.data.synthetic import scenes as looks
 from avnb.data.synthetic import world
 from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Nuisances, Scene
-from avnb.data.synthetic.world import World, read_scenes
+from avnb.data.synthetic.world import World
 from avnb.profiles import PROFILES
 
 NONE = Nuisances(
@@ -21,8 +21,10 @@ NONE = Nuisances(
 
 
 @pytest.fixture(scope="module")
-def scenes(world):
-    return [*read_scenes(world / "vggsound").values()]
+def scenes():
+    values = World.from_flat(**PROFILES["smoke"]["world"])
+    parts = (world.vggsound, world.ucf101, world.hmdb51)
+    return [scene for build in parts for scene in build(values)[0]]
 
 
 def streams(path):

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from avnb.config import Augment, Clip, Spectrogram
 from avnb.data import augment, transform
-from avnb.data.augment import Crop, map_tensors, sample_params
+from avnb.data.augment import Crop, sample_params
 from avnb.data.transform import AudioTransform, VideoTransform
 
 RNG = np.random.default_rng
@@ -40,9 +40,8 @@ def test_hue_is_that_of_the_standard_library():
         assert got.reshape(3, -1).T.tolist() == pytest.approx(np.array(expected), abs=1e-9)
 
 
-@pytest.mark.parametrize("px", [9, 224])
-def test_each_clip_is_augmented_as_torchvision_would_in_its_own_order(px):
-    frames, params = some_frames(6, 2, px), sample_params(Augment(hue=0.5), 6, RNG(0))
+def test_each_clip_is_augmented_as_torchvision_would_in_its_own_order():
+    frames, params = some_frames(6, 2, 9), sample_params(Augment(hue=0.5), 6, RNG(0))
     got = VideoTransform()(frames, params)
     mean, std = list(transform.IMAGENET_MEAN), list(transform.IMAGENET_STD)
     for i in range(6):
@@ -60,14 +59,6 @@ def test_the_memory_format_is_kept_and_changes_nothing(given):
     planar, last = (view(some_frames(5, last=last), params) for last in (False, True))
     torch.testing.assert_close(last, planar, rtol=0, atol=1e-6)
     assert planar.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-def test_no_size_depends_on_data_that_a_device_would_have_to_tell():
-    # on the device "meta" tensors have sizes and no data
-    params = sample_params(Augment(), 5, RNG(0))
-    moved = map_tensors(lambda x: x.to("meta"), params)
-    moved = dataclasses.replace(moved, order=params.order)
-    assert VideoTransform().to("meta")(some_frames(5).to("meta"), moved).shape == (5, 3, 4, 8, 8)
 
 
 def test_draws_have_the_thesis_ranges():
@@ -89,14 +80,6 @@ def test_without_draws_a_picture_is_only_normalised():
         list(transform.IMAGENET_STD),
     )
     torch.testing.assert_close(VideoTransform()(frames), expected.transpose(1, 2))
-
-
-def test_a_clip_looks_the_same_in_any_batch():
-    frames = torch.randint(0, 256, (5, 3, 4, 8, 8), dtype=torch.uint8)
-    params, view = sample_params(Augment(), 5, RNG(1)), VideoTransform()
-    torch.testing.assert_close(
-        view(frames, params)[2:4], view(frames[2:4], map_tensors(lambda x: x[2:4], params))
-    )
 
 
 def test_random_crops_have_the_drawn_areas_and_aspects():

@@ -142,17 +142,12 @@ def causes(scene: Scene) -> dict[str, Any]:
     }
 
 
-def read_scenes(folder: Path) -> dict[str, Scene]:
-    """The scenes of the world that a data set's folder is in, by path; {} for real videos."""
-    table = folder.parent / "scenes.json"
-    rows = read_json(table, "the scenes of a synthetic world") if table.exists() else []
-    return {r["path"]: Scene(**{**r, "nuisances": Nuisances(**r["nuisances"])}) for r in rows}
-
-
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
     """The scene of each video by the video's id; {} for real videos."""
-    scenes, name = read_scenes(manifest.folder), manifest.folder.name
-    paths = {video.id: f"{name}/{video.path}" for video in manifest.videos}
+    table = manifest.folder.parent / "scenes.json"
+    rows = read_json(table, "the scenes of a synthetic world") if table.exists() else []
+    scenes = {r["path"]: Scene(**{**r, "nuisances": Nuisances(**r["nuisances"])}) for r in rows}
+    paths = {video.id: f"{manifest.folder.name}/{video.path}" for video in manifest.videos}
     return {i: scenes[path] for i, path in paths.items() if path in scenes}
 
 
@@ -241,16 +236,14 @@ def make(world: World, root: Path, *, workers: int = 2) -> Path:
     with locked(root):
         if (root / "scenes.json").exists():
             return root
-        scenes, texts = list[Scene](), dict[str, str]()
+        scenes = list[Scene]()
         for contents in (vggsound, ucf101, hmdb51):
-            more, lists = contents(world)
-            scenes, texts = scenes + more, texts | lists
-        for name, text in texts.items():
-            write_text(root / name, text)
+            made, lists = contents(world)
+            scenes += made
+            for name, text in lists.items():
+                write_text(root / name, text)
         todo = [s for s in scenes if not (root / s.path).exists()]
-        done = len(scenes) - len(todo)
-        work, title = partial(render, root), "synthetic videos"
-        for _ in in_parallel(work, todo, workers=workers, title=title, done=done):
-            pass
+        work, done = partial(render, root), len(scenes) - len(todo)
+        list(in_parallel(work, todo, workers=workers, title="synthetic videos", done=done))
         write_text(root / "scenes.json", json.dumps([asdict(s) for s in scenes], indent=0))
     return root
