@@ -114,9 +114,9 @@ class Matched:
         """`VGGSound → UCF-101`."""
         return f"{self.queries.title} → {self.targets.title}"
 
-    def seen(self, *, struck: bool = True) -> tuple[list[list[int]], set[int]]:
-        """Matches and seen concepts; with `struck` false the outliers are kept."""
-        exclude = {self.targets.plain.index(name) for name in self.outliers if struck}
+    def seen(self) -> tuple[list[list[int]], set[int]]:
+        """Matches of each query, and the seen concepts."""
+        exclude = {self.targets.plain.index(name) for name in self.outliers}
         both, top = (self.primary, self.secondary), self.top
         return seen(*both, threshold=self.threshold, top=top, exclude=exclude)
 

@@ -53,7 +53,7 @@ def scores(run: TrainingRun, manifest: Manifest, config: Evaluation) -> dict[str
 
             batches = replace(config, clips_per_forward=run.config.optim.batch)
             for level in LEVELS:
-                (found,) = encode_all([encode], test, how[level], batches)
+                found = encode_all(encode, test, how[level], batches)
                 tensors |= {level: found.video, "label": found.label}
             with replacing(file) as partial_file:
                 save_file(tensors, partial_file)

@@ -69,17 +69,12 @@ def known_scenes(manifest: Manifest) -> dict[int, Scene]:
     return {row: scene for row, scene in known.items() if scene and not scene.flaw}
 
 
-def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
-    """Left, top, right, bottom in [0, 1], averaged over the times."""
-    return object_boxes(scene, times).mean(axis=0)
-
-
 def pointing(cosines: np.ndarray, times: np.ndarray, scene: Scene) -> np.ndarray:
     """Peak on the object, middle of the frame on it, share of places on it: [3], means of clips."""
     scores, axes = [], [np.linspace(0, 1, size) for size in cosines.shape[:-3:-1]]
     x, y = np.meshgrid(*axes)  # [h, w]
     for cosine, at in zip(cosines, times, strict=True):
-        left, top, right, bottom = mean_box(scene, at)
+        left, top, right, bottom = object_boxes(scene, at).mean(axis=0)
         inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
         peak = inside.flat[cosine.mean(axis=0).argmax()]
         scores.append([peak, left <= 0.5 <= right and top <= 0.5 <= bottom, inside.mean()])

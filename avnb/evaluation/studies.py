@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,15 @@ from avnb.training import runs
 from avnb.training.launch import Resources
 from avnb.training.runs import TrainingRun, pretraining_runs
 
-FOLDER = resources.files("avnb.evaluation")
 # Columns study, method, seed and space: a run's differences to the profile's, as JSON.
-VARIANTS = pd.read_csv(str(FOLDER / "studies.csv"), sep=";", comment="#")
+VARIANTS = pd.read_csv(Path(__file__).with_name("studies.csv"), sep=";", comment="#")
 STUDIES = VARIANTS["study"].unique().tolist()
 VARIANT = ["method", "space", "seed"]  # what tells one from the others, as in its rows
 
 
 def stored() -> pd.DataFrame:
     """The rows that come with the package."""
-    return results.read(str(FOLDER / "studies.jsonl"))
+    return results.read(Path(__file__).with_name("studies.jsonl"))
 
 
 def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -47,19 +45,6 @@ def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     own = VARIANTS.loc[VARIANTS["study"] == name, VARIANT]
     chosen = own.merge(rows, on=VARIANT)[rows.columns]
     return chosen.join(pd.DataFrame(list(map(json.loads, chosen["space"]))))
-
-
-def agreement(rows: pd.DataFrame) -> str:
-    """How many rows equal the stored ones of the same measurement, and how many intervals overlap.
-
-    Only the same kind of processor rounds alike; on another, training ends as from another seed.
-    """
-    same = ["task", "metric", "level", "profile", *VARIANT]
-    both = rows.merge(stored(), on=same, suffixes=("", "_stored")).dropna(subset="low")
-    equal = (both["value"] == both["value_stored"]).sum()
-    below, above = both["low"] <= both["high_stored"], both["low_stored"] <= both["high"]
-    overlap = (below & above).sum()
-    return f"{equal} of {len(both)} rows equal the stored ones, {overlap} intervals overlap"
 
 
 def measure(work: Workspace, names: Iterable[str], out: Path) -> pd.DataFrame:
@@ -108,9 +93,9 @@ def variant_rows(
     The seed of the evaluation stays, so that all share their clips.
     """
     source, config = source_of_file(run.checkpoint), work.evaluation()
-    one, known = {source.method: source}, row_metadata(source, target, work, config)
-    features = probe.extract_each(one, target, config, work.features)[source.method]
-    both = retrieval.extract_each(one, target, config, work.features)[source.method]
+    known = row_metadata(source, target, work, config)
+    features = probe.probe_features(source, target, config, work.features)
+    both = retrieval.query_and_gallery(source, target, config, work.features)
 
     def accuracy(layer: probe.Classify, test: Features, **about: Any) -> Row:
         right = probe.video_level(layer, test.video, test.label, 1).numpy()

@@ -47,8 +47,7 @@ CONFIG = Evaluation(clips_per_forward=6)  # three videos with two clips each
 
 
 def extracted(sources, train, cache, sampling=SAMPLING, config=CONFIG):
-    named = {str(i): source for i, source in enumerate(sources)}
-    return list(features.extract(named, train, sampling, config, cache).values())
+    return [features.extract(source, train, sampling, config, cache) for source in sources]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_each_encoder_gives_what_it_gives_alone_and_is_kept(two, train, whole, m
         for known, one in zip((found.video[3], found.audio[3]), alone, strict=True):
             torch.testing.assert_close(known, one, rtol=1e-4, atol=1e-5)
         assert found.label.tolist() == train.labels
-        (in_memory,) = features.encode_all([frozen.encode], train, SAMPLING, CONFIG)
+        in_memory = features.encode_all(frozen.encode, train, SAMPLING, CONFIG)
         assert all(torch.equal(vars(in_memory)[k], x) for k, x in vars(found).items())
     read = read_from(monkeypatch)
     (second,) = extracted(two[1:], train, whole[0])

@@ -37,7 +37,7 @@ def test_a_peak_and_its_score_by_eye(monkeypatch):
     cosine = np.zeros((1, 2, 3, 4), np.float32)
     cosine[0, :, 2, 0], cosine[0, 0, 0, 3] = 1, 1.5  # the mean over time decides
     boxes = {"corner": [0, 0.6, 0.3, 1], "right": [0.45, 0.5, 1, 1], "top": [0, 0, 1, 0.5]}
-    monkeypatch.setattr(localisation, "mean_box", lambda name, times: np.array(boxes[name]))
+    monkeypatch.setattr(localisation, "object_boxes", lambda name, _: np.array([boxes[name]]))
     times = np.array([[0.0, 0.1]])
     assert pointing(cosine, times, "corner") == pytest.approx((1, 0, 1 / 12))
     assert pointing(cosine, times, "right") == pytest.approx((0, 1, 4 / 12))  # its edge counts

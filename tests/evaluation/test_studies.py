@@ -111,15 +111,3 @@ def test_an_unknown_study_is_named_before_anything_is_made(tmp_path):
     with pytest.raises(ValueError, match="study 'nose' is unknown; did you mean 'noise'"):
         studies.measure(work, ["methods", "nose"], tmp_path / "rows.jsonl")
     assert not list(tmp_path.iterdir())
-
-
-def test_rows_that_come_out_otherwise_are_counted():
-    rows = studies.stored()
-    count, trained = int(rows["low"].count()), int((rows["method"] == "xid").sum())
-    same = f"{count} of {count} rows equal the stored ones, {count} intervals overlap"
-    assert studies.agreement(rows) == same
-    ranked = int(((rows["method"] == "xid") & rows["low"].isna()).sum())
-    moved = rows.assign(value=rows["value"] + (rows["method"] == "xid"))
-    assert studies.agreement(moved).startswith(f"{count - trained + ranked} of {count} rows")
-    away = {name: rows["high"] + i for i, name in enumerate(("low", "value", "high"), start=1)}
-    assert studies.agreement(rows.assign(**away)).endswith("ones, 0 intervals overlap")
