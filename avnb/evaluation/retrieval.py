@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,14 +20,11 @@ from avnb.data.manifest import Manifest
 from avnb.evaluation.features import (
     EncoderSource,
     Features,
-    Sources,
     downstream_clip,
     extract,
-    row_metadata,
     uniform_sampling,
 )
-from avnb.evaluation.results import Row, bootstrap, percent_row, record
-from avnb.profiles import Workspace
+from avnb.evaluation.results import Row, bootstrap, percent_row
 
 DIRECTIONS = {
     "v->v": ("video", "video"),
@@ -178,29 +174,6 @@ def query_and_gallery(
     videos, sampling = manifest.with_audio(), clip_sampling(source.config, config)
     query = extract(source, videos.split("test"), sampling, config, cache)
     return query, extract(source, videos.split("train"), sampling, config, cache)
-
-
-# ---- rows ---------------------------------------------------------------------------------------
-
-
-def retrieval_rows(
-    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace
-) -> tuple[pd.DataFrame, dict[str, QueryAndGallery]]:
-    """Retrieval with several encoders in every space, measured and appended to the results.
-
-    Returns the rows of these encoders, and query and gallery features by method.
-    """
-    features, rows = dict[str, QueryAndGallery](), list[Row]()
-    for method, source in sources.items():
-        query, gallery = query_and_gallery(source, manifest, config, work.features)
-        features[method] = query, gallery
-        metadata = row_metadata(source, manifest.with_audio(), work, config)
-        spaces = {THESIS: features[method], COSINE: features[method]}
-        if heads := source.heads():
-            spaces[PROJECTED] = projected(query, heads), projected(gallery, heads)
-        for space, both in spaces.items():
-            rows += measure(*both, config, space, **metadata)
-    return record(work.results, rows), features
 
 
 def measure(

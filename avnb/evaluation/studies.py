@@ -20,8 +20,9 @@ from torch import Tensor
 from avnb.config import Evaluation, unknown_name
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
-from avnb.data.synthetic.world import causes, read_scenes, scenes_of
+from avnb.data.synthetic.world import causes, scenes_of
 from avnb.evaluation import probe, results, retrieval
+from avnb.evaluation.concepts import split_classes
 from avnb.evaluation.features import Features, row_metadata, source_of_file
 from avnb.evaluation.results import Row, percent_row
 from avnb.profiles import Workspace
@@ -112,7 +113,9 @@ def variant_rows(
             yield Row(task="embeddings", metric="rank", level=level, value=value, **known)
     if not is_plain:
         return
-    for level, shown in {"seen": is_seen(target), "unseen": ~is_seen(target)}.items():
+    _, parts = split_classes({source.method: source}, target, config)
+    for level, names in parts.items():
+        shown = torch.tensor([video.label in names for video in target.split("test").videos])
         part = Features(**{name: x[shown] for name, x in vars(features["video"]).items()})
         yield accuracy(layer, part, task="probe", level=level)
     for norm in ("eval", "train"):  # BatchNorm frozen and drifting, fresh clips for both
@@ -141,14 +144,6 @@ def read_outs(
         layer, _ = probe.fit(train.video, number["train"], count, config)
         chance = 100 * float(number["test"].bincount().max()) / len(test.label)
         yield layer, replace(test, label=number["test"]), {"metric": cause, "chance": chance}
-
-
-def is_seen(target: Manifest) -> Tensor:
-    """[V] whether pre-training has each test video's object with its motion."""
-    scenes, every = scenes_of(target), read_scenes(target.folder).values()
-    known = {(s.thing, s.motion) for s in every if s.path.startswith("vggsound/")}
-    shown = (scenes[video.id] for video in target.split("test").videos)
-    return torch.tensor([(scene.thing, scene.motion) in known for scene in shown])
 
 
 def known_causes(target: Manifest) -> dict[str, dict[str, Tensor]]:
