@@ -115,13 +115,3 @@ def test_rows_are_complete_and_say_what_a_probe_alone_says(
     swapped = few_shot.draws(target, other, [100], range(3, 4))
     rows = few_shot.few_shot_rows(sources, target, swapped, config, work)
     assert set(rows["data"]).isdisjoint(table["data"])  # other halves are other test data
-
-
-def test_the_published_boxes_are_all_there():
-    rows = results.select(
-        results.published(), task="few-shot", dataset="ucf101", method="supervised"
-    )
-    one = rows[(rows["level"] == "video") & (rows["metric"] == "top1")]
-    seen = one[one["split"].str.startswith("seen")]
-    assert len(rows) == 40 and seen["value"].tolist() == [5.32, 8.82, 14.67, 18.22, 20.85]
-    assert seen["split"].tolist() == [f"seen, {p} %" for p in (5, 10, 20, 50, 100)]

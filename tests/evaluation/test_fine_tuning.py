@@ -8,7 +8,7 @@ import torch
 from avnb.config import Evaluation, Finetune
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
-from avnb.evaluation import fine_tuning, results
+from avnb.evaluation import fine_tuning
 from avnb.evaluation.features import untrained_source
 from avnb.evaluation.probe import samplings
 from avnb.profiles import PROFILES, Workspace
@@ -73,10 +73,3 @@ def test_what_was_not_pre_trained_is_tuned_for_longer(tiny, few, tmp_path):
     assert epochs == {"random": 100, "xid": 16, "of_ones_own": 16}
     assert all(run.config.seed == 3 and not run.finished for run in found.values())
     assert [run.method for run in found.values()] == list(sources)
-
-
-def test_the_published_rows_hold_table_4_4():
-    rows = results.select(results.published(), task="finetune")
-    assert len(rows) == 2 * 5 * 4 and set(rows["where"]) == {"Table 4.4"}
-    one = results.select(rows, method="xid", dataset="hmdb51")
-    assert list(one["value"]) == [38.2, 69.6, 42.85, 73.69]

@@ -128,18 +128,6 @@ def test_every_layer_of_a_batch_is_what_it_is_alone_and_by_hand(count, clips, cl
         assert losses == pytest.approx(curve, rel=1e-4, abs=1e-6)
 
 
-def test_a_probe_learns_what_is_linearly_separable_and_nothing_from_noise():
-    x, label = blobs()
-    config = Evaluation(probe_lr=1e-2)
-    layer, losses = probe.fit(x, label, 3, config)
-    assert losses[-1] < 0.2 < losses[0] and len(losses) == 50
-    test, test_label = blobs(1)
-    assert clip_level(layer, test, test_label, 1).mean() > 0.97
-    noise = torch.randn(90, 4, 6, generator=torch.Generator().manual_seed(5))
-    layer, _ = probe.fit(noise, label, 3, config)
-    assert clip_level(layer, noise.flip(0), label, 1).mean() < 0.5
-
-
 def test_every_clip_is_shown_once_before_any_is_shown_again():
     rng = torch.Generator().manual_seed(0)
     shown = torch.full((8, 5), -1)
