@@ -62,8 +62,9 @@ def study_command(args: argparse.Namespace) -> None:
     work = Workspace.open(args.profile)
     out, names = work.folder / "studies.jsonl", args.studies or list(studies.STUDIES)
     rows = studies.measure(work, names, out)
-    print(f"{len(rows)} rows are in {out}")
-    print(studies.agreement(rows))
+    same = ["task", "metric", "level", "profile", *studies.VARIANT, "value"]
+    equal = len(rows.merge(studies.stored(), on=same))
+    print(f"{len(rows)} rows are in {out}, {equal} of them equal to the stored ones")
 
 
 def train_command(args: argparse.Namespace) -> None:

@@ -49,9 +49,8 @@ class Retrieval:
     def query_and_gallery(self, method: str) -> retrieval.QueryAndGallery:
         """Query and gallery features of an encoder."""
         if method not in self.features:
-            one = {method: self.sources[method]}
-            folder = self.work.features
-            self.features |= retrieval.extract_each(one, self.manifest, self.config, folder)
+            about = self.manifest, self.config, self.work.features
+            self.features[method] = retrieval.query_and_gallery(self.sources[method], *about)
         return self.features[method]
 
     def show(self, method: str, direction: str, row: int) -> None:
@@ -74,9 +73,9 @@ class Retrieval:
         if not audible and direction != "v->v":
             raise ValueError(f"{name} has no audio: it can ask by its frames only")
         encoders = FrozenEncoders(source, training_part(self.manifest)).to(device())
-        sampling = retrieval.samplings(source.config, self.config)["queries"]
+        sampling = retrieval.clip_sampling(source.config, self.config)
         sampling = replace(sampling, audio=audible)
-        (query,) = encode_all([encoders.encode], own, sampling, self.config)
+        query = encode_all(encoders.encode, own, sampling, self.config)
         _, gallery = self.query_and_gallery(method)
         self.play(own, retrieval.find_neighbours(query, gallery, [0], direction))
 

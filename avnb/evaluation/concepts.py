@@ -11,19 +11,18 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
-from avnb.config import Evaluation, digest, unknown_name
+from avnb.config import Evaluation, unknown_name
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.world import HMDB51, UCF101, VGGSOUND
 from avnb.evaluation.class_names import CLASSES, TITLES, ClassList, from_file, normalised
 from avnb.evaluation.features import EncoderSource
-from avnb.evaluation.results import Row
 
 if TYPE_CHECKING:  # importing sentence-transformers takes seconds: only where an encoder is loaded
     from sentence_transformers import SentenceTransformer
@@ -114,21 +113,11 @@ class Matched:
         """`VGGSound → UCF-101`."""
         return f"{self.queries.title} → {self.targets.title}"
 
-    def seen(self, *, struck: bool = True) -> tuple[list[list[int]], set[int]]:
-        """Matches and seen concepts; with `struck` false the outliers are kept."""
-        exclude = {self.targets.plain.index(name) for name in self.outliers if struck}
+    def seen(self) -> tuple[list[list[int]], set[int]]:
+        """Matches of each query, and the seen concepts."""
+        exclude = {self.targets.plain.index(name) for name in self.outliers}
         both, top = (self.primary, self.secondary), self.top
         return seen(*both, threshold=self.threshold, top=top, exclude=exclude)
-
-    @property
-    def row(self) -> Row:
-        """The number of seen concepts."""
-        names = self.queries.names, self.targets.names, self.outliers
-        known: dict[str, Any] = {"task": "concepts", "metric": "seen", "method": self.method}
-        known |= {"level": self.queries.key, "dataset": self.targets.key}
-        known |= {"split": f"threshold {self.threshold:g}, top {self.top}"}
-        known |= {"data": f"names:{digest(names)}", "n": len(self.targets.names)}
-        return Row(value=len(self.seen()[1]), **known)
 
 
 def published_cosines(queries: ClassList, targets: ClassList) -> np.ndarray | None:

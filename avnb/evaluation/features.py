@@ -1,15 +1,13 @@
 """The encoders to evaluate, by name, and their features of a table of videos, encoded once.
 
 Encoders are those of runs of this workspace, of checkpoints, or the user's own code. Features are
-kept as a file for each encoder and part of a data set. Encoders that look at the same clips share
-one reading of the videos.
+kept as a file for each encoder and part of a data set.
 
 Shapes: V videos, C clips of each, F features.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,18 +61,15 @@ class EncoderSource:
 
     @property
     def features_name(self) -> str:
-        """Of files of features: made of the file or the code of the encoders."""
-        backbone, file = self.config.backbone, self.checkpoint
-        key = [backbone, source_digest(backbone), checkpoint.FORMAT]
-        if file is not None:
-            key += [str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size]
-        return f"{self.method}-{digest(key)}"
+        """Of files of features; a run that is trained on, or changed code, has another."""
+        changed = self.checkpoint.stat().st_mtime_ns if self.checkpoint else 0
+        return f"{self.name}-{digest([source_digest(self.config.backbone), changed])}"
 
     @property
     def starting_point(self) -> StartingPoint:
         """The video encoder, as fine-tuning starts from it."""
-        values = {name: getattr(self.config, name) for name in ("backbone", "width")}
-        return StartingPoint(method=self.method, checkpoint=self.checkpoint, **values)
+        network: Any = {"backbone": self.config.backbone, "width": self.config.width}
+        return StartingPoint(method=self.method, checkpoint=self.checkpoint, **network)
 
 
 Sources = Mapping[str, EncoderSource]  # encoders to evaluate, by method
@@ -95,17 +90,15 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
     metadata = checkpoint.read_metadata(path)
     config, key = metadata.pretrain, metadata.data_set
     checkpoint.check_backbone(path, config.backbone, backbone)
-    label = method_label(config.method)
-    classes: ClassList | None
+    label, known = method_label(config.method), None
     if metadata.data is None:
         content = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-        name, classes = f"{label}-released-{content}", class_list(key)
+        name, known = f"{label}-released-{content}", class_list(key)
     else:
         name = runs.run_name(config, metadata.data, metadata.code)
-        classes = ClassList(key, TITLES.get(key, key), tuple(metadata.classes)) if key else None
-    return EncoderSource(
-        method=label, name=name, config=config, checkpoint=path, trained_on=classes
-    )
+        if key:
+            known = ClassList(key, TITLES.get(key, key), tuple(metadata.classes))
+    return EncoderSource(method=label, name=name, config=config, checkpoint=path, trained_on=known)
 
 
 def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
@@ -119,12 +112,13 @@ def source_of_code(spec: str, config: Pretrain) -> EncoderSource:
 def untrained_source(config: Pretrain, folder: Path) -> EncoderSource:
     """The encoders of `config` before pre-training, kept as a checkpoint below `folder`."""
     config = runs.with_absolute_files(config.changed(method="random"))
-    about: dict[str, Any] = {"config": config.flat(), "code": runs.code_digest(config)}
-    about |= {"kind": "pretraining", "data": "", "data_set": "", "videos": 0, "classes": []}
-    path = folder / runs.run_name(config, "", about["code"]) / "last.pt"
+    code = runs.code_digest(config)
+    path = folder / runs.run_name(config, "", code) / "last.pt"
+    no_data: dict[str, Any] = {"data": "", "data_set": "", "videos": 0, "classes": []}
     with locked(path.parent):
         if not path.exists():
-            checkpoint.save(path, Metadata(**about), build_method(config, 2, 0), log=[])
+            about = Metadata(kind="pretraining", config=config.flat(), code=code, **no_data)
+            checkpoint.save(path, about, build_method(config, 2, 0), log=[])
     return source_of_file(path, backbone=config.backbone)
 
 
@@ -223,31 +217,26 @@ class Features:
 
 
 def encode_all(
-    encoders: Sequence[Encode], manifest: Manifest, sampling: Sampling, config: Evaluation
-) -> list[Features]:
-    """What each encoder makes of every clip, in memory; the videos are read once for all."""
+    encode: Encode, manifest: Manifest, sampling: Sampling, config: Evaluation
+) -> Features:
+    """What an encoder makes of every clip of the videos, in memory."""
     clips, at_once = VideoClips(manifest, sampling, seed=config.seed), config.clips_per_forward
     total, count, size = len(clips), sampling.count, max(1, at_once // sampling.count)
     batches = video_batches(clips, range(total), size)
     bar = tqdm(batches, f"{manifest.name}, {count} clips each", -(-total // size), unit="batch")
-    parts = [[encode(p) for encode in encoders] for batch in bar for p in batch.split(at_once)]
-    label, found = torch.tensor(clips.labels), []
-    for made in zip(*parts, strict=True):
-        video, audio = (torch.cat(x).unflatten(0, (total, count)) for x in zip(*made, strict=True))
-        found.append(Features(video=video, audio=audio, label=label))
-    return found
+    parts = [encode(part) for batch in bar for part in batch.split(at_once)]
+    video, audio = (torch.cat(x).unflatten(0, (total, count)) for x in zip(*parts, strict=True))
+    return Features(video=video, audio=audio, label=torch.tensor(clips.labels))
 
 
-def soundtracks(encoders: Sequence[FrozenEncoders], manifest: Manifest) -> list[Tensor]:
+def soundtracks(encoders: FrozenEncoders, manifest: Manifest) -> Tensor:
     """Features [V, 1, F] of each video's whole audio, as the released code retrieves."""
-    found: list[list[Tensor]] = [[] for _ in encoders]
+    parts, hz = [], encoders.source.config.clip.audio_hz
     for video in tqdm(manifest.videos, f"{manifest.name}, soundtracks", unit="video"):
         with StoredVideo(manifest.path(video)) as file:
-            for parts, frozen in zip(found, encoders, strict=True):
-                hz = frozen.source.config.clip.audio_hz
-                wave = torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))
-                parts.append(frozen.encode_audio(wave[None].to(device())))
-    return [torch.stack(parts) for parts in found]
+            wave = torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))
+        parts.append(encoders.encode_audio(wave[None].to(device())))
+    return torch.stack(parts)
 
 
 def training_part(manifest: Manifest) -> Manifest:
@@ -256,62 +245,51 @@ def training_part(manifest: Manifest) -> Manifest:
 
 
 def extract(
-    sources: Sources, manifest: Manifest, sampling: Sampling, config: Evaluation, cache: Path
-) -> dict[str, Features]:
-    """Features of every video by method, kept in `cache`, in a folder of the data and sampling.
+    source: EncoderSource, manifest: Manifest, sampling: Sampling, config: Evaluation, cache: Path
+) -> Features:
+    """Features of every video, kept in `cache`, in a folder of the data and sampling.
 
-    With `whole_video_sound` the audio is not that of the clips.
+    With `whole_video_sound` the audio is not that of the clips. ValueError when there is no video.
     """
     if not manifest.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} can be used here")
     whole = sampling.audio and config.whole_video_sound
     training = training_part(manifest) if sampling.audio else None
     key = [manifest.digest, training and training.digest, sampling, whole, config.seed]
-    home = cache / f"{manifest.name}-{digest(key)}"
-    files = {m: home / f"{source.features_name}.safetensors" for m, source in sources.items()}
-    with locked(home):
-        left = [method for method, file in files.items() if not file.exists()]
-        if left:
-            frozen = [FrozenEncoders(sources[method], training).to(device()) for method in left]
+    file = cache / f"{manifest.name}-{digest(key)}" / f"{source.features_name}.safetensors"
+    with locked(file.parent):
+        if not file.exists():
+            encoders = FrozenEncoders(source, training).to(device())
             seen = replace(sampling, audio=sampling.audio and not whole)
-            found = encode_all([one.encode for one in frozen], manifest, seen, config)
+            found = encode_all(encoders.encode, manifest, seen, config)
             if whole:
-                sounds = soundtracks(frozen, manifest)
-                found = [replace(f, audio=audio) for f, audio in zip(found, sounds, strict=True)]
-            for method, features in zip(left, found, strict=True):
-                with replacing(files[method]) as partial_file:
-                    save_file(vars(features), partial_file)
-    return {method: Features(**load_file(file)) for method, file in files.items()}
-
-
-def extract_parts(
-    sources: Sources,
-    parts: Mapping[str, Manifest],
-    sampling_of: Callable[[Pretrain], Mapping[str, Sampling]],
-    config: Evaluation,
-    cache: Path,
-) -> dict[str, dict[str, Features]]:
-    """`extract` by method and part; encoders with equal sampling share a reading."""
-    features: dict[str, dict[str, Features]] = {method: {} for method in sources}
-    for part, videos in parts.items():
-        groups = defaultdict[Sampling, dict[str, EncoderSource]](dict)
-        for method, source in sources.items():
-            groups[sampling_of(source.config)[part]][method] = source
-        for sampling, chosen in groups.items():
-            for method, found in extract(chosen, videos, sampling, config, cache).items():
-                features[method][part] = found
-    return features
+                found = replace(found, audio=soundtracks(encoders, manifest))
+            with replacing(file) as partial_file:
+                save_file(vars(found), partial_file)
+    return Features(**load_file(file))
 
 
 def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float = 1.0) -> Clip:
     """The clips of an evaluation: video, and audio that starts with it."""
-    about: dict[str, Any] = {"audio_window": "around", "video_seconds": config.video_seconds}
-    about |= {
-        "video_fps": config.video_fps,
-        "audio_seconds": audio_seconds,
-        "max_offset_seconds": 0.0,
-    }
-    return replace(run.clip, **about)
+    return replace(
+        run.clip,
+        audio_window="around",
+        video_seconds=config.video_seconds,
+        video_fps=config.video_fps,
+        audio_seconds=audio_seconds,
+        max_offset_seconds=0.0,
+    )
+
+
+def uniform_sampling(clip: Clip, config: Evaluation) -> Sampling:
+    """Uniformly spaced clips of each video, as they are tested."""
+    return Sampling(
+        clip=clip,
+        count=config.video_level_clips,
+        place="uniform",
+        resize_px=config.resized_px(clip),
+        interpolation=config.interpolation,
+    )
 
 
 def row_metadata(

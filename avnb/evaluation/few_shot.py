@@ -1,7 +1,6 @@
 """Few-shot probes on seen and unseen classes (thesis 4.3): many linear layers, trained together.
 
-A draw of training videos is a function of the videos, their labels and a seed; it lies in a file
-of a folder named after all three.
+A draw of training videos is a function of their labels and a seed.
 
 Shapes: S seeds, N videos drawn, C classes of a part.
 """
@@ -9,7 +8,6 @@ Shapes: S seeds, N videos drawn, C classes of a part.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +19,7 @@ from avnb.data.manifest import Manifest
 from avnb.evaluation import probe
 from avnb.evaluation.features import Sources, row_metadata
 from avnb.evaluation.results import Row, record
-from avnb.files import tqdm, write_text
+from avnb.files import tqdm
 from avnb.profiles import Workspace
 
 # By part (seen, unseen) and percentage of the training videos of each class: the labels of the
@@ -45,39 +43,21 @@ def drawn_rows(labels: Sequence[str], percent: float, seed: int) -> list[int]:
     return sorted(drawn)
 
 
-def draw_ids(train: Manifest, folder: Path, percent: float, seed: int) -> set[str]:
-    """The ids of a draw, from a table `video,label` that is made once below `folder`."""
-    table = pd.DataFrame({"video": [v.id for v in train.videos]})
-    table["label"] = labels = [v.label for v in train.videos]
-    own = folder / f"few-shot-{digest([table['video'].tolist(), labels, seed])}"
-    file = own / f"{percent:g}-percent.csv"
-    if not file.exists():
-        drawn = table.iloc[drawn_rows(labels, percent, seed)]
-        write_text(file, drawn.to_csv(index=False, lineterminator="\n"))
-    return {*pd.read_csv(file, dtype=str)["video"]}
-
-
 def draws(
-    manifest: Manifest,
-    classes: Mapping[str, Sequence[str]],
-    folder: Path,
-    *,
-    percents: Sequence[float],
-    seeds: Sequence[int],
+    manifest: Manifest, classes: Mapping[str, list[str]], percents: list[float], seeds: range
 ) -> Draws:
-    """Draws of every percentage and part from some seeds, from files made once in `folder`.
+    """Draws of every percentage and part from some seeds.
 
     `classes` names those of each part. ValueError for a part without training videos.
     """
-    train, drawn = manifest.split("train"), Draws()
+    every, drawn = [v.label for v in manifest.split("train").videos], Draws()
     for percent, (part, names) in itertools.product(percents, classes.items()):
-        own = torch.tensor([v.label in names for v in train.videos])
-        if not own.any():
+        if not {*names} & {*every}:
             raise ValueError(f"no {part} class of {manifest.name} has a training video")
-        ids = [draw_ids(train, folder, percent, seed) for seed in seeds]
-        kept = [own & torch.tensor([v.id in some for v in train.videos]) for some in ids]
+        rows = [drawn_rows(every, percent, seed) for seed in seeds]
+        own = torch.tensor([[row for row in one if every[row] in names] for one in rows])
         labels = torch.tensor([i for i, name in enumerate(manifest.classes) if name in names])
-        drawn[part, percent] = labels, torch.stack([rows.nonzero()[:, 0] for rows in kept])
+        drawn[part, percent] = labels, own
     return drawn
 
 
@@ -90,7 +70,10 @@ def few_shot_rows(
     test videos of the classes. Returns the rows.
     """
     halves = digest({part: labels.tolist() for (part, _), (labels, _) in drawn.items()})
-    features = probe.extract_each(sources, target, config, work.features)
+    features = {
+        method: probe.probe_features(source, target, config, work.features)
+        for method, source in sources.items()
+    }
     jobs, rows = list(itertools.product(sources.items(), drawn.items())), list[Row]()
     for (method, source), ((part, percent), (labels, videos)) in tqdm(jobs, "few-shot probes"):
         known = row_metadata(source, target.split("test"), work, config)

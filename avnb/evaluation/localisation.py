@@ -6,11 +6,10 @@ every place of the last feature map instead of its maximum, and each is compared
 Shapes: C clips, t x h x w places of the last feature map, F features, D dimensions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -18,12 +17,9 @@ from avnb.config import Evaluation
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.manifest import Manifest
 from avnb.data.synthetic.scenes import Scene
-from avnb.data.synthetic.world import object_boxes, scenes_of
+from avnb.data.synthetic.world import object_boxes
 from avnb.evaluation import features
 from avnb.evaluation.features import EncoderSource
-from avnb.evaluation.results import percent_row, record
-from avnb.files import tqdm
-from avnb.profiles import Workspace
 
 CLIPS = 5  # of each video, one after the other
 
@@ -62,46 +58,17 @@ def similarity_maps(
         yield cosines.cpu().numpy(), np.mod(times, manifest.videos[row].seconds)
 
 
-def known_scenes(manifest: Manifest) -> dict[int, Scene]:
-    """By row, the scene of each synthetic video without a flaw; {} for real videos."""
-    scenes = scenes_of(manifest)
-    known = {row: scenes.get(video.id) for row, video in enumerate(manifest.videos)}
-    return {row: scene for row, scene in known.items() if scene and not scene.flaw}
-
-
-def mean_box(scene: Scene, times: np.ndarray) -> np.ndarray:
-    """Left, top, right, bottom in [0, 1], averaged over the times."""
-    return object_boxes(scene, times).mean(axis=0)
-
-
 def pointing(cosines: np.ndarray, times: np.ndarray, scene: Scene) -> np.ndarray:
-    """Peak on the object, middle of the frame on it, share of places on it: [3], means of clips."""
+    """The pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x) in one video.
+
+    Whether the most similar place lies on the object, whether the middle of the frame does, and the
+    share of the places that do: [3], means of clips.
+    """
     scores, axes = [], [np.linspace(0, 1, size) for size in cosines.shape[:-3:-1]]
     x, y = np.meshgrid(*axes)  # [h, w]
     for cosine, at in zip(cosines, times, strict=True):
-        left, top, right, bottom = mean_box(scene, at)
+        left, top, right, bottom = object_boxes(scene, at).mean(axis=0)
         inside = (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
         peak = inside.flat[cosine.mean(axis=0).argmax()]
         scores.append([peak, left <= 0.5 <= right and top <= 0.5 <= bottom, inside.mean()])
     return np.mean(scores, axis=0)
-
-
-def localisation_rows(
-    sources: Mapping[str, EncoderSource], manifest: Manifest, config: Evaluation, work: Workspace
-) -> pd.DataFrame:
-    """The pointing game: how often the most similar place lies on the object that is heard.
-
-    In percent of the clips of the test videos whose object's place is known. `chance` is the share
-    of the places that lie on them; the method `centre` always points to the middle (Zhang et
-    al. 2018, doi:10.1007/s11263-017-1059-x).
-    """
-    rows, scenes = [], known_scenes(manifest)
-    for method, source in sources.items():
-        maps = similarity_maps(source, manifest, config, scenes)
-        bar = tqdm(zip(maps, scenes.values(), strict=True), f"maps of {method}", len(scenes))
-        peak, centre, share = np.transpose([pointing(*found, scene) for found, scene in bar])
-        common = features.row_metadata(source, manifest, work, config) | {"task": "localisation"}
-        common |= {"metric": "pointing", "chance": 100 * float(share.mean())}
-        rows.append(percent_row(peak, config, **common))
-    rows.append(percent_row(centre, config, **common | {"method": "centre", "run": ""}))
-    return record(work.results, rows)

@@ -24,11 +24,11 @@ from avnb.evaluation.features import (
     EncoderSource,
     Features,
     FrozenEncoders,
-    Sources,
     device,
     downstream_clip,
     encode_all,
-    extract_parts,
+    extract,
+    uniform_sampling,
 )
 from avnb.evaluation.results import Row, percent_row
 from avnb.files import tqdm
@@ -127,14 +127,10 @@ def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fi
 
 def samplings(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
     """How clips are sampled for training and, as `clip` and `video`, both levels of testing."""
-    common: dict[str, Any] = {"clip": clip, "resize_px": config.resized_px(clip), "audio": False}
-    common["interpolation"] = config.interpolation
-    train: dict[str, Any] = {"count": config.train_clips, "flip_prob": config.flip_prob}
-    return {
-        "train": Sampling(place="random", random_crop=True, **train, **common),
-        "clip": Sampling(place="random", count=config.clip_level_clips, **common),
-        "video": Sampling(place="uniform", count=config.video_level_clips, **common),
-    }
+    video = replace(uniform_sampling(clip, config), audio=False)
+    clips = replace(video, place="random", count=config.clip_level_clips)
+    train = replace(clips, count=config.train_clips, random_crop=True, flip_prob=config.flip_prob)
+    return {"train": train, "clip": clips, "video": video}
 
 
 def run_samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
@@ -142,13 +138,14 @@ def run_samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
     return samplings(downstream_clip(run, config), config)
 
 
-def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path
-) -> dict[str, ProbeFeatures]:
-    """Features for training and both levels of testing by method, cached."""
+def probe_features(
+    source: EncoderSource, manifest: Manifest, config: Evaluation, cache: Path
+) -> ProbeFeatures:
+    """Features for training and for both levels of testing, kept in `cache`."""
+    how = run_samplings(source.config, config)
     parts = {"train": manifest.split("train")} if config.probe_clips == "cached" else {}
     parts |= dict.fromkeys(LEVELS, manifest.split("test"))
-    return extract_parts(sources, parts, partial(run_samplings, config=config), config, cache)
+    return {part: extract(source, x, how[part], config, cache) for part, x in parts.items()}
 
 
 # ---- the protocol -------------------------------------------------------------------------------
@@ -214,8 +211,7 @@ def fit_probes(
         frozen, own = FrozenEncoders(source).to(device()), (train.videos[i] for i in rows)
         fitted = fit_fresh(frozen, train.only(own), replace(config, seed=seed), classes)
         if config.probe_batch_norm == "train":
-            found = {x: encode_all([frozen.encode], test, how[x], config) for x in LEVELS}
-            features = {level: one for level, (one,) in found.items()}
+            features = {x: encode_all(frozen.encode, test, how[x], config) for x in LEVELS}
         yield fitted, features
 
 
@@ -247,11 +243,7 @@ LEVELS = {"clip": clip_level, "video": video_level}
 
 
 def scored(
-    classify: Classify,
-    features: ProbeFeatures,
-    config: Evaluation,
-    classes: Tensor,
-    **metadata: Any,
+    layer: Classify, features: ProbeFeatures, config: Evaluation, classes: Tensor, **metadata: Any
 ) -> list[Row]:
     """Rows of top-1 and top-5 at each level; `metadata` gives their other fields.
 
@@ -259,9 +251,9 @@ def scored(
     """
     rows, total = [], len(classes)
     for level, k in itertools.product(LEVELS, (1, 5)):
-        clips, label = features[level].video, features[level].label
-        kept = torch.isin(label, classes)
-        right = LEVELS[level](classify, clips[kept], torch.searchsorted(classes, label[kept]), k)
+        kept = torch.isin(features[level].label, classes)
+        clips, label = features[level].video[kept], features[level].label[kept]
+        right = LEVELS[level](layer, clips, torch.searchsorted(classes, label), k)
         about = {"level": level, "metric": f"top{k}", "chance": 100 * min(k, total) / total}
         rows.append(percent_row(right.numpy(), config, **about, **metadata))
     return rows

@@ -4,10 +4,9 @@ Accuracies are in percent, intervals at 95 %.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,8 @@ def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
     A row that says what the last one of its identity says is not written again.
     """
     stamps = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": avnb.__version__}
-    stamped, last = [asdict(row) | stamps for row in rows], {}
-    for row in read_rows(path):
-        last[tuple(row[name] for name in IDENTITY)] = row
+    stamped = [asdict(row) | stamps for row in rows]
+    last = {tuple(row[name] for name in IDENTITY): row for row in read_rows(path)}
     with appending(Path(path)) as add:
         for row in stamped:
             identity = tuple(row[name] for name in IDENTITY)
@@ -92,12 +90,7 @@ def read(path: Path | str) -> pd.DataFrame:
 
 def published() -> pd.DataFrame:
     """The numbers of the thesis, each with the table or figure that it stands in."""
-    return read(str(resources.files("avnb.evaluation") / "published.jsonl"))
-
-
-def literature() -> pd.DataFrame:
-    """The other works in the thesis's Table 2.1: fine-tuned top-1 accuracy in percent."""
-    return pd.read_csv(str(resources.files("avnb.evaluation") / "literature.csv"))
+    return read(Path(__file__).with_name("published.jsonl"))
 
 
 def select(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -140,15 +133,22 @@ def interval(scores: np.ndarray, config: Evaluation) -> tuple[float, float, floa
     """
     from scipy.stats import binomtest  # takes a second to import
 
-    total, resamples = len(scores), config.bootstrap_resamples
-    if not total:
+    if not len(scores):
         raise ValueError("an interval needs the score of at least one video")
     if np.isin(scores, (0, 1)).all():
-        ends = binomtest(int(scores.sum()), total).proportion_ci(method="wilson")
+        ends = binomtest(int(scores.sum()), len(scores)).proportion_ci(method="wilson")
     else:
-        drawn = np.random.default_rng(config.seed).integers(0, total, (resamples, total))
-        ends = np.quantile(scores[drawn].mean(axis=1), [0.025, 0.975])
+        ends = bootstrap(scores, np.mean, config)
     return float(scores.mean()), float(ends[0]), float(ends[1])
+
+
+def bootstrap(
+    scores: np.ndarray, statistic: Callable[..., np.ndarray], config: Evaluation
+) -> np.ndarray:
+    """Ends of the 95 % interval of a statistic of scores [V], by resampling them."""
+    size = config.bootstrap_resamples, len(scores)
+    drawn = np.random.default_rng(config.seed).integers(0, len(scores), size)
+    return np.quantile(statistic(scores[drawn], axis=1), [0.025, 0.975])
 
 
 def percent_row(scores: np.ndarray, config: Evaluation, **metadata: Any) -> Row:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,9 +17,14 @@ from torch import Tensor, nn
 from avnb.config import Evaluation, Pretrain
 from avnb.data.clips import Sampling
 from avnb.data.manifest import Manifest
-from avnb.evaluation.features import Features, Sources, downstream_clip, extract_parts, row_metadata
-from avnb.evaluation.results import Row, percent_row, record
-from avnb.profiles import Workspace
+from avnb.evaluation.features import (
+    EncoderSource,
+    Features,
+    downstream_clip,
+    extract,
+    uniform_sampling,
+)
+from avnb.evaluation.results import Row, bootstrap, percent_row
 
 DIRECTIONS = {
     "v->v": ("video", "video"),
@@ -157,49 +161,19 @@ def projected(features: Features, heads: Mapping[str, nn.Module]) -> Features:
     return replace(features, **both)
 
 
-def samplings(run: Pretrain, config: Evaluation) -> dict[str, Sampling]:
+def clip_sampling(run: Pretrain, config: Evaluation) -> Sampling:
     """How clips are sampled for queries and gallery: uniformly spaced, with audio."""
     clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
-    sampling = Sampling(
-        clip=clip,
-        count=config.video_level_clips,
-        place="uniform",
-        resize_px=config.resized_px(clip),
-        interpolation=config.interpolation,
-    )
-    return {"queries": sampling, "gallery": sampling}
+    return uniform_sampling(clip, config)
 
 
-def extract_each(
-    sources: Sources, manifest: Manifest, config: Evaluation, cache: Path
-) -> dict[str, QueryAndGallery]:
-    """Query (test) and gallery (training) features of the videos with audio, by method, cached."""
-    videos, sampling_of = manifest.with_audio(), functools.partial(samplings, config=config)
-    parts = {"queries": videos.split("test"), "gallery": videos.split("train")}
-    features = extract_parts(sources, parts, sampling_of, config, cache)
-    return {method: (both["queries"], both["gallery"]) for method, both in features.items()}
-
-
-# ---- rows ---------------------------------------------------------------------------------------
-
-
-def retrieval_rows(
-    sources: Sources, manifest: Manifest, config: Evaluation, work: Workspace
-) -> tuple[pd.DataFrame, dict[str, QueryAndGallery]]:
-    """Retrieval with several encoders in every space, measured and appended to the results.
-
-    Returns the rows of these encoders, and query and gallery features by method.
-    """
-    features, rows = extract_each(sources, manifest, config, work.features), list[Row]()
-    for method, source in sources.items():
-        query, gallery = features[method]
-        metadata = row_metadata(source, manifest.with_audio(), work, config)
-        spaces = {THESIS: features[method], COSINE: features[method]}
-        if heads := source.heads():
-            spaces[PROJECTED] = projected(query, heads), projected(gallery, heads)
-        for space, both in spaces.items():
-            rows += measure(*both, config, space, **metadata)
-    return record(work.results, rows), features
+def query_and_gallery(
+    source: EncoderSource, manifest: Manifest, config: Evaluation, cache: Path
+) -> QueryAndGallery:
+    """Features of test videos (queries) and training videos (gallery) with audio, cached."""
+    videos, sampling = manifest.with_audio(), clip_sampling(source.config, config)
+    query = extract(source, videos.split("test"), sampling, config, cache)
+    return query, extract(source, videos.split("train"), sampling, config, cache)
 
 
 def measure(
@@ -227,10 +201,8 @@ def measure(
 
 def median_row(ranks: np.ndarray, config: Evaluation, **metadata: Any) -> Row:
     """The median rank of the first right answer, with its bootstrap interval over queries."""
-    rng, count = np.random.default_rng(config.seed), len(ranks)
-    size = min(config.bootstrap_resamples, 2**24 // count), count
-    low, high = np.quantile(np.median(ranks[rng.integers(0, count, size)], axis=1), [0.025, 0.975])
-    metadata |= {"low": float(low), "high": float(high), "n": count, "seed": config.seed}
+    low, high = bootstrap(ranks, np.median, config).tolist()
+    metadata |= {"low": low, "high": high, "n": len(ranks), "seed": config.seed}
     return Row(metric="median rank", value=float(np.median(ranks)), **metadata)
 
 

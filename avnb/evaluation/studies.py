@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from torch import Tensor
 from avnb.config import Evaluation, unknown_name
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
-from avnb.data.synthetic.world import VGGSOUND, causes, scenes_of
+from avnb.data.synthetic.world import causes, scenes_of
 from avnb.evaluation import probe, results, retrieval
+from avnb.evaluation.concepts import split_classes
 from avnb.evaluation.features import Features, row_metadata, source_of_file
 from avnb.evaluation.results import Row, percent_row
 from avnb.profiles import Workspace
@@ -30,16 +30,15 @@ from avnb.training import runs
 from avnb.training.launch import Resources
 from avnb.training.runs import TrainingRun, pretraining_runs
 
-FOLDER = resources.files("avnb.evaluation")
 # Columns study, method, seed and space: a run's differences to the profile's, as JSON.
-VARIANTS = pd.read_csv(str(FOLDER / "studies.csv"), sep=";", comment="#")
+VARIANTS = pd.read_csv(Path(__file__).with_name("studies.csv"), sep=";", comment="#")
 STUDIES = VARIANTS["study"].unique().tolist()
 VARIANT = ["method", "space", "seed"]  # what tells one from the others, as in its rows
 
 
 def stored() -> pd.DataFrame:
     """The rows that come with the package."""
-    return results.read(str(FOLDER / "studies.jsonl"))
+    return results.read(Path(__file__).with_name("studies.jsonl"))
 
 
 def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -47,19 +46,6 @@ def of_study(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     own = VARIANTS.loc[VARIANTS["study"] == name, VARIANT]
     chosen = own.merge(rows, on=VARIANT)[rows.columns]
     return chosen.join(pd.DataFrame(list(map(json.loads, chosen["space"]))))
-
-
-def agreement(rows: pd.DataFrame) -> str:
-    """How many rows equal the stored ones of the same measurement, and how many intervals overlap.
-
-    Only the same kind of processor rounds alike; on another, training ends as from another seed.
-    """
-    same = ["task", "metric", "level", "profile", *VARIANT]
-    both = rows.merge(stored(), on=same, suffixes=("", "_stored")).dropna(subset="low")
-    equal = (both["value"] == both["value_stored"]).sum()
-    below, above = both["low"] <= both["high_stored"], both["low_stored"] <= both["high"]
-    overlap = (below & above).sum()
-    return f"{equal} of {len(both)} rows equal the stored ones, {overlap} intervals overlap"
 
 
 def measure(work: Workspace, names: Iterable[str], out: Path) -> pd.DataFrame:
@@ -108,9 +94,9 @@ def variant_rows(
     The seed of the evaluation stays, so that all share their clips.
     """
     source, config = source_of_file(run.checkpoint), work.evaluation()
-    one, known = {source.method: source}, row_metadata(source, target, work, config)
-    features = probe.extract_each(one, target, config, work.features)[source.method]
-    both = retrieval.extract_each(one, target, config, work.features)[source.method]
+    known = row_metadata(source, target, work, config)
+    features = probe.probe_features(source, target, config, work.features)
+    both = retrieval.query_and_gallery(source, target, config, work.features)
 
     def accuracy(layer: probe.Classify, test: Features, **about: Any) -> Row:
         right = probe.video_level(layer, test.video, test.label, 1).numpy()
@@ -127,7 +113,9 @@ def variant_rows(
             yield Row(task="embeddings", metric="rank", level=level, value=value, **known)
     if not is_plain:
         return
-    for level, shown in {"seen": is_seen(target), "unseen": ~is_seen(target)}.items():
+    _, parts = split_classes({source.method: source}, target, config)
+    for level, names in parts.items():
+        shown = torch.tensor([video.label in names for video in target.split("test").videos])
         part = Features(**{name: x[shown] for name, x in vars(features["video"]).items()})
         yield accuracy(layer, part, task="probe", level=level)
     for norm in ("eval", "train"):  # BatchNorm frozen and drifting, fresh clips for both
@@ -156,13 +144,6 @@ def read_outs(
         layer, _ = probe.fit(train.video, number["train"], count, config)
         chance = 100 * float(number["test"].bincount().max()) / len(test.label)
         yield layer, replace(test, label=number["test"]), {"metric": cause, "chance": chance}
-
-
-def is_seen(target: Manifest) -> Tensor:
-    """[V] whether pre-training has each test video's object with its motion."""
-    scenes, known = scenes_of(target), VGGSOUND.values()
-    shown = (scenes[video.id] for video in target.split("test").videos)
-    return torch.tensor([(scene.thing, scene.motion) in known for scene in shown])
 
 
 def known_causes(target: Manifest) -> dict[str, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Features on disk: the same alone or together, after a kill too; encoders stay frozen."""
+"""Features on disk: encoded once for each encoder, clips and videos."""
 
 from dataclasses import replace
 
@@ -47,26 +47,13 @@ CONFIG = Evaluation(clips_per_forward=6)  # three videos with two clips each
 
 
 def extracted(sources, train, cache, sampling=SAMPLING, config=CONFIG):
-    named = {str(i): source for i, source in enumerate(sources)}
-    return list(features.extract(named, train, sampling, config, cache).values())
+    return [features.extract(source, train, sampling, config, cache) for source in sources]
 
 
 @pytest.fixture(scope="module")
 def whole(two, train, tmp_path_factory):
     cache = tmp_path_factory.mktemp("whole")
     return cache, extracted(two, train, cache)
-
-
-def read_from(monkeypatch):
-    """How many videos every reading has from now on."""
-    read, loader = [], features.video_batches
-
-    def watched(clips, rows, size):
-        read.append(len(clips))
-        return loader(clips, rows, size)
-
-    monkeypatch.setattr(features, "video_batches", watched)
-    return read
 
 
 def test_each_encoder_gives_what_it_gives_alone_and_is_kept(two, train, whole, monkeypatch):
@@ -78,36 +65,11 @@ def test_each_encoder_gives_what_it_gives_alone_and_is_kept(two, train, whole, m
         for known, one in zip((found.video[3], found.audio[3]), alone, strict=True):
             torch.testing.assert_close(known, one, rtol=1e-4, atol=1e-5)
         assert found.label.tolist() == train.labels
-        (in_memory,) = features.encode_all([frozen.encode], train, SAMPLING, CONFIG)
+        in_memory = features.encode_all(frozen.encode, train, SAMPLING, CONFIG)
         assert all(torch.equal(vars(in_memory)[k], x) for k, x in vars(found).items())
-    read = read_from(monkeypatch)
+    monkeypatch.setattr(features, "encode_all", None)  # nothing is encoded again
     (second,) = extracted(two[1:], train, whole[0])
-    assert torch.equal(second.video, whole[1][1].video) and not read
-
-
-def test_what_an_interrupted_extraction_has_not_done_is_done_to_the_same_bytes(
-    two, train, whole, tmp_path, monkeypatch
-):
-    save, kept = features.save_file, []
-
-    def stopped(tensors, file):
-        if kept:  # as by a kill, in the middle of the second file
-            file.write_bytes(b"half")
-            raise KeyboardInterrupt
-        kept.append(file)
-        save(tensors, file)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(features, "save_file", stopped)
-        extracted(two, train, tmp_path)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
-    read = read_from(monkeypatch)
-    extracted(two, train, tmp_path)
-    files = [
-        {f.name: f.read_bytes() for f in folder.rglob("*.safetensors")}
-        for folder in (tmp_path, whole[0])
-    ]
-    assert read == [14] and files[0] == files[1] and len(files[0]) == 2
+    assert torch.equal(second.video, whole[1][1].video)
 
 
 def test_other_clips_or_other_videos_are_other_features(two, train, whole, tmp_path):
@@ -131,17 +93,6 @@ def test_whole_soundtracks_are_encoded_one_by_one(two, train, tmp_path):
             wave = torch.from_numpy(read_audio(few.path(video), 0, int(16_000 * video.seconds)))
             alone = frozen.encode_audio(wave[None])
             torch.testing.assert_close(found.audio[row], alone, rtol=1e-3, atol=1e-3)
-
-
-def test_encoding_changes_nothing_in_the_encoders(two, train):
-    frozen = FrozenEncoders(two[0], train)
-    before = {name: value.clone() for name, value in frozen.state_dict().items()}
-    assert any(name.endswith("num_batches_tracked") for name in before)
-    for row in range(3):
-        clips = VideoClips(train, SAMPLING, seed=0).whole(row)
-        frozen.encode(clips)
-    assert all(torch.equal(before[name], value) for name, value in frozen.state_dict().items())
-    assert not any(part.training for part in frozen.modules())
 
 
 def test_an_evaluations_clips_are_the_runs_frames_with_audio_from_their_start():

@@ -16,8 +16,7 @@ from avnb.evaluation.features import (
     training_part,
     untrained_source,
 )
-from avnb.evaluation.localisation import known_scenes, localisation_rows, pointing, similarity_maps
-from avnb.profiles import Workspace
+from avnb.evaluation.localisation import pointing, similarity_maps
 
 CONFIG = Evaluation(video_fps=8, video_seconds=0.25, localisation_px=65, bootstrap_resamples=20)
 
@@ -37,7 +36,7 @@ def test_a_peak_and_its_score_by_eye(monkeypatch):
     cosine = np.zeros((1, 2, 3, 4), np.float32)
     cosine[0, :, 2, 0], cosine[0, 0, 0, 3] = 1, 1.5  # the mean over time decides
     boxes = {"corner": [0, 0.6, 0.3, 1], "right": [0.45, 0.5, 1, 1], "top": [0, 0, 1, 0.5]}
-    monkeypatch.setattr(localisation, "mean_box", lambda name, times: np.array(boxes[name]))
+    monkeypatch.setattr(localisation, "object_boxes", lambda name, _: np.array([boxes[name]]))
     times = np.array([[0.0, 0.1]])
     assert pointing(cosine, times, "corner") == pytest.approx((1, 0, 1 / 12))
     assert pointing(cosine, times, "right") == pytest.approx((0, 1, 4 / 12))  # its edge counts
@@ -61,16 +60,3 @@ def test_maps_are_cosines_of_the_features_of_the_same_clips(videos, source):
         place = encoders.video_encoder.feature_map(batch.frames[2:3])[0, :, 0, 2, 1]
     expected = torch.cosine_similarity(audio, place, dim=0).item()
     assert cosines[2, 0, 2, 1] == pytest.approx(expected, abs=1e-5)
-
-
-def test_pointing_counts_peaks_on_the_object_and_names_both_baselines(videos, source, tmp_path):
-    few, work = videos.only(videos.videos[:3]), Workspace("smoke", tmp_path, {})
-    rows = localisation_rows({"random": source}, few, CONFIG, work)
-    assert rows["method"].tolist() == ["random", "centre"] and (rows["n"] == 3).all()
-    scenes = known_scenes(few)
-    assert list(scenes) == [0, 1, 2]
-    maps = similarity_maps(source, few, CONFIG, scenes)
-    scores = [pointing(*found, scenes[row]) for row, found in enumerate(maps)]
-    peak, centre, share = 100 * np.mean(scores, axis=0)
-    assert rows["value"].tolist() == pytest.approx([peak, centre])
-    assert rows["chance"].tolist() == pytest.approx([share, share]) and 1 < share < 100

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from avnb.config import PROTOCOLS, Evaluation
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
-from avnb.evaluation import features, probe
+from avnb.evaluation import probe
 from avnb.evaluation.features import Features, FrozenEncoders, untrained_source
 from avnb.evaluation.probe import clip_level, probabilities, top_k, video_level
 from avnb.profiles import PROFILES
@@ -128,18 +128,6 @@ def test_every_layer_of_a_batch_is_what_it_is_alone_and_by_hand(count, clips, cl
         assert losses == pytest.approx(curve, rel=1e-4, abs=1e-6)
 
 
-def test_a_probe_learns_what_is_linearly_separable_and_nothing_from_noise():
-    x, label = blobs()
-    config = Evaluation(probe_lr=1e-2)
-    layer, losses = probe.fit(x, label, 3, config)
-    assert losses[-1] < 0.2 < losses[0] and len(losses) == 50
-    test, test_label = blobs(1)
-    assert clip_level(layer, test, test_label, 1).mean() > 0.97
-    noise = torch.randn(90, 4, 6, generator=torch.Generator().manual_seed(5))
-    layer, _ = probe.fit(noise, label, 3, config)
-    assert clip_level(layer, noise.flip(0), label, 1).mean() < 0.5
-
-
 def test_every_clip_is_shown_once_before_any_is_shown_again():
     rng = torch.Generator().manual_seed(0)
     shown = torch.full((8, 5), -1)
@@ -167,20 +155,18 @@ def config():
 
 
 @pytest.fixture
-def several(tiny, tmp_path):
-    """Two encoders that see the same clips, and one that sees larger frames."""
-    runs = [tiny, with_values(tiny, seed=1), with_values(tiny, frame_px=24)]
-    return {name: untrained_source(r, tmp_path) for name, r in zip("abc", runs, strict=True)}
+def source(tiny, tmp_path):
+    return untrained_source(tiny, tmp_path)
 
 
 def run_sampling(source, config):
     return replace(probe.run_samplings(source.config, config)["train"], count=1)
 
 
-def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config, monkeypatch):
+def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(source, few, config, monkeypatch):
     load, plans = probe.load, []
     monkeypatch.setattr(probe, "load", lambda clips, plan: plans.append(plan) or load(clips, plan))
-    frozen, train = FrozenEncoders(several["a"]), few.split("train")
+    frozen, train = FrozenEncoders(source), few.split("train")
     config, classes = replace(config, probe_batch=4), torch.arange(len(few.classes))
     layer, losses = probe.fit_fresh(frozen, train, config, classes)
     assert [len(places) for places in plans[0]] == 3 * [4, 4, 2]
@@ -188,7 +174,7 @@ def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config
     assert sorted(read) == [(epoch, row, 0) for epoch in range(3) for row in range(10)]
     assert [row for _, row, _ in read[:10]] != [row for _, row, _ in read[10:20]]  # shuffled
     # The same clips as cached features, shown in the same order, give the same layer.
-    clips = VideoClips(train, run_sampling(several["a"], config), seed=config.seed)
+    clips = VideoClips(train, run_sampling(source, config), seed=config.seed)
     rows = [frozen.encode(clips.whole(v, e))[0] for v in range(10) for e in range(3)]
     monkeypatch.setattr(
         probe, "epoch_orders",
@@ -202,33 +188,20 @@ def test_a_fresh_clip_of_every_video_is_read_in_every_epoch(several, few, config
     assert losses == pytest.approx(curve, rel=1e-3)
 
 
-def test_videos_are_read_once_for_all_that_see_the_same(
-    several, few, config, monkeypatch, tmp_path
-):
-    read, loader = [], features.video_batches
-    monkeypatch.setattr(
-        features, "video_batches", lambda c, *a: read.append(len(c)) or loader(c, *a)
-    )
-    found = probe.extract_each(several, few, config, tmp_path / "together")
-    assert sorted(read) == [3, 3, 3, 3, 10, 10]
-    alone = probe.extract_each({"b": several["b"]}, few, config, tmp_path / "alone")
-    for part in ("train", "clip", "video"):
-        one, other = found["b"][part], alone["b"][part]
-        assert torch.equal(one.video, other.video) and torch.equal(one.label, other.label)
-    assert found["b"]["train"].video.shape == (10, 2, 32)
-    assert not torch.equal(found["a"]["train"].video, found["b"]["train"].video)
-    read.clear()
-    fresh = replace(config, probe_clips="fresh")
-    found = probe.extract_each(several, few, fresh, tmp_path / "together")
-    assert not read and found["a"].keys() == {"clip", "video"}
+def test_training_clips_are_encoded_once_or_in_every_epoch(source, few, config, tmp_path):
+    found = probe.probe_features(source, few, config, tmp_path)
+    shapes = {part: tuple(x.video.shape) for part, x in found.items()}
+    assert shapes == {"train": (10, 2, 32), "clip": (3, 2, 32), "video": (3, 3, 32)}
+    fresh = probe.probe_features(source, few, replace(config, probe_clips="fresh"), tmp_path)
+    assert fresh.keys() == {"clip", "video"}
 
 
 def statistics(frozen):
     return {k: v.clone() for k, v in frozen.state_dict().items() if "running" in k}
 
 
-def test_frozen_statistics_stay_and_moving_ones_become_those_of_the_target(several, few, config):
-    frozen, train = FrozenEncoders(several["a"]), few.split("train")
+def test_frozen_statistics_stay_and_moving_ones_become_those_of_the_target(source, few, config):
+    frozen, train = FrozenEncoders(source), few.split("train")
     before, weights = statistics(frozen), [p.clone() for p in frozen.parameters()]
     fresh, classes = replace(config, probe_clips="fresh"), torch.arange(len(few.classes))
     still, _ = probe.fit_fresh(frozen, train, fresh, classes)
@@ -243,7 +216,7 @@ def test_frozen_statistics_stay_and_moving_ones_become_those_of_the_target(sever
     for p, w in zip(frozen.parameters(), weights, strict=True):
         assert torch.equal(p, w)
     # The statistics of the first layer, by hand: three epochs of one batch of ten clips.
-    first = FrozenEncoders(several["a"])
+    first = FrozenEncoders(source)
     clips = VideoClips(train, run_sampling(first.source, config), seed=config.seed)
     wanted = torch.zeros(4)
     for epoch in range(3):
@@ -257,14 +230,14 @@ def test_frozen_statistics_stay_and_moving_ones_become_those_of_the_target(sever
 
 
 def test_the_protocol_decides_on_what_probes_are_trained_and_tested(
-    several, few, config, tmp_path, monkeypatch
+    source, few, config, tmp_path, monkeypatch
 ):
     """Of two seeds, and where videos and classes are given, of these."""
     author = config.changed(protocol="author", **PROTOCOLS["author"])
     known = {}
     for one in (config, author):
-        known = probe.extract_each({"a": several["a"]}, few, one, tmp_path)["a"]
-        probes = list(probe.fit_probes(several["a"], few, known, one, [0, 1]))
+        known = probe.probe_features(source, few, one, tmp_path)
+        probes = list(probe.fit_probes(source, few, known, one, [0, 1]))
         weights = [tensors(layer)[0] for (layer, _), _ in probes]
         assert not torch.equal(*weights)
         for _, tested in probes:
@@ -281,7 +254,7 @@ def test_the_protocol_decides_on_what_probes_are_trained_and_tested(
     monkeypatch.setattr(probe, "fit_fresh", watched)
     train, videos = few.split("train").videos, torch.tensor([[1, 3], [2, 5]])
     own = {"videos": videos, "classes": torch.arange(len(few.classes))}
-    list(probe.fit_probes(several["a"], few, known, author, [7, 8], **own))
+    list(probe.fit_probes(source, few, known, author, [7, 8], **own))
     assert [ids for ids, *_ in asked] == [[train[i].id for i in r] for r in videos.tolist()]
     assert [rest for _, *rest in asked] == [[s, own["classes"].tolist()] for s in (7, 8)]
 

@@ -72,14 +72,6 @@ def test_the_best_is_a_trained_one_if_there_is_one():
         results.best(table, metric="top5")
 
 
-def test_both_protocols_are_kept_side_by_side():
-    rows = [
-        vars(Row(method="xid", value=v, protocol=p, **ROW))
-        for v, p in ((1.0, "cached"), (2.0, "released"), (3.0, "cached"))
-    ]
-    assert sorted(results.frame(rows)["value"]) == [2, 3]
-
-
 def test_a_row_is_stored_once_with_time_and_version_and_a_new_value_again(tmp_path):
     file, row = tmp_path / "results.jsonl", Row(method="xid", value=30, **ROW)
     for value in (30, 30, 31, 31, 30):
@@ -132,12 +124,18 @@ def test_percent_rows_are_a_hundred_times_the_scores():
     assert (row.low, row.high) == pytest.approx([100 * x for x in wilson(2, 4)])
 
 
-def test_the_published_rows_hold_tables_4_3_and_a_1():
+def test_the_published_rows_hold_the_tables_of_the_thesis():
     rows = results.published()
-    sizes = rows.groupby("task").size().to_dict()
-    assert sizes["probe"] == 2 * 5 * 4 and sizes["retrieval"] == 8
+    sizes = {"probe": 40, "finetune": 40, "retrieval": 8, "few-shot": 80, "concepts": 6}
+    assert rows.groupby("task").size().to_dict() == sizes
     assert set(rows["source"]) == {"thesis"}
     one = results.select(rows, task="probe", method="xid", dataset="ucf101", level="video")
     assert dict(zip(one["metric"], one["value"], strict=True)) == {"top1": 51.2, "top5": 80.91}
+    one = results.select(rows, task="finetune", method="xid", dataset="hmdb51")
+    assert list(one["value"]) == [38.2, 69.6, 42.85, 73.69]
+    about = {"method": "supervised", "dataset": "ucf101", "level": "video", "metric": "top1"}
+    seen = [f"seen, {percent} %" for percent in (5, 10, 20, 50, 100)]
+    one = results.select(rows, task="few-shot", split=seen, **about)
+    assert one["value"].tolist() == [5.32, 8.82, 14.67, 18.22, 20.85]
     with pytest.raises(ValueError, match="no result row has"):
         results.select(rows, method="none")

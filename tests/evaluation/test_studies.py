@@ -48,21 +48,13 @@ def test_untrained_encoders_are_near_chance_and_every_method_is_above_them():
             assert means.loc[method, "low"] > means.loc["random", "high"], (level, method)
 
 
-def test_variants_differ_from_a_plain_run_in_values_that_exist(work, monkeypatch):
-    asked = []
-    monkeypatch.setattr(studies, "load_dataset", lambda work, name: (work.values["world"], name))
-    monkeypatch.setattr(
-        studies, "pretraining_runs", lambda *a, **more: asked.append((a, more)) or {a[2][0]: None}
-    )
-    for method, space, seed in studies.VARIANTS[studies.VARIANT].drop_duplicates().values:
-        _, (world, name) = studies.run_and_target(work, method, space, seed)
-        (_, (own, _), _), more = asked[-1]
-        changes = json.loads(space)
-        assert name == "ucf101" and world["seed"] == changes.get("world_seed", 0)
-        assert own == world | {k: v for k, v in changes.items() if k == "dubbed_fraction"}
-        usual, changed = (work.pretraining(method=method, **v) for v in ({}, more["values"]))
-        assert (changed != usual) == bool(changes.keys() - {"dubbed_fraction", "world_seed"})
-        assert more["seed"] == seed
+def test_variants_differ_from_a_plain_run_in_values_that_exist(work):
+    for method, space in studies.VARIANTS[["method", "space"]].drop_duplicates().values:
+        values = json.loads(space)
+        for name in {"world_seed", "dubbed_fraction"} & values.keys():
+            del values[name]
+        changed = work.pretraining(method=method, **values)
+        assert (changed != work.pretraining(method=method)) == bool(values), space
 
 
 @pytest.mark.slow
@@ -111,15 +103,3 @@ def test_an_unknown_study_is_named_before_anything_is_made(tmp_path):
     with pytest.raises(ValueError, match="study 'nose' is unknown; did you mean 'noise'"):
         studies.measure(work, ["methods", "nose"], tmp_path / "rows.jsonl")
     assert not list(tmp_path.iterdir())
-
-
-def test_rows_that_come_out_otherwise_are_counted():
-    rows = studies.stored()
-    count, trained = int(rows["low"].count()), int((rows["method"] == "xid").sum())
-    same = f"{count} of {count} rows equal the stored ones, {count} intervals overlap"
-    assert studies.agreement(rows) == same
-    ranked = int(((rows["method"] == "xid") & rows["low"].isna()).sum())
-    moved = rows.assign(value=rows["value"] + (rows["method"] == "xid"))
-    assert studies.agreement(moved).startswith(f"{count - trained + ranked} of {count} rows")
-    away = {name: rows["high"] + i for i, name in enumerate(("low", "value", "high"), start=1)}
-    assert studies.agreement(rows.assign(**away)).endswith("ones, 0 intervals overlap")
