@@ -8,7 +8,7 @@ that was measured.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,22 @@ def sharing() -> int:
     return int(os.environ.get(SHARING) or os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workspace:
     """One profile's folder and values: `Workspace.open("demo")`."""
 
     name: str
     folder: Path
     values: dict[str, Values]
+    results: Path = field(init=False)  # every number that was measured
+    features: Path = field(init=False)  # the folder of cached features
+    media: Path = field(init=False)  # that of small copies of videos, which pages play
+    runs: Path = field(init=False)  # that of training runs
+
+    def __post_init__(self) -> None:
+        self.results = self.folder / "results.jsonl"
+        names = ("features", "media", "runs")
+        self.features, self.media, self.runs = (self.folder / name for name in names)
 
     @classmethod
     def open(cls, name: str) -> "Workspace":
@@ -123,26 +132,6 @@ class Workspace:
             raise ValueError(unknown_name("profile", name, PROFILES))
         build = os.environ.get("AVNB_BUILD") or project_root() / "build"
         return cls(name, Path(build).expanduser().resolve() / name, PROFILES[name])
-
-    @property
-    def results(self) -> Path:
-        """The file of result rows."""
-        return self.folder / "results.jsonl"
-
-    @property
-    def features(self) -> Path:
-        """The folder of cached features."""
-        return self.folder / "features"
-
-    @property
-    def media(self) -> Path:
-        """The folder of small copies of videos, which pages play."""
-        return self.folder / "media"
-
-    @property
-    def runs(self) -> Path:
-        """The folder of training runs."""
-        return self.folder / "runs"
 
     def figures(self, style: str) -> Path:
         """The folder of figures and tables as files, drawn in a style."""
