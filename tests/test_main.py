@@ -7,13 +7,6 @@ import pytest
 from avnb.__main__ import main
 
 
-@pytest.mark.parametrize("command", [["cook"], ["book", "--profile", "thesis"]])
-def test_an_unknown_choice_is_told_with_what_there_is(command, capsys):
-    with pytest.raises(SystemExit):
-        main(command)
-    assert "invalid choice" in capsys.readouterr().err
-
-
 def test_an_unknown_data_set_is_told_with_the_nearest_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AVNB_BUILD", str(tmp_path))
     assert main(["prepare", "ucf102", "."]) == 1

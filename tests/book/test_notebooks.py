@@ -19,12 +19,12 @@ REFERENCE = re.compile(r"\{numref}`(Figure|Table) \{number\} <([a-z0-9-]+)>`")
 LABEL = re.compile(r"^:name: (\S+)", re.MULTILINE)  # of a figure in prose
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem, scope="module")
 def path(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cells(path):
     return nbformat.read(path, as_version=4).cells
 
