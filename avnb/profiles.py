@@ -61,9 +61,8 @@ PROFILES: dict[str, dict[str, Values]] = {
         | dict(width=8, epochs=2, batch=16, clips_per_video=2, negatives=16, expander_dim=32)
         | dict(subset_videos=32, validation_videos=8),
         evaluation=_TESTING
-        | dict(
-            resize_px=36, train_clips=2, clip_level_clips=2, video_level_clips=3, probe_epochs=10
-        ),
+        | dict(resize_px=36, train_clips=2, clip_level_clips=2, video_level_clips=3)
+        | dict(probe_epochs=3),
         finetune=_TUNING | dict(clips_per_video=1, tuned_epochs=1, batch=8, shards=2),
         world=dict(vggsound_per_class=4, ucf101_train_per_class=3, ucf101_test_per_class=2)
         | dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2)
