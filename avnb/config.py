@@ -325,9 +325,8 @@ class Evaluation(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if px := (self.localisation_px - 1) % 32:
-            near = self.localisation_px - px + 32 * (px > 16)
-            raise ValueError(f"localisation_px is 32 k + 1; got {self.localisation_px}, try {near}")
+        if self.localisation_px % 32 != 1:
+            raise ValueError(f"localisation_px is 32 k + 1, as 225; got {self.localisation_px}")
         if self.probe_batch_norm == "train" and self.probe_clips == "cached":
             raise ValueError(
                 "probe_batch_norm = 'train' moves statistics: set probe_clips to 'fresh'"

@@ -8,7 +8,7 @@ that was measured.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,8 @@ PROFILES: dict[str, dict[str, Values]] = {
         | dict(width=8, epochs=2, batch=16, clips_per_video=2, negatives=16, expander_dim=32)
         | dict(subset_videos=32, validation_videos=8),
         evaluation=_TESTING
-        | dict(
-            resize_px=36, train_clips=2, clip_level_clips=2, video_level_clips=3, probe_epochs=10
-        ),
+        | dict(resize_px=36, train_clips=2, clip_level_clips=2, video_level_clips=3)
+        | dict(probe_epochs=3),
         finetune=_TUNING | dict(clips_per_video=1, tuned_epochs=1, batch=8, shards=2),
         world=dict(vggsound_per_class=4, ucf101_train_per_class=3, ucf101_test_per_class=2)
         | dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2)
@@ -104,13 +103,22 @@ def sharing() -> int:
     return int(os.environ.get(SHARING) or os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workspace:
     """One profile's folder and values: `Workspace.open("demo")`."""
 
     name: str
     folder: Path
     values: dict[str, Values]
+    results: Path = field(init=False)  # every number that was measured
+    features: Path = field(init=False)  # the folder of cached features
+    media: Path = field(init=False)  # that of small copies of videos, which pages play
+    runs: Path = field(init=False)  # that of training runs
+
+    def __post_init__(self) -> None:
+        self.results = self.folder / "results.jsonl"
+        names = ("features", "media", "runs")
+        self.features, self.media, self.runs = (self.folder / name for name in names)
 
     @classmethod
     def open(cls, name: str) -> "Workspace":
@@ -123,26 +131,6 @@ class Workspace:
             raise ValueError(unknown_name("profile", name, PROFILES))
         build = os.environ.get("AVNB_BUILD") or project_root() / "build"
         return cls(name, Path(build).expanduser().resolve() / name, PROFILES[name])
-
-    @property
-    def results(self) -> Path:
-        """The file of result rows."""
-        return self.folder / "results.jsonl"
-
-    @property
-    def features(self) -> Path:
-        """The folder of cached features."""
-        return self.folder / "features"
-
-    @property
-    def media(self) -> Path:
-        """The folder of small copies of videos, which pages play."""
-        return self.folder / "media"
-
-    @property
-    def runs(self) -> Path:
-        """The folder of training runs."""
-        return self.folder / "runs"
 
     def figures(self, style: str) -> Path:
         """The folder of figures and tables as files, drawn in a style."""

@@ -1,10 +1,8 @@
 """Values of all configurations: defaults, types, ranges, schedules, profiles."""
 
-import dataclasses
-
 import pytest
 
-from avnb.config import Clip, Config, Evaluation, Finetune, Optim, Pretrain, parse_values
+from avnb.config import Config, Evaluation, Finetune, Optim, Pretrain, parse_values
 from avnb.data.synthetic.world import World
 from avnb.models.methods import METHODS, find_method
 from avnb.profiles import PROFILES, Workspace
@@ -89,8 +87,3 @@ def test_a_value_of_another_type_is_an_error(wrong):
 def test_a_value_out_of_range_is_an_error(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Pretrain.from_flat(**wrong)
-
-
-def test_configs_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Clip().frame_px = 3

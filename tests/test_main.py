@@ -5,33 +5,12 @@ import re
 import pytest
 
 from avnb.__main__ import main
-from avnb.book import build
 
 
-def test_what_a_person_got_wrong_is_one_message(monkeypatch, capsys, tmp_path):
-    def refuse(path, out, given):
-        raise build.BookError("04_rince.ipynb failed")
-
-    monkeypatch.setattr(build, "run_notebook", refuse)
-    assert main(["run", "notebooks/04_rince.ipynb", str(tmp_path / "out.ipynb")]) == 1
-    assert capsys.readouterr().err == "error: 04_rince.ipynb failed\n"
-
-
-def test_what_is_not_there_is_one_message(capsys, tmp_path):
-    assert main(["run", str(tmp_path / "a.ipynb"), str(tmp_path / "out.ipynb")]) == 1
-    assert "a.ipynb does not exist" in capsys.readouterr().err
-    (tmp_path / "a.ipynb").write_text("{}")
-    assert main(["run", str(tmp_path / "a.ipynb"), str(tmp_path / "out.ipynb")]) == 1
-    assert "a.ipynb is not a notebook" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "command", [["cook"], ["book", "--profile", "thesis"], ["prepare", "ucf102", "."]]
-)
-def test_an_unknown_choice_is_told_with_what_there_is(command, capsys):
-    with pytest.raises(SystemExit):
-        main(command)
-    assert "invalid choice" in capsys.readouterr().err
+def test_an_unknown_data_set_is_told_with_the_nearest_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AVNB_BUILD", str(tmp_path))
+    assert main(["prepare", "ucf102", "."]) == 1
+    assert "did you mean 'ucf101'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

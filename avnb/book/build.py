@@ -71,23 +71,16 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
     return out
 
 
-def files_digest(files: Iterable[Path]) -> str:
-    """Digest of the contents of files; the folders among them are left out."""
-    sha = hashlib.sha256()
-    for file in sorted(files):
-        if file.is_file():
-            sha.update(f"{file.name}\0".encode() + file.read_bytes())
-    return sha.hexdigest()[:16]
-
-
 def unless_current(out: Path, sources: Iterable[Path], make: Callable[[], Any]) -> None:
     """Make `out`, unless it is there and made from these sources and this package."""
-    package = [file for file in PACKAGE.rglob("*") if file.suffix != ".pyc"]
-    key, stamp = files_digest([*sources, *package]), out.with_suffix(".key")
-    if not (out.exists() and stamp.exists() and stamp.read_text() == key):
+    sha, stamp = hashlib.sha256(), out.with_suffix(".key")
+    for file in sorted([*sources, *PACKAGE.rglob("*")]):
+        if file.is_file() and file.suffix != ".pyc":
+            sha.update(f"{file.name}\0".encode() + file.read_bytes())
+    if not (out.exists() and stamp.exists() and stamp.read_text() == sha.hexdigest()):
         stamp.unlink(missing_ok=True)
         make()
-        write_text(stamp, key)
+        write_text(stamp, sha.hexdigest())
 
 
 def run_all(work: Workspace) -> list[Path]:

@@ -17,9 +17,7 @@ from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from torch import Tensor
 
 from avnb.config import unknown_name
 from avnb.models.methods import METHODS
@@ -78,24 +76,14 @@ def by_method(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
 
 
-def plain_text(name: str) -> str:
-    """A name of the user's as text in a figure, where dollars would begin a formula."""
-    return name.replace("$", r"\$")
-
-
 class Style(NamedTuple):
-    """A style sheet over that of the book, and the size of saved figures."""
+    """The size of saved figures; the look is that of `<style>.mplstyle` over the book's."""
 
-    sheet: str
     width: float  # inches; figures are drawn 9 inches wide
-    text: float = 1.0  # factor of all text, beyond that of the width
+    text: float  # factor of all text, beyond that of the width
 
 
-STYLES = {
-    "book": Style("", 9.0),
-    "paper": Style("paper.mplstyle", 6.5, 1.1),
-    "slides": Style("slides.mplstyle", 11.0, 1.15),
-}
+STYLES = {"book": Style(9.0, 1.0), "paper": Style(6.5, 1.1), "slides": Style(11.0, 1.15)}
 
 
 @dataclass
@@ -121,8 +109,7 @@ def set_style(style: str, folder: Path, prefix: str) -> None:
     """Set the look of all figures, and where `save` writes; ValueError for an unknown style."""
     if style not in STYLES:
         raise ValueError(unknown_name("figure style", style, STYLES))
-    sheets = ["book.mplstyle", STYLES[style].sheet]
-    plt.style.use([Path(__file__).with_name(sheet) for sheet in sheets if sheet])
+    plt.style.use([Path(__file__).with_name(f"{name}.mplstyle") for name in ("book", style)])
     OUTPUT.folder, OUTPUT.prefix, OUTPUT.style = folder, prefix, STYLES[style]
     if get_ipython():  # no figure is drawn a second time to cut off a rim: layouts leave none
         set_matplotlib_formats("png", bbox_inches=None)
@@ -137,14 +124,11 @@ def save(name: str) -> None:
         fig.set_size_inches(width * factor, height * factor)
         for text in fig.findobj(Text):
             text.set_fontsize(float(text.get_fontsize()) * factor * OUTPUT.style.text)
+    if layout := fig.get_layout_engine():  # laid out once, not again for every file
+        layout.execute(fig)
+        fig.set_layout_engine("none")
     for suffix, metadata in METADATA.items():
         fig.savefig(OUTPUT.path(name, suffix), metadata=metadata)
-
-
-def fig_legend(fig: Figure, ax: Axes) -> None:
-    """One legend for the whole figure, with the entries of one of its panels."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
 
 
 def chance_line(ax: Axes, rows: pd.DataFrame, *, upright: bool = False) -> None:
@@ -164,7 +148,7 @@ def points(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
         row = rows.iloc[[place]]
         look: dict[str, Any] = {"marker": "o", "capsize": 3, "color": method_colour(method)}
         ax.errorbar(row["value"], [place], xerr=spread(row), **look)
-    ax.set_yticks(range(len(rows)), [plain_text(name) for name in labels])
+    ax.set_yticks(range(len(rows)), labels)
     ax.set_xlim(left=0)
 
 
@@ -211,45 +195,3 @@ def paired_bars(ax: Axes, rows: pd.DataFrame, column: str, titles: Mapping[str, 
     chance_line(ax, rows)
     ax.set_xticks(range(len(order)), [method_title(method) for method in order])
     ax.set_ylim(bottom=0)
-
-
-def line_panels(
-    table: pd.DataFrame, x: str, hue: str, panels: Mapping[str, str], height: float, **options: Any
-) -> Figure:
-    """One panel per column of `panels` (column -> title) against `x`, one line per value of `hue`.
-
-    `options` go to `seaborn.lineplot`; lines take the colours of `LINES` unless they name others.
-    """
-    import seaborn as sns  # takes longer to import than all else that a page without lines needs
-
-    fig, axes = plt.subplots(1, len(panels), figsize=(9, height), squeeze=False)
-    options = {"palette": LINES[: table[hue].nunique()], "errorbar": None} | options
-    for ax, (column, name) in zip(axes[0], panels.items(), strict=True):
-        sns.lineplot(table, x=x, y=column, hue=hue, legend=ax is axes[0, 0], ax=ax, **options)
-        ax.set_title(name, fontsize=11)
-        ax.set_ylabel("")
-        if x == "epoch":
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].legend(fontsize=8)
-    return fig
-
-
-def film_strips(
-    films: Tensor | Sequence[Sequence[np.ndarray]], titles: Sequence[str], columns: int = 1
-) -> Figure:
-    """The frames of each video side by side, videos in columns.
-
-    `films` are clips [C, 3, T, S, S], uint8 or in [0, 1], or frames [H, W, 3] of any size by video.
-    """
-    frames = films.permute(0, 2, 3, 4, 1).numpy() if isinstance(films, Tensor) else films
-    strips = [np.concatenate(film, axis=1) for film in frames]  # [H, T * W, 3] each
-    height = 9 / columns * max(strip.shape[0] / strip.shape[1] for strip in strips) + 0.25
-    rows = -(-len(strips) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(9, rows * height), squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-        ax.set_anchor("NW")
-    for ax, strip, name in zip(axes.flat, strips, titles, strict=False):
-        ax.imshow(strip)
-        ax.set_title(plain_text(name), loc="left", fontsize=9, pad=3)
-    return fig

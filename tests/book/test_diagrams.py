@@ -34,12 +34,6 @@ def test_every_diagram_is_shown_and_every_one_shown_exists():
     assert {*shown} == {p.name for p in ASSETS.glob("diagrams/*")}
 
 
-def test_figures_in_prose_have_a_name_and_say_what_is_seen():
-    for path in NOTEBOOKS:
-        for options in re.findall(r"```\{figure\} \S+\n((?::.*\n)*)", prose(path)):
-            assert {":name:", ":alt:"} <= {line.split(" ")[0] for line in options.splitlines()}
-
-
 def test_the_worlds_page_explains_every_nuisance_and_plays_files_that_exist():
     page = (ROOT / "book" / "world.md").read_text()
     assert all(f"`{field.name}`" in page for field in fields(Nuisances))

@@ -11,6 +11,7 @@ import pytest
 
 from avnb.__main__ import main
 from avnb.book import parameters
+from avnb.profiles import project_root
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -18,12 +19,12 @@ REFERENCE = re.compile(r"\{numref}`(Figure|Table) \{number\} <([a-z0-9-]+)>`")
 LABEL = re.compile(r"^:name: (\S+)", re.MULTILINE)  # of a figure in prose
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem, scope="module")
 def path(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cells(path):
     return nbformat.read(path, as_version=4).cells
 
@@ -101,20 +102,20 @@ def test_it_is_in_the_book(path):
     assert f"chapters/{path.stem}" in (ROOT / "book/_toc.yml").read_text()
 
 
-@pytest.mark.slow
-def test_a_misspelt_parameter_is_an_error_before_anything_runs(tmp_path, monkeypatch, capsys):
-    out = tmp_path / "out.ipynb"
-    arguments = ["run", "notebooks/04_rince.ipynb", str(out), "-p"]
-    command = [sys.executable, "-m", "avnb", *arguments, "negative", "4"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and not out.exists()
-    assert "'negative' is unknown; did you mean 'negatives'?" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_is_misspelt_is_told_before_anything_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    assert main([*arguments, "negatives", "many"]) == 1
+    out = tmp_path / "out.ipynb"
+    run = ["run", "notebooks/04_rince.ipynb", str(out), "-p"]
+    assert main([*run, "negative", "4"]) == 1
+    assert "'negative' is unknown; did you mean 'negatives'?" in capsys.readouterr().err
+    assert main([*run, "negatives", "many"]) == 1
     assert "must be int, got 'many'" in capsys.readouterr().err
     assert main(["run", "notebooks/04_rinse.ipynb", str(out)]) == 1
-    assert "04_rince.ipynb" in capsys.readouterr().err and not out.exists()
+    assert "04_rince.ipynb" in capsys.readouterr().err
+    (tmp_path / "a.ipynb").write_text("{}")
+    assert main(["run", str(tmp_path / "a.ipynb"), str(out)]) == 1
+    assert "a.ipynb is not a notebook" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.slow
@@ -124,15 +125,6 @@ def test_plain_papermill_stops_at_a_misspelt_parameter(tmp_path):
             str(ROOT / "notebooks/04_rince.ipynb"), str(tmp_path / "out.ipynb"),
             parameters={"negative": 4}, cwd=str(ROOT), progress_bar=False,
         )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_jupyter_from_the_notebooks_folder_finds_package_and_data(tmp_path):
-    """As in JupyterLab: the kernel's folder is the notebook's own."""
-    papermill.execute_notebook(
-        str(ROOT / "notebooks/04_rince.ipynb"), str(tmp_path / "out.ipynb"),
-        cwd=str(ROOT / "notebooks"), progress_bar=False,
-    )  # fmt: skip
 
 
 def test_a_misspelt_parameter_is_told_without_importing_what_runs_notebooks(tmp_path):
@@ -146,3 +138,8 @@ print(*{"torch", "papermill", "nbformat", "matplotlib"} & sys.modules.keys())
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "did you mean 'negatives'?" in done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_a_notebook_finds_the_checkout_from_its_own_folder(monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")  # as in JupyterLab
+    assert project_root() == ROOT
