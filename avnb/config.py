@@ -120,7 +120,6 @@ class Clip(Group):
     audio_seconds: float = within(1e-3, 3600, 2.0)
     audio_hz: int = within(1000, 192_000, 16_000)
     max_offset_seconds: float = within(0, 60, 0.5)  # between the starts of video and audio
-    audio_window: Literal["around", "released"] = "around"  # see `clips.audio_starts`
 
     @property
     def frames(self) -> int:
@@ -151,7 +150,6 @@ class Augment(Group):
     hue: float = within(0, 0.5, 0.2)  # in turns of the colour circle, either way
     gain_min: float = within(0, 1, 0.7)  # the waveform's peak is drawn from [gain_min, 1]
     mask_max_fraction: float = within(0, 1, 0.2)  # of time and of frequency
-    masks: Literal["one", "released"] = "one"  # an axis; released: several short ones
 
 
 @dataclass(frozen=True, kw_only=True)

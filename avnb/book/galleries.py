@@ -19,8 +19,7 @@ from avnb.data import store
 from avnb.data.manifest import Manifest, Video
 from avnb.files import replacing
 
-SECONDS, HEIGHT = 3.0, 120  # of a small copy, at most
-SMALL = store.Form(crf=30).codecs
+SMALL = store.Form(px=120, crf=30)  # a copy
 MARKS = {  # sign, border, and what is read to those who do not see them
     "query": ("query:", "2px solid #444444", "query"),
     "right": ("✓", "2px solid #2e7d32", "same class"),
@@ -37,50 +36,38 @@ def frames_at(manifest: Manifest, video: Video, seconds: np.ndarray) -> np.ndarr
     return store.read_frames(manifest.path(video), numbers)
 
 
-def audio_of(manifest: Manifest, video: Video, begin: float, end: float) -> np.ndarray:
-    """Audio [samples] float32 from `begin` to `end` in seconds; empty where the video has none."""
-    if not video.audio:
-        return np.zeros(0, np.float32)
-    first, last = round(begin * store.HZ), round(end * store.HZ)
-    return store.read_audio(manifest.path(video), first, last - first)
+def audio_of(manifest: Manifest, video: Video) -> np.ndarray:
+    """All audio [samples] float32; empty where the video has none."""
+    samples = round(video.seconds * store.HZ) if video.audio else 0
+    return store.read_audio(manifest.path(video), 0, samples)
 
 
 def small_copy(manifest: Manifest, video: Video, media: Path) -> Path:
-    """A small mp4 of the video's middle, made once in `media`, with its pictures beside it."""
-    path = manifest.path(video)
-    length, stat = min(SECONDS, video.seconds), path.stat()
-    begin = (video.seconds - length) / 2
-    out = media / f"{digest([str(path), stat.st_size, stat.st_mtime_ns, SECONDS, HEIGHT])}.mp4"
+    """A small mp4, made once in the folder `media`, with its pictures beside it."""
+    path, stat = manifest.path(video), manifest.path(video).stat()
+    out = media / f"{digest([str(path), stat.st_size, stat.st_mtime_ns, SMALL])}.mp4"
     if not out.exists():
-        times = begin + np.arange(max(1, int(length * video.fps))) / video.fps
-        frames = frames_at(manifest, video, times)
-        write_copy(out, frames, video.fps, audio_of(manifest, video, begin, begin + length))
+        (middle,) = frames_at(manifest, video, np.array([video.seconds / 2]))
+        write_pictures(out, middle, audio_of(manifest, video))
+        with replacing(out) as partial:
+            store.convert(path, partial, SMALL)
     return out
 
 
-def write_copy(out: Path, frames: Iterable[np.ndarray], fps: float, samples: np.ndarray) -> None:
-    """Write a small mp4; before it, with its name, the middle frame (.jpg) and the audio (.png).
+def write_pictures(out: Path, frame: np.ndarray, samples: np.ndarray) -> None:
+    """Write, with the name of a video, a small frame (.jpg) and the audio (.png).
 
     The audio is drawn as a mel spectrogram of 60 dB.
     """
-    images = [scaled(frame) for frame in frames]
+    image = Image.fromarray(frame)
+    image.thumbnail((4 * SMALL.px, SMALL.px))
     with replacing(out.with_suffix(".jpg")) as partial:
-        Image.fromarray(images[len(images) // 2]).save(partial, "JPEG", quality=80)
+        image.save(partial, "JPEG", quality=80)
     if len(samples):
         mel = MelSpectrogram(store.HZ, n_fft=1024, hop_length=256)(torch.from_numpy(samples))
         with replacing(out.with_suffix(".png")) as partial:
             levels = AmplitudeToDB(top_db=60)(mel)
             plt.imsave(partial, levels, origin="lower", format="png", cmap="magma")
-    with replacing(out) as partial:
-        store.write(partial, images, fps, samples, SMALL)
-
-
-def scaled(frame: np.ndarray) -> np.ndarray:
-    """A frame [H, W, 3] at most HEIGHT high, with even sides."""
-    height, width, _ = frame.shape
-    factor = min(1.0, HEIGHT / height)
-    size = [max(2, 2 * round(side * factor / 2)) for side in (width, height)]
-    return np.asarray(Image.fromarray(frame).resize((size[0], size[1]), Image.Resampling.BILINEAR))
 
 
 def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:

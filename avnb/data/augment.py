@@ -18,8 +18,6 @@ from torchvision.transforms.v2.functional import resize
 
 from avnb.config import Augment
 
-# Masks of an axis, at most; those of the released code cover 3 of 128 bands or 5 of 125 columns.
-SHORT_MASKS, MASKS = (3 / 128, 5 / 125), 32
 BILINEAR, NEAREST_EXACT = InterpolationMode.BILINEAR, InterpolationMode.NEAREST_EXACT
 T = TypeVar("T")
 
@@ -43,7 +41,7 @@ class AugmentParams:
     factors: Tensor  # [B, 4] brightness, contrast, saturation (factors), hue (turns)
     order: Tensor  # [B, 4] which of the four comes first, second ...; stays on the CPU
     gain: Tensor  # [B] peak of the waveform
-    masks: Tensor  # [B, 2, K, 2] frequency and time: begin and length of K masks, as fractions
+    masks: Tensor  # [B, 2, 2] frequency and time: begin and length of a mask, as fractions
 
 
 def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> AugmentParams:
@@ -54,7 +52,8 @@ def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> Aug
 
     factors = [around_one(augment.brightness), around_one(augment.contrast)]
     factors += [around_one(augment.saturation), rng.uniform(-augment.hue, augment.hue, clips)]
-    masks = draw_masks(augment, clips, rng)
+    length = rng.uniform(0, augment.mask_max_fraction, (clips, 2))
+    masks = np.stack([rng.uniform(0, 1 - length), length], axis=-1)
     return AugmentParams(
         flip=torch.from_numpy(rng.random(clips) < augment.flip_prob),
         factors=torch.from_numpy(np.stack(factors, axis=1)).float(),
@@ -62,20 +61,6 @@ def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> Aug
         gain=torch.from_numpy(rng.uniform(augment.gain_min, 1, clips)).float(),
         masks=torch.from_numpy(masks).float(),
     )
-
-
-def draw_masks(augment: Augment, clips: int, rng: np.random.Generator) -> np.ndarray:
-    """[B, 2, K, 2] begin and length of the masks of each axis.
-
-    One of up to `mask_max_fraction`; or, as in the released code, short ones of random length that
-    together cover up to a random part of that.
-    """
-    length = rng.uniform(0, augment.mask_max_fraction, (clips, 2, 1))
-    if augment.masks == "released":
-        drawn = rng.uniform(0, SHORT_MASKS, (clips, MASKS, 2)).transpose(0, 2, 1)
-        before = np.cumsum(drawn, axis=2) - drawn
-        length = np.clip(length - before, 0, drawn)
-    return np.stack([rng.uniform(0, 1 - length), length], axis=-1)
 
 
 # ---- crops, clip by clip: videos differ in size -------------------------------------------------

@@ -27,14 +27,11 @@ def audio_starts(
 ) -> np.ndarray:
     """[C] starts of the audio, uniform over where it fits and lies near the frames.
 
-    Near is, as in the thesis, a start within +- max_offset of that of the frames. In the released
-    code the frames start from max_offset before the audio to max_offset before its end.
+    Near is, as in the thesis, a start within +- max_offset of that of the frames.
     """
-    last, late = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
-    early = late if clip.audio_window == "around" else max(clip.audio_seconds - late, 0.0)
-    return rng.uniform(
-        np.clip(video_starts - early, 0, last), np.clip(video_starts + late, 0, last)
-    )
+    last, offset = max(seconds - clip.audio_seconds, 0.0), clip.max_offset_seconds
+    around = (np.clip(video_starts + side, 0, last) for side in (-offset, offset))
+    return rng.uniform(*around)
 
 
 def second_view_starts(

@@ -40,7 +40,7 @@ from avnb.profiles import Workspace, cores
 
 LIMIT_GB = 500.0  # of disk
 SIZE_RATIO = 1.2  # of a store to its sources, at most as far as we have seen
-MEMORY_GB, CPU_SECONDS = 6.0, 1800  # of the conversion of one file
+MEMORY_GB, CPU_SECONDS, WALL_SECONDS = 6.0, 1800, 3600  # of the conversion of one file
 
 # A line of the journal: a source's path, its state (size and date), a hash of its content, and what
 # the store has (`stored`), or the `reason` why it has nothing.
@@ -58,9 +58,9 @@ def state_of(path: Path) -> list[int]:
         return []
 
 
-def prepare_file(folder: Path, form: Form, job: tuple[str, Path]) -> Record:
-    """Convert a source, by its path in the folder, to its target."""
-    path, target = job
+def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Record:
+    """Convert a source to its target, unless its content is that of the last record."""
+    path, target, last = job
     source = folder / path
     record: Record = {"path": path, "state": state_of(source)}
     try:
@@ -68,6 +68,8 @@ def prepare_file(folder: Path, form: Form, job: tuple[str, Path]) -> Record:
             record["content"] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         return {**record, "reason": error.strerror}
+    if last.get("content") == record["content"]:
+        return {**last, **record}
     target.unlink(missing_ok=True)
     try:
         with replacing(target) as aside:
@@ -84,7 +86,9 @@ def convert_alone(source: Path, target: Path, form: Form) -> Stored:
     child.start()
     theirs.close()  # so that the end of the process is the end of the pipe
     try:
-        outcome = ours.recv()
+        outcome: Any = f"took more than {WALL_SECONDS} s"
+        if ours.poll(WALL_SECONDS):
+            outcome = ours.recv()
     except EOFError:
         outcome = f"ended its process, or took more than {CPU_SECONDS} s of processor time"
     finally:
@@ -131,12 +135,13 @@ class Store:
         Raises:
             ValueError: when the store would take more than its limit, or than the disk has.
         """
-        jobs, size = list[tuple[str, Path]](), 0
+        jobs, size = list[tuple[str, Path, Record]](), 0
         for path in paths:
             last, state = self.records.get(path, {}), state_of(self.folder / path)
-            is_lost = "stored" in last and not self.target(path).exists()
-            if is_lost or last.get("state") != state:
-                jobs.append((path, self.target(path)))
+            if "stored" in last and not self.target(path).exists():
+                last = {}
+            if last.get("state") != state:
+                jobs.append((path, self.target(path), last))
                 size += sum(state[:1])
         needed, free = SIZE_RATIO * size / 1e9, shutil.disk_usage(self.files).free / 1e9
         if self.form.codec == "h264" and needed > min(limit_gb, free):

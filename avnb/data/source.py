@@ -143,6 +143,11 @@ class Source:
         if self.seconds < MIN_COMPLETE * announced and self.count > 1:
             raise DecodeError(f"ends after {self.seconds:.2f} s of {announced:.2f} s")
 
+    @property
+    def fps(self) -> float:
+        """Frames a second, as they came; what a container declares may be another number."""
+        return round((self.count - 1) / self.last, 3) if self.count > 1 else float(self.rate)
+
     def soundtrack(self) -> np.ndarray:
         """[N] mono float32 from the first frame on; empty without sound, as where all is zero.
 

@@ -177,7 +177,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             width=encoder.video.width,
             height=encoder.video.height,
             audio=len(samples) > 0,
-            source_fps=float(source.rate),
+            source_fps=source.fps,
             source_width=width,
             source_height=height,
             source_hz=source.audio.rate if source.sound.pieces else 0,

@@ -69,17 +69,14 @@ class AudioTransform(nn.Module):
         clip: its sampling rate.
         form: of the spectrogram.
         mel_statistics: mean and deviation of each band.
-        masks: `one` an axis, filled with each band's mean, or `released`, with the clip's minimum.
     """
 
     band_mean: Tensor
     band_std: Tensor
 
-    def __init__(
-        self, clip: Clip, form: Spectrogram, mel_statistics: MelStatistics, masks: str = "one"
-    ):
+    def __init__(self, clip: Clip, form: Spectrogram, mel_statistics: MelStatistics):
         super().__init__()
-        self.form, self.masks = form, masks
+        self.form = form
         sizes = form.fft_samples, form.window_samples, form.hop_samples
         scale: dict[str, Any] = {"n_mels": form.mels, "norm": "slaney", "mel_scale": "slaney"}
         scale["center"] = form.framing == "centred"
@@ -104,21 +101,19 @@ class AudioTransform(nn.Module):
         return mel.clamp_min(self.form.floor).log10()
 
     def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:
-        """wave [B, N] -> [B, 1, M, t]."""
+        """wave [B, N] -> [B, 1, M, t]; what is masked gets the mean of its band."""
         x = self.log_mel(wave, 1.0 if params is None else params.gain)
         if params is not None:
-            fill = self.band_mean if self.masks == "one" else x.amin(dim=(1, 2), keepdim=True)
             bands, columns = (axis_mask(params.masks[:, i], x.shape[i + 1]) for i in (0, 1))
-            x = torch.where(bands[:, :, None] | columns[:, None], fill, x)
+            x = torch.where(bands[:, :, None] | columns[:, None], self.band_mean, x)
         return ((x - self.band_mean) / self.band_std)[:, None]
 
 
 def axis_mask(masks: Tensor, size: int) -> Tensor:
-    """[B, size] bool, True where masked; begin and length [B, K, 2] are fractions of `size`."""
-    begin = (masks[..., :1] * size).round()
-    length = (masks[..., 1:] * size).floor()
+    """[B, size] bool, True where masked; begin and length [B, 2] are fractions of `size`."""
+    begin, length = (masks[:, :1] * size).round(), (masks[:, 1:] * size).floor()
     at = torch.arange(size, device=masks.device)
-    return ((at >= begin) & (at < begin + length)).any(dim=1)
+    return (at >= begin) & (at < begin + length)
 
 
 class BatchTransform(nn.Module):
@@ -131,8 +126,7 @@ class BatchTransform(nn.Module):
         super().__init__()
         self.video, self.audio = VideoTransform(), None
         if config and mel_statistics:
-            of_run = config.clip, config.spectrogram, mel_statistics, config.augment.masks
-            self.audio = AudioTransform(*of_run)
+            self.audio = AudioTransform(config.clip, config.spectrogram, mel_statistics)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Batch:

@@ -273,7 +273,6 @@ def downstream_clip(run: Pretrain, config: Evaluation, *, audio_seconds: float =
     """The clips of an evaluation: video, and audio that starts with it."""
     return replace(
         run.clip,
-        audio_window="around",
         video_seconds=config.video_seconds,
         video_fps=config.video_fps,
         audio_seconds=audio_seconds,

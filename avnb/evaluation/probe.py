@@ -193,7 +193,7 @@ def fit_probes(
 ) -> Iterator[tuple[Fitted, ProbeFeatures]]:
     """Probes trained as the protocol says, and the features that each is tested on.
 
-    `features` are those of `extract_each`; where the encoder's statistics move, the test videos are
+    `features` are those of `probe_features`; where the encoder's statistics move, test videos are
     encoded again with what they have become. The R probes differ in their seeds (that of `config`
     by default) and in their training videos, `videos` [R, N]. They tell `classes` apart, labels of
     the data set, ascending; both are all by default.

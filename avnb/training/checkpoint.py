@@ -197,7 +197,7 @@ def from_released(path: str | Path, content: Any) -> tuple[Metadata, dict[str, A
             f"{path} is neither a checkpoint of avnb (format {FORMAT}) nor one released with the "
             f"thesis, whose `model` has the heads of either {' or '.join(HEADS)}; it holds {found}"
         )
-    config = Pretrain.from_flat(method=methods[0], peak=0.95, framing="released", masks="released")
+    config = Pretrain.from_flat(method=methods[0], peak=0.95, framing="released")
     bands = np.loadtxt(BANDS, delimiter=",", skiprows=1)[:, 1:].T.tolist()
     run: Any = {"kind": "pretraining", "config": config.flat(), "mel_statistics": bands}
     run |= {"data": None, "data_set": "vggsound", "videos": 50_000, "classes": []}

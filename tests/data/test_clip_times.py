@@ -92,13 +92,3 @@ def test_a_second_clip_lies_d_behind_the_first_or_wraps():
     assert ahead.min() >= 2 and ahead.max() <= 8
     assert ahead.mean() == pytest.approx(5, abs=0.2)
     assert (starts[d < 0] + 8 > 29).all()  # only those near the end go on at the beginning
-
-
-def test_the_released_window_begins_the_frames_up_to_half_a_second_before_the_audio_ends():
-    rng, seconds = np.random.default_rng(0), 60.0
-    video = rng.uniform(10, 50, 5000)
-    for window, low, high in (("around", -0.5, 0.5), ("released", -0.5, 1.5)):
-        clip = Clip(audio_window=window)
-        after = video - clip_times.audio_starts(video, seconds, clip, rng)
-        assert low <= after.min() < low + 0.01 and high - 0.01 < after.max() <= high
-        assert after.mean() == pytest.approx((low + high) / 2, abs=0.03)

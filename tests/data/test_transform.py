@@ -155,26 +155,10 @@ def test_masks_cover_at_most_a_fifth_of_each_axis():
     assert rows.float().mean() > 8 and columns.float().mean() > 8
 
 
-def test_the_released_masks_are_many_and_short_and_take_the_clips_minimum():
-    params = sample_params(Augment(masks="released"), 400, RNG(2))
-    view, wave = AudioTransform(CLIP, FORM, FLAT, "released"), torch.randn(400, 32_000)
-    plain, x = view.log_mel(wave, params.gain), view(wave, params)[:, 0]
-    least = plain.amin(dim=(1, 2))
-    masked = x == least[:, None, None]
-    rows, columns = masked.all(dim=2), masked.all(dim=1)
-    covered = torch.stack([rows.float().mean(1), columns.float().mean(1)])
-    assert covered.max() <= 0.2 and covered.mean() > 0.05
-    lengths = params.masks[..., 1] * torch.tensor([128.0, 125.0])[:, None]
-    assert (lengths.amax(dim=(0, 2)) <= torch.tensor([3.0, 5.0]) + 1e-3).all()
-    runs = (rows.int().diff(dim=1) == 1).sum(1)
-    assert runs.max() > 4  # several masks
-    assert torch.equal(x[~masked], plain[~masked])
-
-
 def test_one_mask_an_axis_is_the_same_draw_as_ever():
     one = sample_params(Augment(), 3, RNG(0))
     expected = torch.tensor([[0.2483, 0.1715], [0.4198, 0.0067]])
-    torch.testing.assert_close(one.masks[0, :, 0], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(one.masks[0], expected, atol=1e-4, rtol=0)
 
 
 def test_bands_are_standardised_with_the_given_statistics():

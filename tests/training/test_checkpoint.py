@@ -164,7 +164,7 @@ def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, c
         assert wanted.shape == (2, 512) and wanted.std() > 0.1
         torch.testing.assert_close(net(x), wanted, rtol=1e-5, atol=1e-5)
     metadata = read_metadata(path)
-    released = dict(peak=0.95, framing="released", masks="released")
+    released = dict(peak=0.95, framing="released")
     assert metadata.pretrain == Pretrain.from_flat(method=variant, **released)
     assert metadata.data is None
     mean, std = metadata.mel_statistics
