@@ -227,7 +227,6 @@ class Compute(Group):
 
     precision: Literal["fp32", "bf16"] = "fp32"  # of the networks; losses are always in fp32
     compile_encoders: bool = False
-    sync_batch_norm: Literal["method", "all", "none"] = "method"  # method: as the method asks
     micro_batch: int = within(0, 10**6, 0)  # clips a process takes at once; 0: its whole share
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
 
@@ -393,4 +392,4 @@ class Finetune(Config):
     clip: Clip = field(default_factory=lambda: Clip(video_seconds=0.5))
     augment: Augment = field(default_factory=Augment)
     optim: Tuning = field(default_factory=Tuning)
-    compute: Compute = field(default_factory=lambda: Compute(sync_batch_norm="all"))
+    compute: Compute = field(default_factory=Compute)

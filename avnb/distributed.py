@@ -20,17 +20,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread: in short steps on a busy machine, threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def gather_rows(x: Tensor) -> Tensor:
     """[B, ...] here -> [B * processes, ...] of all, in the order of rank; no gradient."""
     if world_size() == 1:

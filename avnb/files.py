@@ -81,16 +81,6 @@ def json_lines(path: Path) -> Iterator[Any]:
                 yield json.loads(line)
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The value in a JSON file of ours; ValueError when it is cut or changed, with what to do."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the text or of JSON
-        raise ValueError(
-            f"{path}, {what}, is damaged ({error}): delete it, and it is made again"
-        ) from error
-
-
 def serve_parent(worker: int = 0) -> None:
     """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -61,7 +61,7 @@ def test_flat_values_give_the_same_config(kind: type[Config]):
 
 def test_defaults_of_a_group_remain_when_other_values_of_it_are_set():
     run = Finetune.from_flat(video_fps=8.0, precision="bf16")
-    assert run.clip.video_seconds == 0.5 and run.compute.sync_batch_norm == "all"
+    assert run.clip.video_seconds == 0.5
 
 
 def test_an_unknown_name_is_an_error_with_a_suggestion():

@@ -63,9 +63,6 @@ def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> Aug
     )
 
 
-# ---- crops, clip by clip: videos differ in size -------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class Crop:
     """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`.
@@ -121,9 +118,6 @@ def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Cro
     room = resize_px - px
     top, left = (room // 2, room // 2) if rng is None else rng.integers(room + 1, size=2)
     return Crop(box=(int(top), int(left), px, px), px=px, resize_px=resize_px)
-
-
-# ---- colours, values as torchvision's ------------------------------------------------------------
 
 
 def greyscale(x: Tensor) -> Tensor:

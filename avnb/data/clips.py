@@ -19,8 +19,6 @@ from avnb.data.augment import AugmentParams, Crop, map_tensors, sample_params
 from avnb.data.manifest import Manifest, Video
 from avnb.data.store import EARLY_SECONDS, StoredVideo
 
-# ---- times --------------------------------------------------------------------------------------
-
 
 def audio_starts(
     video_starts: np.ndarray, seconds: float, clip: Clip, rng: np.random.Generator
@@ -64,9 +62,6 @@ def frame_numbers(starts: np.ndarray, clip: Clip, video: Video) -> np.ndarray:
     times = np.mod(starts[..., None] + np.arange(clip.frames) / clip.video_fps, video.seconds)
     numbers = np.floor((times + EARLY_SECONDS) * video.fps).astype(int)
     return np.minimum(numbers, video.frames - 1)
-
-
-# ---- batches ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,9 +36,6 @@ class Entry:
 Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, files not to be used
 
 
-# ---- files --------------------------------------------------------------------------------------
-
-
 def lines_of(table: Path) -> Iterator[tuple[str, str]]:
     """Each non-empty line of a list, stripped, and its place; ValueError unless it is UTF-8."""
     try:
@@ -92,9 +89,6 @@ def shown(paths: Sequence[str], most: int = 8) -> str:
     """The first few of many paths, one a line."""
     rest = [f"and {len(paths) - most} more"] if len(paths) > most else []
     return "\n  ".join(["", *paths[:most], *rest]) if paths else "nothing"
-
-
-# ---- layouts: a function reads the lists of a fold and the names of files in a folder ------------
 
 
 def list_vggsound(folder: Path, fold: int, files: list[str]) -> Lists:
@@ -219,9 +213,6 @@ DATA_SETS = {
     "hmdb51": DataSet("HMDB-51", list_hmdb51, "testTrainMulti_7030_splits"),
     "folder": DataSet("Own videos", list_folder, folds=10**9),  # each seeds another draw
 }
-
-
-# ---- lists, checked against a folder ------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import pandas as pd
 from avnb.config import digest
 from avnb.data.datasets import Entry, Split
 from avnb.data.store import Stored
-from avnb.files import read_json, write_text
+from avnb.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Manifest:
     def load(cls, where: str | Path) -> "Manifest":
         """Read what `save` wrote."""
         where = Path(where)
-        kept = read_json(where / "dataset.json", "the description of a data set")
+        kept = json.loads(where / "dataset.json".read_text())
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
         table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
         rows: list[Any] = table.to_dict("records")

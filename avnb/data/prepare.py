@@ -47,9 +47,6 @@ MEMORY_GB, CPU_SECONDS, WALL_SECONDS = 6.0, 1800, 3600  # of the conversion of o
 Record = dict[str, Any]
 
 
-# ---- one file -----------------------------------------------------------------------------------
-
-
 def state_of(path: Path) -> list[int]:
     """Size and date of a file; empty when it cannot be reached, as behind a broken link."""
     try:
@@ -111,9 +108,6 @@ def send_converted(pipe: Connection, source: Path, target: Path, form: Form) -> 
         pipe.send(str(error))
     except MemoryError:
         pipe.send(f"takes more than {MEMORY_GB:g} GB of memory")
-
-
-# ---- a data set ---------------------------------------------------------------------------------
 
 
 class Store:

@@ -72,9 +72,6 @@ class StoreError(ValueError):
     """A file of the store that cannot be read, or not as asked."""
 
 
-# ---- writing ------------------------------------------------------------------------------------
-
-
 class Encoder:
     """Writes a file of a constant rate: frames one by one, then mono sound at `hz`; 0: none."""
 
@@ -182,9 +179,6 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             source_height=height,
             source_hz=source.audio.rate if source.sound.pieces else 0,
         )
-
-
-# ---- reading ------------------------------------------------------------------------------------
 
 
 REFORMATTER = VideoReformatter()  # one a process: it costs more to make than to use

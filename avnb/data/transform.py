@@ -20,7 +20,7 @@ from avnb.data.augment import AugmentParams, jitter
 from avnb.data.clips import Batch, Sampling, VideoClips
 from avnb.data.loader import AUTO, load
 from avnb.data.manifest import Manifest
-from avnb.files import read_json, tqdm, write_text
+from avnb.files import tqdm, write_text
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MelStatistics = Sequence[list[float]]  # mean and standard deviation of each band
@@ -50,9 +50,6 @@ class VideoTransform(nn.Module):
                 x = torch.where(params.flip[clip, None, None, None, None], x.flip(-1), x)
                 done[clip] = jitter(x, params.factors[clip], order)
         return done.sub_(self.mean).div_(self.std)
-
-
-# ---- sound --------------------------------------------------------------------------------------
 
 
 class AudioTransform(nn.Module):
@@ -153,7 +150,7 @@ def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) ->
     key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
     file = manifest.where / f"mel-bands-{digest(key)}.json"
     if file.exists():
-        mean, std = read_json(file, "statistics of mel bands")
+        mean, std = json.loads(file.read_text())
         return mean, std
     mels, n = run.spectrogram.mels, len(audible)
     transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))

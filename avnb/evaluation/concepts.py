@@ -167,9 +167,6 @@ def match(
     )
 
 
-# ---- seen and unseen classes of a test set ----------------------------------------------------
-
-
 def split_classes(
     sources: Mapping[str, EncoderSource], target: Manifest, config: Evaluation
 ) -> tuple[str, dict[str, list[str]]]:

@@ -34,8 +34,6 @@ from avnb.training import checkpoint, runs
 from avnb.training.checkpoint import Metadata
 from avnb.training.runs import StartingPoint
 
-# ---- where encoders come from -------------------------------------------------------------------
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
@@ -164,9 +162,6 @@ def encoder_sources(
         files = [source.config for source in given if source.checkpoint]
         sources["random"] = untrained_source(files[0] if files else config, work.runs)
     return sources | {source.method: source for source in given}
-
-
-# ---- encoding -----------------------------------------------------------------------------------
 
 
 def device() -> torch.device:

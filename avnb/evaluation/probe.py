@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from avnb.config import Clip, Evaluation, Pretrain
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import load
 from avnb.data.manifest import Manifest
-from avnb.distributed import one_thread
 from avnb.evaluation.features import (
     EncoderSource,
     Features,
@@ -38,9 +38,6 @@ Fitted = tuple[Classify, list[float]]  # a trained linear layer, and its mean lo
 # Features by part: `train`, random clips and crops of training videos (none where fresh ones are
 # encoded); centre crops of test videos, random clips in `clip`, uniformly spaced ones in `video`.
 ProbeFeatures = dict[str, Features]
-
-
-# ---- linear layers ------------------------------------------------------------------------------
 
 
 class BatchedProbes:
@@ -108,7 +105,7 @@ def fit_together(
     layers, losses = BatchedProbes(classes, width, rngs), list[Tensor]()
     total: Any
     orders = (epoch_orders(videos.shape[1], count, config.probe_epochs, rng) for rng in rngs)
-    with one_thread():
+    with threadpool_limits(1):  # short steps: threads would wait for each other
         for epoch, drawn in enumerate(zip(*orders, strict=True)):
             order, clip = (torch.stack(x) for x in zip(*drawn, strict=True))  # [R, N]
             shown, lr, total = videos.gather(1, order), config.probe_lr_at(epoch), 0.0
@@ -146,9 +143,6 @@ def probe_features(
     parts = {"train": manifest.split("train")} if config.probe_clips == "cached" else {}
     parts |= dict.fromkeys(LEVELS, manifest.split("test"))
     return {part: extract(source, x, how[part], config, cache) for part, x in parts.items()}
-
-
-# ---- the protocol -------------------------------------------------------------------------------
 
 
 def fit_fresh(
@@ -213,9 +207,6 @@ def fit_probes(
         if config.probe_batch_norm == "train":
             features = {x: encode_all(frozen.encode, test, how[x], config) for x in LEVELS}
         yield fitted, features
-
-
-# ---- accuracy -----------------------------------------------------------------------------------
 
 
 def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:

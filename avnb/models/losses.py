@@ -126,8 +126,6 @@ def vicreg_terms(
     }
 
 
-# ---- collapse ---------------------------------------------------------------------------------
-
 MIN_SPREAD, MIN_RANK = 0.05, 1.5  # below either, all embeddings practically coincide
 MAX_HINGE = 0.95  # variance term above which embeddings have shrunk towards a point
 

@@ -27,7 +27,7 @@ class Classifier(TrainableModule):
     tuning starts from the very encoder that was pre-trained.
     """
 
-    has_unused_parameters = True
+    has_unused_parameters = shares_batch_norm = True
     uses_audio = False
 
     def __init__(self, encoder: VideoEncoder, classes: int, config: Finetune):

@@ -25,7 +25,7 @@ from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
 from avnb.data.subsets import training_and_validation
 from avnb.data.transform import BatchTransform, mel_statistics
-from avnb.files import json_lines, locked, read_json, tqdm, write_text
+from avnb.files import json_lines, locked, tqdm, write_text
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label
 from avnb.models.methods.base import Log
@@ -277,7 +277,7 @@ def train_process(folder: Path, device: torch.device) -> None:
     Raises:
         CheckpointError: when the videos, the starting point or the user's own code are others now.
     """
-    job = read_json(folder / "job.json", "the description of a job")
+    job = json.loads(folder / "job.json".read_text())
     metadata, manifest = Metadata(**job["metadata"]), Manifest.load(job["manifest"])
     start = StartingPoint(**job["start"]) if job["start"] else None
     config: Any = (Finetune if start else Pretrain).from_flat(**metadata.config)
@@ -288,8 +288,7 @@ def train_process(folder: Path, device: torch.device) -> None:
         model: Any = Classifier(start.load(), classes, config)
     else:
         model = build_method(config, len(train), classes)
-    sync = {"all": True, "method": model.shares_batch_norm}.get(config.compute.sync_batch_norm)
-    if sync and device.type == "cuda" and distributed.world_size() > 1:
+    if model.shares_batch_norm and device.type == "cuda" and distributed.world_size() > 1:
         # In place. On the CPU, which it does not serve, each process has its own statistics.
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     transform = BatchTransform(None if start else config, metadata.mel_statistics)

@@ -19,7 +19,7 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment, clean_env
 
 from avnb.data.loader import AUTO
-from avnb.files import read_json, write_text
+from avnb.files import write_text
 from avnb.training.launch import LaunchError, Resources, last_lines
 
 MINUTES = 24 * 60  # time limit of one turn, unless `slurm` has another
@@ -79,7 +79,7 @@ def submitted(folder: Path) -> submitit.Job[None] | None:
     """The job that trains the run in `folder`, if there is one that has not ended."""
     note = folder / "slurm.json"
     if note.exists():
-        kept = read_json(note, "the note of a job of SLURM")
+        kept = json.loads(note.read_text())
         if state(kept["job"]):
             return submitit.SlurmJob(folder / "slurm", kept["job"], tasks=range(kept["processes"]))
         note.unlink()

@@ -84,9 +84,6 @@ def test_made_again_nothing_is_run_again(made, build, environment):
     assert time.monotonic() - start < 60
 
 
-# ---- in a browser ------------------------------------------------------------------------------
-
-
 class Shown:
     """A page of the book in the browser, with all that it complained about or asked for."""
 
@@ -217,9 +214,6 @@ def test_pages_can_be_read_by_everybody(browser, pages):
     tab.locator("article").evaluate("(e, html) => e.insertAdjacentHTML('beforeend', html)", pale)
     assert {rule for rule, _ in violations("light")} == {"color-contrast", "image-alt"}
     context.close()
-
-
-# ---- in JupyterLab -----------------------------------------------------------------------------
 
 
 def test_exploring_in_a_real_lab(made, build, browser, tmp_path):

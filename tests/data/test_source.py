@@ -214,9 +214,6 @@ def test_the_default_track_is_heard(tmp_path):
     assert strength(hear(path), 900) == pytest.approx(0.5, rel=0.05)
 
 
-# ---- what cannot be read ------------------------------------------------------------------------
-
-
 def unreadable(folder):
     """Make one file of each kind; name -> what its reason must say."""
     plain = film(folder / "plain.mp4").read_bytes()

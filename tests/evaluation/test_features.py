@@ -102,9 +102,6 @@ def test_an_evaluations_clips_are_the_runs_frames_with_audio_from_their_start():
     assert (clip.video_seconds, clip.audio_seconds, clip.max_offset_seconds) == (0.5, 2, 0)
 
 
-# ---- what is evaluated --------------------------------------------------------------------------
-
-
 def test_a_checkpoint_keeps_its_name_wherever_it_is(two, tmp_path):
     moved = tmp_path / "mine.pt"
     moved.write_bytes(two[0].checkpoint.read_bytes())

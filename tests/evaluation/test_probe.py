@@ -21,9 +21,6 @@ IDENTITY = torch.nn.Identity()
 QUICK = Evaluation(probe_epochs=7, probe_lr=1e-2, probe_batch=8)
 
 
-# ---- scores -------------------------------------------------------------------------------------
-
-
 def test_top_k_on_a_matrix_to_check_by_eye():
     scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [1, 2, 3]])
     label = torch.tensor([0, 2, 0])
@@ -64,9 +61,6 @@ def test_rows_have_both_levels_and_metrics_with_the_chance_of_guessing():
     rows = probe.scored(layer, given, QUICK, some, **about)
     assert [row.chance for row in rows[:2]] == pytest.approx([100 / 3, 100])
     assert rows[0].value == 100 and {row.n for row in rows} == {3}
-
-
-# ---- training -----------------------------------------------------------------------------------
 
 
 def blobs(seed=0, videos=90, clips=4, classes=3, width=6):
@@ -136,9 +130,6 @@ def test_every_clip_is_shown_once_before_any_is_shown_again():
         shown[epoch, order] = clip
     for half in (shown[:4], shown[4:]):
         assert half.sort(dim=0).values.T.tolist() == 5 * [[0, 1, 2, 3]]
-
-
-# ---- both protocols -----------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -68,9 +68,6 @@ def test_mismatched_shapes_are_refused(pos, neg):
         info_nce(pos, neg)
 
 
-# ---- VICReg -----------------------------------------------------------------------------------
-
-
 def plain_covariance(z):
     """The term of one view, through the covariance matrix."""
     c = z.T.cov()
@@ -134,9 +131,6 @@ def test_vicreg_refuses_mismatched_shapes(shapes):
     with pytest.raises(ValueError, match="must both be"):
         vicreg_terms(*(torch.zeros(s) for s in shapes))
     vicreg_terms(torch.zeros(2, 3), torch.zeros(2, 3))
-
-
-# ---- collapse ---------------------------------------------------------------------------------
 
 
 def test_evenly_spread_directions_have_a_spread_of_one_and_full_rank():

@@ -48,9 +48,6 @@ def test_a_method_is_initialised_from_its_seed_alone_and_its_residuals_are_scale
     torch.testing.assert_close(one[key], tiny.residual_scale * full[key])
 
 
-# ---- xID --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("loss", ["rince", "info_nce"])
 def test_xid_compares_each_embedding_with_the_bank_of_the_other_modality(tiny, loss):
     values = {"temperature": 0.3, "q_first": 0.1, "q_last": 0.5, "lam": 0.2, "xid_loss": loss}
@@ -109,9 +106,6 @@ def test_banks_are_updated_after_the_step_with_the_embeddings_of_their_modality(
         build_method(tiny, 1, 1)
 
 
-# ---- VICReg -----------------------------------------------------------------------------------
-
-
 def test_vicreg_is_the_weighted_sum_of_its_terms(tiny):
     weights = {"invariance_weight": 3.0, "variance_weight": 5.0, "covariance_weight": 0.5}
     method, batch = built(tiny, "vicreg_av", huber_delta=0.1, **weights).eval(), a_batch()
@@ -147,9 +141,6 @@ def test_the_audio_path_rests_in_the_given_share_of_steps(tiny, prob):
         assert not any(seen) and heard[0] == heard[1]
         rests += heard[0]
     assert rests / 200 == pytest.approx(prob, abs=0.08)
-
-
-# ---- the others -------------------------------------------------------------------------------
 
 
 def test_supervised_classifies_the_features_of_both_modalities(tiny):

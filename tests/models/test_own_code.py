@@ -66,9 +66,6 @@ def encoder_file(tmp_path):
     return path
 
 
-# ---- names of code ------------------------------------------------------------------------------
-
-
 def code(spec):
     return find("method", spec, {})
 
@@ -134,9 +131,6 @@ def test_a_method_must_be_a_subclass_of_method(encoder_file):
         find_method("xidd")
 
 
-# ---- video encoders -----------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_a_network_of_torchvision_loses_its_classification_head():
     encoder = build_video_encoder("torchvision.models.video:r3d_18", 0)
@@ -172,9 +166,6 @@ def test_a_checkpoint_alone_does_not_determine_what_code_is_run(encoder_file, ti
     encoder_file.write_text(ENCODER)
     found = source_of_file(source.checkpoint, backbone=spec)
     assert found.name == source.name and found.load()[0].features == 6
-
-
-# ---- a method -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -171,9 +171,6 @@ def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, c
     assert (mean[0], std[0], len(mean), len(std)) == (-2.01244134, 0.4379371, 128, 128)
 
 
-# ---- audio under the published statistics -------------------------------------------------------
-
-
 def slaney_filters(hz=16_000, bins=257, bands=128):
     """[bands, bins] triangles of equal area on Slaney's scale: linear up to 1 kHz, then log."""
     step = np.log(6.4) / 27
@@ -216,9 +213,6 @@ def test_log_mels_are_those_of_the_released_code():
         assert np.quantile(apart, 0.999) < 1e-4 and apart.max() < 1e-3
 
 
-# ---- wrong files --------------------------------------------------------------------------------
-
-
 def refused(found, path, match, read=load_released):
     torch.save(found, path)
     with pytest.raises(CheckpointError, match=match) as caught:
@@ -247,9 +241,6 @@ def test_files_of_other_kinds_are_named(content, tmp_path):
     refused({**found, "model": bare}, path, f"{neither}.*heads of either xid or vicreg_av")
     refused({"state_dict": {}, "epoch": 3}, path, rf"{neither}.*\['state_dict', 'epoch'\]")
     refused([1, 2], path, rf"{neither}.*it holds \[1, 2\]", read_metadata)
-
-
-# ---- our own ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

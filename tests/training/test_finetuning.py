@@ -135,9 +135,6 @@ def test_dropout_is_the_whole_batchs_and_its_own_in_each_step():
     assert not torch.equal(other.head.weight, made.head.weight)
 
 
-# ---- as a user calls it -----------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def tuned(ucf101, tmp_path_factory):
     """Two methods in one job of two processes, each from a checkpoint; the first is untrained."""

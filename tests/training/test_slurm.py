@@ -163,9 +163,6 @@ def test_what_sbatch_refuses_is_said_in_its_words(nodes, manifest, tmp_path):
         runs.train([pretraining_run(RUN, manifest, tmp_path)], nowhere)
 
 
-# ---- without a cluster --------------------------------------------------------------------------
-
-
 def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     run = pretraining_run(RUN, manifest, tmp_path)

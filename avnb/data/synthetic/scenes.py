@@ -59,8 +59,6 @@ class Scene:
     nuisances: Nuisances = field(default_factory=Nuisances)
 
 
-# ---- frames -----------------------------------------------------------------------------------
-
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]  # x, y in the object's own frame, y down
 
 # Distance-like, negative inside.
@@ -232,9 +230,6 @@ def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.n
             frame[near] += cover * (paint + shade * down[:, None] - frame[near])
         frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
-
-
-# ---- audio ------------------------------------------------------------------------------------
 
 
 def rms(audio: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from avnb.data.manifest import Manifest
 from avnb.data.store import Codecs, write
 from avnb.data.synthetic import scenes as looks
 from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Flaw, Nuisances, Path2d, Scene
-from avnb.files import in_parallel, locked, read_json, replacing, write_text
+from avnb.files import in_parallel, locked, replacing, write_text
 
 FORMAT = 3  # raised whenever the same World gives other videos
 # No mb-tree, whose look-ahead races: the same bytes every time.
@@ -78,9 +78,6 @@ VGGSOUND, UCF101, HMDB51 = (
 UCF101_SILENT = ("BoxSwinging", "CrossBouncing", "StarRolling", "WheelSpinning")
 
 
-# ---- one video --------------------------------------------------------------------------------
-
-
 def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
     """The object's path, frames a second, height, width, and the rest of the randomness."""
     rng = np.random.default_rng([scene.seed, 0])
@@ -108,9 +105,6 @@ def render(root: Path, scene: Scene) -> None:
             whole = file.read_bytes()
             page = b"<html><body>This video is no longer available.</body></html>\n"
             file.write_bytes([b"", whole[: len(whole) // 2], page][rng.integers(3)])
-
-
-# ---- what is known of each ----------------------------------------------------------------------
 
 
 def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
@@ -145,13 +139,11 @@ def causes(scene: Scene) -> dict[str, Any]:
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
     """The scene of each video by the video's id; {} for real videos."""
     table = manifest.folder.parent / "scenes.json"
-    rows = read_json(table, "the scenes of a synthetic world") if table.exists() else []
+    rows = json.loads(table.read_text()) if table.exists() else []
     scenes = {r["path"]: Scene(**{**r, "nuisances": Nuisances(**r["nuisances"])}) for r in rows}
     paths = {video.id: f"{manifest.folder.name}/{video.path}" for video in manifest.videos}
     return {i: scenes[path] for i, path in paths.items() if path in scenes}
 
-
-# ---- data sets: scenes, and the lists by their paths -------------------------------------------
 
 Contents = tuple[list[Scene], dict[str, str]]
 
