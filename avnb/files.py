@@ -97,8 +97,7 @@ def in_parallel(
     `done` counts what an earlier call has finished. An exception or an interrupt cancels what has
     not started, and no worker outlives this process. ChildProcessError when a worker dies.
     """
-    if len(items) < 2:  # starting a process takes longer
-        yield from map(work, items)
+    if not items:
         return
     # Spawned, not forked: the caller may hold threads of torch or of a Jupyter kernel.
     context = multiprocessing.get_context("spawn")

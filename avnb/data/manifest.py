@@ -93,7 +93,7 @@ class Manifest:
     def load(cls, where: str | Path) -> "Manifest":
         """Read what `save` wrote."""
         where = Path(where)
-        kept = json.loads(where / "dataset.json".read_text())
+        kept = json.loads((where / "dataset.json").read_text())
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
         table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
         rows: list[Any] = table.to_dict("records")

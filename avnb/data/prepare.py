@@ -76,7 +76,10 @@ def prepare_file(folder: Path, form: Form, job: tuple[str, Path, Record]) -> Rec
 
 
 def convert_alone(source: Path, target: Path, form: Form) -> Stored:
-    """Convert a file in a process of its own; DecodeError says also which limit it broke."""
+    """Convert a file in a process of its own; DecodeError says also which limit it broke.
+
+    OSError when the target cannot be written, as on a full disk.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=send_converted, args=(theirs, source, target, form))
@@ -91,6 +94,8 @@ def convert_alone(source: Path, target: Path, form: Form) -> Stored:
     finally:
         child.kill()
         child.join()
+    if isinstance(outcome, OSError):
+        raise outcome
     if not isinstance(outcome, Stored):
         raise DecodeError(outcome)
     return outcome
@@ -106,6 +111,8 @@ def send_converted(pipe: Connection, source: Path, target: Path, form: Form) -> 
         pipe.send(convert(source, target, form))
     except DecodeError as error:
         pipe.send(str(error))
+    except OSError as error:
+        pipe.send(OSError(error.errno, error.strerror, str(target)))
     except MemoryError:
         pipe.send(f"takes more than {MEMORY_GB:g} GB of memory")
 

@@ -4,6 +4,7 @@ Frames are taken in the order in which the decoder gives them. Time 0 is that of
 """
 
 import contextlib
+import errno
 import stat
 from collections.abc import Iterator
 from fractions import Fraction
@@ -28,6 +29,7 @@ ANY_TEXT: dict[str, Any] = (
 MOST_SECONDS = 7200.0  # of one video
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
 MOST_DAMAGED = 0.05  # share of its packets that may fail to be decoded
+OF_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors that only writing has
 GAP_SECONDS = 0.1  # a larger gap between two audio frames is filled with silence
 LOUDEST = 100.0  # samples beyond are no sound, as those that are not finite
 
@@ -38,7 +40,10 @@ class DecodeError(ValueError):
 
 @contextlib.contextmanager
 def open_media(path: Path) -> Iterator[Any]:
-    """The open PyAV container of a regular file that holds media; errors become DecodeError."""
+    """The open PyAV container of a regular file that holds media; errors become DecodeError.
+
+    OSError where what is written meanwhile meets a full disk.
+    """
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -46,6 +51,8 @@ def open_media(path: Path) -> Iterator[Any]:
         with av.open(str(path), options=options, **ANY_TEXT) as container:
             yield container
     except (av.error.FFmpegError, OSError) as error:
+        if error.errno in OF_TARGET:
+            raise OSError(error.errno, error.strerror) from error
         raise DecodeError(error.strerror or str(error)) from error
 
 

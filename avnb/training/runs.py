@@ -277,7 +277,7 @@ def train_process(folder: Path, device: torch.device) -> None:
     Raises:
         CheckpointError: when the videos, the starting point or the user's own code are others now.
     """
-    job = json.loads(folder / "job.json".read_text())
+    job = json.loads((folder / "job.json").read_text())
     metadata, manifest = Metadata(**job["metadata"]), Manifest.load(job["manifest"])
     start = StartingPoint(**job["start"]) if job["start"] else None
     config: Any = (Finetune if start else Pretrain).from_flat(**metadata.config)

@@ -156,6 +156,22 @@ def test_a_conversion_ends_at_its_limit_of_memory(tmp_path):
     assert list(tmp_path.iterdir()) == [still]
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from tests.data.test_prepare import prepared
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+prepared(Path(sys.argv[1]))
+"""
+
+
+def test_a_disk_that_is_full_ends_preparing_and_rejects_no_video(folder):
+    command = [sys.executable, "-c", FULL, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "File too large: " in done.stderr and ".mp4" in done.stderr.splitlines()[-1]
+    assert {*rejected(prepared(folder))} == {"dogs/2.mp4"}
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
