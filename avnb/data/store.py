@@ -22,11 +22,12 @@ from avnb.config import Group, within
 from avnb.data.source import FrameConverter, Source, open_media
 
 HZ = 16_000  # of all sound
-KEY_EVERY = 16  # frames
+KEY_EVERY = 8  # frames
 EARLY_SECONDS = 1e-4  # a frame that begins this little after a time still counts as shown at it
 PADDING_SECONDS = 0.25  # of sound that encoders may add to a video's end
 FULL_SCALE = 32_767  # of 16 bits
 AUDIO_PACKET = 4096  # samples
+FLAC = {"frame_size": str(AUDIO_PACKET)}
 AGAIN = "delete that file, and it is prepared again"
 
 
@@ -51,7 +52,7 @@ class Form(Group):
             return Codecs("matroska", "rawvideo", {}, "pcm_f32le", "flt")
         options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(self.crf)}
         options |= {"g": str(KEY_EVERY), "bf": "0", "sc_threshold": "0"}
-        return Codecs("mp4", "libx264", options, "flac", "s16")
+        return Codecs("mp4", "libx264", options, "flac", "s16", {"options": FLAC})
 
 
 RAW = Form(codec="raw", fps=0.0, px=0)
