@@ -47,24 +47,6 @@ def prepare_command(args: argparse.Namespace) -> None:
     print(f"{len(rejected.read_text().splitlines()) - 1} cannot be used: {rejected} gives reasons")
 
 
-def study_command(args: argparse.Namespace) -> None:
-    """Train and measure the studies, and say how far the stored rows come out again."""
-    import torch
-
-    from avnb.evaluation import studies
-    from avnb.profiles import Workspace
-
-    # A second thread helps small networks little, and sums in another order.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    work = Workspace.open(args.profile)
-    out, names = work.folder / "studies.jsonl", args.studies or list(studies.STUDIES)
-    rows = studies.measure(work, names, out)
-    same = ["task", "metric", "level", "profile", *studies.VARIANT, "value"]
-    equal = len(rows.merge(studies.stored(), on=same))
-    print(f"{len(rows)} rows are in {out}, {equal} of them equal to the stored ones")
-
-
 def train_command(args: argparse.Namespace) -> None:
     """One process of a training job, which torchrun starts."""
     from avnb.training import runs
@@ -77,12 +59,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="avnb", description=__doc__)
     top.add_argument("--version", action="version", version=f"avnb {avnb.__version__}")
     parsers = top.add_subparsers(required=True, metavar="COMMAND")
-    commands = (book_command, run_command, prepare_command, study_command, train_command)
-    book, run, prepare, study, train = (
+    commands = (book_command, run_command, prepare_command, train_command)
+    book, run, prepare, train = (
         parsers.add_parser(command.__name__.removesuffix("_command"), help=command.__doc__)
         for command in commands
     )
-    for one, command in zip((book, run, prepare, study, train), commands, strict=True):
+    for one, command in zip((book, run, prepare, train), commands, strict=True):
         one.set_defaults(run=command)
     book.add_argument("--profile", choices=["demo", "smoke"], default="demo")
 
@@ -98,9 +80,6 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--fold", type=int, default=1, help="official split, or seed of a draw")
     prepare.add_argument("--allow-missing", action="store_true", help="go on without missing files")
     prepare.add_argument("--limit-gb", type=float, help="of disk, at most")
-
-    study.add_argument("studies", nargs="*", metavar="NAME", help="all by default")
-    study.add_argument("--profile", choices=["study", "demo", "smoke"], default="study")
 
     train.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="they hold a job.json")
     return top

@@ -9,5 +9,4 @@ fine_tuning     fine-tuned classifiers on test videos
 concepts        seen concepts: test classes that pre-training knows by name
 retrieval       nearest neighbours within and across modalities
 localisation    where in the frame the video resembles the audio
-studies         the thesis's explanations as experiments: many short runs
 """

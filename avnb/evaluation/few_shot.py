@@ -1,26 +1,18 @@
-"""Few-shot probes on seen and unseen classes (thesis 4.3): many linear layers, trained together.
-
-A draw of training videos is a function of their labels and a seed.
+"""Draws of a few training videos, for probes on seen and unseen classes (thesis 4.3).
 
 Shapes: S seeds, N videos drawn, C classes of a part.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from avnb.config import Evaluation, digest
+from avnb.config import digest
 from avnb.data.manifest import Manifest
-from avnb.evaluation import probe
-from avnb.evaluation.features import Sources, row_metadata
-from avnb.evaluation.results import Row, record
-from avnb.files import tqdm
-from avnb.profiles import Workspace
 
 # By part (seen, unseen) and percentage of the training videos of each class: the labels of the
 # part's classes [C], ascending, and the rows of the training videos that are drawn [S, N].
@@ -59,29 +51,3 @@ def draws(
         labels = torch.tensor([i for i, name in enumerate(manifest.classes) if name in names])
         drawn[part, percent] = labels, own
     return drawn
-
-
-def few_shot_rows(
-    sources: Sources, target: Manifest, drawn: Draws, config: Evaluation, work: Workspace
-) -> pd.DataFrame:
-    """Few-shot probes of several encoders, measured and appended to the workspace's results.
-
-    Each method is trained once for each draw and seed, from that of `config` on, and tested on all
-    test videos of the classes. Returns the rows.
-    """
-    halves = digest({part: labels.tolist() for (part, _), (labels, _) in drawn.items()})
-    features = {
-        method: probe.probe_features(source, target, config, work.features)
-        for method, source in sources.items()
-    }
-    jobs, rows = list(itertools.product(sources.items(), drawn.items())), list[Row]()
-    for (method, source), ((part, percent), (labels, videos)) in tqdm(jobs, "few-shot probes"):
-        known = row_metadata(source, target.split("test"), work, config)
-        known |= {"task": "few-shot", "split": f"{part}, {percent:g} %"}
-        known["data"] += f", classes {halves}"
-        seeds, own = range(config.seed, config.seed + len(videos)), features[method]
-        which = {"classes": labels, "videos": videos}
-        fitted = probe.fit_probes(source, target, own, config, seeds, **which)
-        for seed, ((layer, _), tested) in zip(seeds, fitted, strict=True):
-            rows += probe.scored(layer, tested, replace(config, seed=seed), labels, **known)
-    return record(work.results, rows)

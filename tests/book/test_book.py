@@ -1,6 +1,7 @@
 """The book at its smallest size: interrupted, finished, made again, read in a browser, explored."""
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -214,6 +215,25 @@ def test_pages_can_be_read_by_everybody(browser, pages):
     tab.locator("article").evaluate("(e, html) => e.insertAdjacentHTML('beforeend', html)", pale)
     assert {rule for rule, _ in violations("light")} == {"color-contrast", "image-alt"}
     context.close()
+
+
+def test_a_study_is_made_in_a_notebook_and_not_made_again(made, build, environment):
+    given = ["-p", "profile", "smoke", "-p", "names", "audio path"]
+    study = [*BOOK[:3], "run", "notebooks/making_studies.ipynb", str(build / "study.ipynb"), *given]
+    rows = build / "smoke/studies.jsonl"
+    for _ in range(2):
+        subprocess.run(study, cwd=ROOT, env=environment, check=True, capture_output=True)
+        lines = [json.loads(line) for line in rows.read_text().splitlines()]
+        assert len({json.dumps({**row, "time": ""}) for row in lines}) == len(lines)
+    assert len({row["run"] for row in lines}) == 4
+    plain = [row for row in lines if row["method"] == "vicreg_av" and row["space"] == "{}"]
+    tasks = {"probe", "retrieval", "embeddings", "batch norm", "read-out"}
+    assert {row["task"] for row in plain} == tasks
+    probe = {row["level"]: row for row in plain if row["task"] == "probe"}
+    right = {level: row["value"] * row["n"] for level, row in probe.items()}
+    assert right["seen"] + right["unseen"] == pytest.approx(right["video"])
+    moved = next(row for row in plain if row["level"] == "train")
+    assert moved["protocol"] == "thesis, probe_clips fresh, probe_batch_norm train"
 
 
 def test_exploring_in_a_real_lab(made, build, browser, tmp_path):

@@ -54,11 +54,11 @@ def test_frames_and_samples_begin_with_the_video(tmp_path):
         assert found.fps == (16 if form.codec == "h264" else 10)
 
 
-def test_h264_has_a_key_frame_every_16_and_no_b_frames(tmp_path):
+def test_h264_has_a_key_frame_every_8_and_no_b_frames(tmp_path):
     _, path = stored(film(tmp_path / "a.mp4", times=np.arange(50) / 10), FORMS["h264"])
     with av.open(str(path)) as file:
         packets = [p for p in file.demux(file.streams.video[0]) if p.size]
-    assert [i for i, p in enumerate(packets) if p.is_keyframe] == list(range(0, 80, 16))
+    assert [i for i, p in enumerate(packets) if p.is_keyframe] == list(range(0, 80, 8))
     assert all(p.pts == p.dts for p in packets)
 
 

@@ -8,9 +8,8 @@ import torch
 
 from avnb.config import Evaluation
 from avnb.data.manifest import Manifest
-from avnb.evaluation import few_shot, probe, results
-from avnb.evaluation.features import EncoderSource, Features
-from avnb.profiles import Workspace
+from avnb.evaluation import few_shot, probe
+from avnb.evaluation.features import Features
 
 QUICK = Evaluation(probe_epochs=7, probe_lr=0.3, probe_batch=8, bootstrap_resamples=50)
 LABELS = ["run"] * 70 + ["YoYo"] * 3 + ["brush_hair"] * 41
@@ -68,50 +67,24 @@ def test_draws_are_nested_and_of_their_own_classes(target, classes):
         few_shot.draws(gone, {"seen": ["BallBouncing"]}, [5], range(1))
 
 
-def probe_features(target, seed=0, apart=3.0):
-    """Clips around a centre of their class."""
-    centre = apart * torch.randn(40, 6, generator=torch.Generator().manual_seed(99))
-    parts = {}
+def test_probes_of_a_part_are_trained_on_its_draw_and_tested_on_all_its_videos(target, classes):
+    centre = 3 * torch.randn(40, 6, generator=torch.Generator().manual_seed(99))
+    known, rng = {}, torch.Generator().manual_seed(2)
     for name, split, clips in (("train", "train", 3), ("clip", "test", 4), ("video", "test", 2)):
         label = torch.tensor(target.split(split).labels)
-        noise = torch.randn(len(label), clips, 6, generator=torch.Generator().manual_seed(seed))
-        video = centre[label][:, None] + noise
-        parts[name] = Features(video=video, audio=video[..., :0], label=label)
-    return parts
-
-
-def test_rows_are_complete_and_say_what_a_probe_alone_says(
-    target, classes, tmp_path, monkeypatch, tiny
-):
-    known = {"random": probe_features(target, apart=0.0), "xid": probe_features(target, 2)}
-    monkeypatch.setattr(probe, "probe_features", lambda source, *_: known[source.method])
-    work, config = Workspace("smoke", tmp_path, {}), QUICK.changed(seed=3)
-    sources = {
-        m: EncoderSource(method=m, name=m, config=tiny, checkpoint=tmp_path / "a.pt") for m in known
-    }
-    drawn = few_shot.draws(target, classes, [40, 100], range(3, 5))
-    table = few_shot.few_shot_rows(sources, target, drawn, config, work)
-    assert table.equals(results.read(work.results))
-    assert len(table) == 2 * 2 * len(drawn) * 4  # none has another's identity
-    assert set(table["split"]) == {f"{p}, {s} %" for p in classes for s in (40, 100)}
-    assert set(table["seed"]) == {3, 4} and set(table["task"]) == {"few-shot"}
-    assert table["chance"].unique().round(4).tolist() == [16.6667, 83.3333]
-    train, test = known["xid"]["train"], known["xid"]["video"]
-    for (part, percent), (labels, videos) in drawn.items():
-        number = {label: i for i, label in enumerate(labels.tolist())}
-        shown = [row for row, label in enumerate(test.label.tolist()) if label in number]
-        for seed, rows in zip((3, 4), videos, strict=True):
-            own = torch.tensor([number[i] for i in train.label[rows].tolist()])
-            layer, _ = probe.fit(train.video[rows], own, len(labels), QUICK.changed(seed=seed))
-            right = layer(test.video[shown]).softmax(-1).mean(1).argmax(1)
-            right = [number[int(i)] for i in test.label[shown]] == right.numpy()
-            about = {"method": "xid", "split": f"{part}, {percent} %", "seed": seed}
-            found = results.select(table, **about, level="video", metric="top1")
-            assert found["value"].item() == pytest.approx(100 * right.mean())
-            assert found["n"].item() == len(shown)
-    means = table[table["metric"] == "top1"].groupby("method")["value"].mean()
-    assert means["random"] < 50 < 80 < means["xid"]
-    other = {"unseen": classes["seen"], "seen": classes["unseen"]}
-    swapped = few_shot.draws(target, other, [100], range(3, 4))
-    rows = few_shot.few_shot_rows(sources, target, swapped, config, work)
-    assert set(rows["data"]).isdisjoint(table["data"])  # other halves are other test data
+        x = centre[label][:, None] + torch.randn(len(label), clips, 6, generator=rng)
+        known[name] = Features(video=x, audio=x[..., :0], label=label)
+    train, test, seeds = known["train"], known["video"], (3, 4)
+    for labels, videos in few_shot.draws(target, classes, [40, 100], range(3, 5)).values():
+        own = {"classes": labels, "videos": videos}
+        fitted = probe.fit_probes(None, target, known, QUICK, seeds, **own)
+        for seed, rows, ((layer, _), tested) in zip(seeds, videos, fitted, strict=True):
+            found = probe.scored(layer, tested, QUICK, labels, task="", method="", dataset="")
+            number = torch.searchsorted(labels, train.label[rows])
+            alone, _ = probe.fit(train.video[rows], number, len(labels), QUICK.changed(seed=seed))
+            shown = torch.isin(test.label, labels)
+            best = labels[alone(test.video[shown]).softmax(-1).mean(1).argmax(1)]
+            row = next(r for r in found if (r.level, r.metric) == ("video", "top1"))
+            right = (best == test.label[shown]).double().mean().item()
+            assert row.value == pytest.approx(100 * right) and row.value > 70
+            assert row.n == shown.sum() and row.chance == pytest.approx(100 / len(labels))
