@@ -97,11 +97,6 @@ def run_all(work: Workspace) -> list[Path]:
     return executed
 
 
-def plain(caption: str) -> str:
-    """A caption without Markdown, for those who do not see the figure."""
-    return re.sub(r"\{[a-z:]+\}`[^`]*`|[*_`$\\]", "", caption).strip()
-
-
 def staged(page: Any, name: str) -> Any:
     """An executed notebook as a page: a note on how it was made, and folded code.
 
@@ -119,7 +114,8 @@ def staged(page: Any, name: str) -> Any:
             tags += [] if "teaches" in tags else ["hide-input"]
             shown = cell.metadata.setdefault("mystnb", {})
             caption = shown.get("figure", {}).get("caption", "drawn by the code above")
-            shown["image"] = {"alt": plain(caption)}
+            plain = re.sub(r"\{[a-z:]+\}`[^`]*`|[*_`$\\]", "", caption)
+            shown["image"] = {"alt": plain.strip()}
     options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
     command = f"`avnb run notebooks/{name} out.ipynb{options}`"
     note = f"{SIZES.get(given.get('profile', ''), '')} This page is made by {command}."
@@ -185,18 +181,6 @@ def build(work: Workspace, executed: list[Path]) -> None:
         lines = (done.stdout + done.stderr).splitlines()
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line]
         raise BookError("\n".join(["the book did not build", *(wrong or lines[-40:])]))
-
-
-def show_as_written(_app: Any, what: str, *args: Any) -> None:
-    """Docstrings of modules hold columns and drawings, which reStructuredText would join."""
-    lines = args[-1]
-    if what == "module":
-        lines[:] = [".. code-block:: text", "", *(f"    {line}" for line in lines), ""]
-
-
-def setup(app: Any) -> None:
-    """Sphinx calls this: the module is one of the extensions in `_config.yml`."""
-    app.connect("autodoc-process-docstring", show_as_written)
 
 
 def make(profile: str) -> Path:

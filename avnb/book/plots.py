@@ -5,7 +5,7 @@ take result rows (see `evaluation.results`): `value` with the ends `low` and `hi
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -150,48 +149,3 @@ def points(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
         ax.errorbar(row["value"], [place], xerr=spread(row), **look)
     ax.set_yticks(range(len(rows)), labels)
     ax.set_xlim(left=0)
-
-
-def bars(rows: pd.DataFrame, panels: Sequence[tuple[str, str]], unit: str = "%") -> Figure:
-    """A bar per method with its 95 % interval, and chance; one panel per (level, metric)."""
-    columns = len(panels) if len(panels) <= 4 else 3
-    lines = -(-len(panels) // columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(9, 3.1 * lines), squeeze=False, sharey=True)
-    for ax, (level, metric) in zip(axes.flat, panels, strict=False):
-        shown = by_method(rows[(rows["level"] == level) & (rows["metric"] == metric)])
-        method_bars(ax, shown)
-        ax.set_title(f"{title(level)}, {title(metric)}", fontsize=10)
-    axes[0, 0].set_ylim(0, 112)  # of all panels
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
-    fig.supylabel(unit, fontsize=11.4)
-    axes[0, -1].legend(fontsize=8, loc="upper left")
-    return fig
-
-
-def method_bars(ax: Axes, rows: pd.DataFrame) -> None:
-    """A bar per row with interval and value, and chance."""
-    names, colours = rows["method"].map(method_title), rows["method"].map(method_colour)
-    drawn = ax.bar(names, rows["value"], 0.6, color=colours, yerr=spread(rows), capsize=3)
-    ax.bar_label(drawn, fmt="%.1f", padding=2, fontsize=9 - len(rows) // 2)
-    chance_line(ax, rows)
-    if len(rows) > 2:
-        ax.tick_params(axis="x", labelrotation=55, labelsize=9)
-
-
-def paired_bars(ax: Axes, rows: pd.DataFrame, column: str, titles: Mapping[str, str]) -> None:
-    """Two bars per method with intervals, and chance: strong and pale by the value of a column.
-
-    `titles` has the two values, the strong one first, with what the legend calls them.
-    """
-    order = in_method_order(rows["method"])
-    for (value, name), shift, alpha in zip(titles.items(), (-0.19, 0.19), (1, 0.45), strict=True):
-        shown = by_method(rows[rows[column] == value])
-        x = np.array([order.index(method) for method in shown["method"]]) + shift
-        drawn = ax.bar(x, shown["value"], 0.36, yerr=spread(shown), capsize=3, color=GREY)
-        drawn.set_label(name)  # whose colour in the legend is grey
-        for bar, method in zip(drawn, shown["method"], strict=True):
-            bar.set(facecolor=method_colour(method), alpha=alpha)
-    chance_line(ax, rows)
-    ax.set_xticks(range(len(order)), [method_title(method) for method in order])
-    ax.set_ylim(bottom=0)

@@ -2,12 +2,12 @@
 
 Each file is converted by a process of its own, under limits of the system, so that a hostile or
 broken one costs its row in `rejected.csv` and nothing else. What is done is noted at once: an
-interrupted call resumes, and only new or changed files are converted.
+interrupted call resumes, and only new or changed files are converted::
 
-build/<profile>/data/<name>-<id>/      of one folder of source videos
-    files-<form>/                      the store: a file a video
-    prepared-<form>.jsonl              of each source its size, date, hash, and what became of it
-    fold1/videos.csv, rejected.csv     the tables; fold1-subset-<id> for a part
+    build/<profile>/data/<name>-<id>/      of one folder of source videos
+        files-<form>/                      the store: a file a video
+        prepared-<form>.jsonl              of each source its size, date, hash, and its outcome
+        fold1/videos.csv, rejected.csv     the tables; fold1-subset-<id> for a part
 """
 
 import hashlib
@@ -217,7 +217,7 @@ def synthetic_folder(work: Workspace, data_set: str) -> Path:
             "use the profile 'demo' or 'smoke' with 'vggsound', 'ucf101' or 'hmdb51'"
         )
     values = world.World.from_flat(**work.values["world"])
-    made = work.folder / f"world-{world.world_id(values)}"
+    made = work.folder / f"world-{digest({'format': world.FORMAT, **values.flat()})}"
     return world.make(values, made, workers=cores()) / (data_set or "vggsound")
 
 

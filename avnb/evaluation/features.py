@@ -85,7 +85,7 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
         CheckpointError: when it is neither, or names other code.
     """
     path = Path(file).expanduser().resolve()
-    metadata = checkpoint.read_metadata(path)
+    metadata = checkpoint.load(path, "pretraining")[0]
     config, key = metadata.pretrain, metadata.data_set
     checkpoint.check_backbone(path, config.backbone, backbone)
     label, known = method_label(config.method), None

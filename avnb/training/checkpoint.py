@@ -106,11 +106,6 @@ def frozen(path: str | Path, build: Callable[[], Any], tensors: Mapping[str, Ten
     return network.eval().requires_grad_(False)
 
 
-def read_metadata(path: str | Path) -> Metadata:
-    """What a checkpoint says of its pre-training; errors are those of `load`."""
-    return load(path, "pretraining")[0]
-
-
 def check_backbone(path: str | Path, named: str, allowed: str) -> None:
     """Raise CheckpointError for a file that names code which the user did not name as well."""
     if named not in VIDEO_BACKBONES and named != resolved_spec(allowed):

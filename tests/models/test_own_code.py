@@ -22,7 +22,7 @@ from avnb.models.own import (
 )
 from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint, runs
-from avnb.training.checkpoint import CheckpointError, read_metadata
+from avnb.training.checkpoint import CheckpointError, load
 from avnb.training.launch import Resources
 from avnb.training.runs import pretraining_run, pretraining_runs
 from tests.conftest import ROOT, with_values
@@ -159,7 +159,7 @@ def test_what_is_no_encoder_is_refused(encoder_file):
 def test_a_checkpoint_alone_does_not_determine_what_code_is_run(encoder_file, tiny, tmp_path):
     spec = f"{encoder_file}:Colours"
     source = untrained_source(with_values(tiny, backbone=spec), tmp_path)
-    assert source.config.backbone == spec and read_metadata(source.checkpoint).code
+    assert source.config.backbone == spec and load(source.checkpoint, "pretraining")[0].code
     encoder_file.write_text("raise SystemExit('it was run')\n")
     with pytest.raises(CheckpointError, match="not run"):
         source_of_file(source.checkpoint)

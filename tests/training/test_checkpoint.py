@@ -18,13 +18,7 @@ from avnb.data.transform import AudioTransform
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method
 from avnb.training import checkpoint
-from avnb.training.checkpoint import (
-    CheckpointError,
-    load_encoders,
-    load_heads,
-    load_released,
-    read_metadata,
-)
+from avnb.training.checkpoint import CheckpointError, load_encoders, load_heads, load_released
 from avnb.training.classifier import load_classifier
 from avnb.training.runs import describe
 
@@ -163,7 +157,7 @@ def test_a_released_checkpoint_gives_what_its_networks_gave(variant, networks, c
             wanted = networks[name](x)
         assert wanted.shape == (2, 512) and wanted.std() > 0.1
         torch.testing.assert_close(net(x), wanted, rtol=1e-5, atol=1e-5)
-    metadata = read_metadata(path)
+    metadata = checkpoint.load(path, "pretraining")[0]
     released = dict(peak=0.95, framing="released")
     assert metadata.pretrain == Pretrain.from_flat(method=variant, **released)
     assert metadata.data is None
@@ -240,7 +234,7 @@ def test_files_of_other_kinds_are_named(content, tmp_path):
     bare = {k: v for k, v in found["model"].items() if "_exp." not in k}
     refused({**found, "model": bare}, path, f"{neither}.*heads of either xid or vicreg_av")
     refused({"state_dict": {}, "epoch": 3}, path, rf"{neither}.*\['state_dict', 'epoch'\]")
-    refused([1, 2], path, rf"{neither}.*it holds \[1, 2\]", read_metadata)
+    refused([1, 2], path, rf"{neither}.*it holds \[1, 2\]", checkpoint.load)
 
 
 @pytest.fixture
@@ -258,7 +252,7 @@ def test_our_own_checkpoint_is_read_by_load_encoders_and_named_by_load_released(
     with pytest.raises(CheckpointError, match="was not released with the thesis"):
         load_released(path)
     video, audio, same = load_encoders(path)
-    assert same == metadata == read_metadata(path) and not video.training
+    assert same == metadata == checkpoint.load(path, "pretraining")[0] and not video.training
     heads = load_heads(path)
     for net, part in (
         (video, model.video_encoder), (audio, model.audio_encoder),
@@ -280,7 +274,9 @@ def test_a_video_encoder_that_only_the_file_names_is_not_run(own):
     for allowed in ("", "os:getcwd"):
         with pytest.raises(CheckpointError, match=said):
             load_encoders(path, backbone=allowed)
-    assert read_metadata(path).pretrain.backbone == spec and not load_heads(path)
+    assert checkpoint.load(path, "pretraining")[0].pretrain.backbone == spec and not load_heads(
+        path
+    )
     encoder = {"method": "xid", "backbone": spec, "width": 8, "weights": ""}
     tuned = replace(metadata, kind="finetuning", config=Finetune().flat(), encoder=encoder)
     checkpoint.save(path, tuned, model)

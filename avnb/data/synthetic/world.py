@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from avnb.config import Config, digest, within
+from avnb.config import Config, within
 from avnb.data.manifest import Manifest
 from avnb.data.store import Codecs, write
 from avnb.data.synthetic import scenes as looks
@@ -120,22 +120,6 @@ def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
     return np.clip(corners / [width, height, width, height], 0, 1)
 
 
-def causes(scene: Scene) -> dict[str, Any]:
-    """What made the video: names of the class's causes, numbers of the others."""
-    box = object_boxes(scene, np.arange(0, 1, 0.1)).mean(axis=0)
-    rng = np.random.default_rng(scene.look_seed)
-    backgrounds = [looks.draw_look(8, 8, rng)[0].mean(axis=(0, 1)) for _ in range(2)]
-    return {
-        "shape": scene.thing,
-        "motion": scene.motion,
-        "size": box[2] - box[0],
-        "place": (box[0] + box[2]) / 2,
-        "colour": np.mean([red - blue for red, _, blue in backgrounds]),
-        "pitch": looks.drawn(scene, "octaves"),
-        "noise": looks.drawn(scene, "noise_db"),
-    }
-
-
 def scenes_of(manifest: Manifest) -> dict[str, Scene]:
     """The scene of each video by the video's id; {} for real videos."""
     table = manifest.folder.parent / "scenes.json"
@@ -212,11 +196,6 @@ def hmdb51(world: World) -> Contents:
             options: Any = {"audio": seed % 2 == 0, "nuisances": world.test_nuisances}
             scenes.append(Scene(f"hmdb51/{name}/{file}", *pair, seed, seed, **options))
     return scenes, texts
-
-
-def world_id(world: World) -> str:
-    """Name of a folder for this world: it changes with any of the world's values."""
-    return digest({"format": FORMAT, **world.flat()})
 
 
 def make(world: World, root: Path, *, workers: int = 2) -> Path:
