@@ -12,7 +12,7 @@ from avnb.processes import die_with_parent
 if "TORCHELASTIC_RUN_ID" in os.environ:
     die_with_parent()  # first of all: a worker must not outlive a torchrun that was killed
 
-from avnb.profiles import PROFILES
+from avnb.profiles import PROFILES, Workspace
 
 
 def book_command(args: argparse.Namespace) -> None:
@@ -34,7 +34,6 @@ def run_command(args: argparse.Namespace) -> None:
 def prepare_command(args: argparse.Namespace) -> None:
     """Read every video of a data set once, and write the store that all chapters read."""
     from avnb.data import prepare
-    from avnb.profiles import Workspace
 
     work = Workspace.open(args.profile)
     options = {"fold": args.fold, "allow_missing": args.allow_missing}

@@ -14,9 +14,7 @@ def die_with_parent(parent: int = 0) -> None:
     """Ask Linux to kill this process when its parent dies: no orphans, whatever ends the parent.
 
     A parent may have died before that: then another process has become ours, and this one ends.
-
-    Args:
-        parent: its id, as this process was told; 0 takes the present one.
+    `parent` is its id, as this process was told; 0 takes the present one.
     """
     if sys.platform == "linux":
         parent = parent or os.getppid()

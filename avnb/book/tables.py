@@ -36,12 +36,6 @@ def published_table(
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `verdict` holds
     the interval here against that of `random`.
-
-    Args:
-        ours: result rows, or their `results.over_seeds`.
-        published: the thesis's rows, `results.published()`.
-        task: `probe`, `finetune` or `retrieval`.
-        dataset: its key.
     """
     index = ["level", "metric", "method"]
     ours, theirs = (

@@ -132,21 +132,6 @@ def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return x.mul_(f).add_(other * (1 - f)).clamp_(0, 1)
 
 
-def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Move colours away from black."""
-    return x.mul_(factor[:, None, None, None, None]).clamp_(0, 1)
-
-
-def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Move colours away from the mean luma of their frame."""
-    return blend(x, greyscale(x.mean(dim=(3, 4), keepdim=True)), factor)
-
-
-def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Move colours away from their own luma."""
-    return blend(x, greyscale(x), factor)
-
-
 def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Rotate the hue by `turns` in [-1/2, 1/2] of the colour circle, through HSV.
 
@@ -176,7 +161,12 @@ def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
     return x
 
 
-ADJUSTMENTS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda x, factor: x.mul_(factor[:, None, None, None, None]).clamp_(0, 1),  # brightness
+    lambda x, factor: blend(x, greyscale(x.mean(dim=(3, 4), keepdim=True)), factor),  # contrast
+    lambda x, factor: blend(x, greyscale(x), factor),  # saturation
+    adjust_hue,
+)
 
 
 def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:

@@ -61,11 +61,6 @@ def matched_lines(table: Path, form: str, meant: str) -> Iterator[tuple[re.Match
         yield match, place
 
 
-def is_video(path: str) -> bool:
-    """Whether a file name has one of the known suffixes."""
-    return path.lower().endswith(VIDEO_SUFFIXES)
-
-
 def refuse(error: OSError) -> NoReturn:
     """A folder that may not be listed is an error: its videos would count as missing."""
     raise error
@@ -166,8 +161,8 @@ def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
     if (folder / SPLIT_FILE).exists():
         entries = read_split(folder / SPLIT_FILE)
     else:
-        videos, classes = [*filter(is_video, files)], dict[str, list[str]]()
-        videos = [path for path in videos if "/" in path] or videos
+        videos = [path for path in files if path.lower().endswith(VIDEO_SUFFIXES)]
+        videos, classes = [p for p in videos if "/" in p] or videos, dict[str, list[str]]()
         for path in sorted(videos, key=lambda path: digest([fold, path])):
             label = path.partition("/")[0] if "/" in path else "unlabelled"
             classes.setdefault(label, []).append(path)
@@ -277,7 +272,8 @@ def listing(
     classes, entries, unused = data_set.read_lists(folder, fold, files)
     unique, existing = unique_entries(entries, folder), {*files}
     used = {entry.path for entry in entries} | unused
-    unlisted = [f for f in files if f not in used and (is_video(f) or not data_set.marker)]
+    endings = VIDEO_SUFFIXES if data_set.marker else ""  # of a plain folder, all files
+    unlisted = [path for path in files if path not in used and path.lower().endswith(endings)]
     found = Listing(
         name=display_name(name, folder),
         folder=folder,

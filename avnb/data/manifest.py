@@ -74,10 +74,6 @@ class Manifest:
         """The same data set with the given videos."""
         return replace(self, videos=tuple(videos))
 
-    def original(self, video: Video) -> Path:
-        """The video's source."""
-        return self.folder / video.path
-
     def path(self, video: Video) -> Path:
         """The file of the store."""
         return self.where / video.file

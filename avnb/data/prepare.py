@@ -234,11 +234,8 @@ def load_dataset(
     """The prepared videos of a data set: a real one in `folder`, or the synthetic one if empty.
 
     Args:
-        work: the workspace, which keeps the store.
         data_set: its key; empty: detected in the folder, or the VGGSound-like one without.
         folder: of the data set, in its official layout.
-        fold: official split, or seed of a draw.
-        allow_missing: go on without files that are listed and missing.
         subset: of a pre-training: no other videos of a real folder are looked at than those that
             it draws from the lists.
         limit_gb: of disk that the store may take.

@@ -26,6 +26,7 @@ UNTIMED = {"avi", "h264", "m4v", "mpegvideo"}  # containers without presentation
 ANY_TEXT: dict[str, Any] = (
     {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
 )
+HZ = 16_000  # of all sound
 MOST_SECONDS = 7200.0  # of one video
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
 MOST_DAMAGED = 0.05  # share of its packets that may fail to be decoded
@@ -68,26 +69,19 @@ def video_stream(container: Any) -> Any:
     raise DecodeError("holds no video stream")
 
 
-def audio_stream(container: Any) -> Any:
-    """The default audio stream, or the first, among those that can be decoded; None without."""
-    streams = [s for s in container.streams.audio if s.codec_context is not None]
-    return min(streams, key=lambda s: not s.disposition & Disposition.default, default=None)
-
-
 class Source:
     """The video in an open container: iterating gives its frames, and collects its sound.
 
     Afterwards `seconds` is the end of the last frame.
-
-    Args:
-        container: of PyAV.
-        hz: sampling rate of `soundtrack`.
     """
 
-    def __init__(self, container: Any, hz: int):
+    def __init__(self, container: Any):
         self.container, self.count, self.last, self.seconds = container, 0, 0.0, 0.0
-        self.video, self.audio = video_stream(container), audio_stream(container)
-        self.sound = Soundtrack(hz)
+        self.video, sounds = video_stream(container), container.streams.audio
+        sounds = [s for s in sounds if s.codec_context is not None]  # which have a decoder
+        sounds.sort(key=lambda s: not s.disposition & Disposition.default)
+        self.audio = sounds[0] if sounds else None
+        self.sound = Soundtrack()
         rate = self.video.average_rate or self.video.guessed_rate or 25
         self.rate = Fraction(rate).limit_denominator(1001)
         self.is_untimed = not UNTIMED.isdisjoint(container.format.name.split(","))
@@ -168,8 +162,8 @@ class Source:
 class Soundtrack:
     """Collects decoded audio frames as mono samples at one rate; silence fills what is missing."""
 
-    def __init__(self, hz: int):
-        self.hz, self.end = hz, 0.0
+    def __init__(self) -> None:
+        self.end = 0.0
         self.resampler: Any = None
         self.form: Any = None
         self.pieces: list[tuple[float, list[np.ndarray]]] = []  # begin in seconds, samples
@@ -179,7 +173,7 @@ class Soundtrack:
         form = frame.format.name, frame.layout.name, frame.sample_rate
         if form != self.form or seconds - self.end > GAP_SECONDS:
             self.end_piece()
-            self.resampler, self.form = av.AudioResampler("flt", "mono", self.hz), form
+            self.resampler, self.form = av.AudioResampler("flt", "mono", HZ), form
             self.pieces.append((seconds, []))
         frame.pts = None  # the resampler would fill small gaps, which are rounding
         self.pieces[-1][1].extend(x.to_ndarray()[0] for x in self.resampler.resample(frame))
@@ -195,7 +189,7 @@ class Soundtrack:
         self.end_piece()
         out = np.zeros(0, np.float32)
         for begin, parts in self.pieces:
-            piece, first = np.concatenate([*parts, out[:0]]), round((begin - start) * self.hz)
+            piece, first = np.concatenate([*parts, out[:0]]), round((begin - start) * HZ)
             piece, first = piece[max(-first, 0) :], max(first, 0)
             out = np.pad(out, (0, max(first + len(piece) - len(out), 0)))
             out[first : first + len(piece)] = piece
@@ -205,11 +199,9 @@ class Soundtrack:
 class FrameConverter:
     """Makes every frame upright, of square pixels and of one size, as yuv420p.
 
-    One object serves a whole file, because a VideoReformatter costs more to make than to use.
-
-    Args:
-        px: most pixels of the shorter side, which is never enlarged; 0 leaves it.
-        pixel_aspect: width of a pixel by its height, in the source.
+    One object serves a whole file, because a VideoReformatter costs more to make than to use. The
+    shorter side has `px` pixels at most and is never enlarged; 0 leaves it. `pixel_aspect` is the
+    width of a pixel by its height, in the source.
     """
 
     def __init__(self, px: int, pixel_aspect: float):

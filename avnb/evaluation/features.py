@@ -135,13 +135,11 @@ def encoder_sources(
     and it is like the encoders of the first checkpoint.
 
     Args:
-        work: where runs are.
         methods: separated by commas; '' for the checkpoints alone.
         checkpoints: separated by commas: files, or callables `package.module:name` or
             `file.py:name` that give a video encoder. One of a method's name takes its place.
         data: folder of the pre-training videos, '' for synthetic ones.
         values: of the runs, where they differ from the workspace's, as JSON.
-        seed: of the runs.
 
     Raises:
         ValueError: for an unknown method, values that are not JSON, and as `source_of_file`.

@@ -13,8 +13,7 @@ from avnb.data.clips import Batch
 from avnb.data.manifest import Manifest
 from avnb.data.transform import VideoTransform
 from avnb.evaluation.features import Features, Sources, device, encode_all
-from avnb.evaluation.probe import LEVELS, samplings, scored
-from avnb.evaluation.results import Row
+from avnb.evaluation.probe import LEVELS, samplings
 from avnb.models.methods import METHODS
 from avnb.profiles import Workspace
 from avnb.training.classifier import load_classifier
@@ -47,11 +46,3 @@ def logits(run: TrainingRun, manifest: Manifest, config: Evaluation) -> dict[str
 
     batches = replace(config, clips_per_forward=run.config.optim.batch)
     return {level: encode_all(encode, test, how[level], batches) for level in LEVELS}
-
-
-def measure(run: TrainingRun, manifest: Manifest, config: Evaluation, **metadata: str) -> list[Row]:
-    """Result rows of both levels, top-1 and top-5; `metadata` goes into each."""
-    found, classes = logits(run, manifest, config), torch.arange(len(manifest.classes))
-    known = {"task": "finetune", "method": run.method, "run": run.name, "dataset": manifest.name}
-    known |= {"data": manifest.origin, "protocol": config.protocol_title, **metadata}
-    return scored(torch.nn.Identity(), found, config, classes, **known)

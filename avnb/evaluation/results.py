@@ -102,12 +102,6 @@ def select(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return rows
 
 
-def best(rows: pd.DataFrame, **values: str) -> str:
-    """The method with the highest value among the selected rows; `random` only if it is alone."""
-    trained = select(rows, **values).assign(trained=lambda chosen: chosen["method"] != "random")
-    return str(trained.sort_values(["trained", "value"])["method"].iloc[-1])
-
-
 def verdict(rows: pd.DataFrame, against: str = "random") -> pd.DataFrame:
     """The rows with a column `verdict`: is the value apart from that of the method `against`?
 

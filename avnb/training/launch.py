@@ -35,13 +35,10 @@ class LaunchError(RuntimeError):
 class Resources:
     """The processes of a job and where they run.
 
-    Args:
-        processes: of the whole job; 0 is one per GPU, or one per core.
-        workers: decoding processes of each; 0 decodes in the process itself, AUTO takes as many as
-            there are cores to spare.
-        slurm: settings of submitit's SlurmExecutor for jobs on a cluster, whose nodes the processes
-            are spread over evenly: {"partition": "gpu", "nodes": 2, "gpus_per_node": 8}. None
-            trains on this machine.
+    `processes` are those of the whole job; 0 is one per GPU, or one per core. Each has `workers`
+    that decode: 0 decodes in the process itself, AUTO takes as many as there are cores to spare.
+    `slurm` has settings of submitit's SlurmExecutor for jobs on a cluster, whose nodes the
+    processes are spread over evenly: {"partition": "gpu", "nodes": 2, "gpus_per_node": 8}.
     """
 
     processes: int = 0

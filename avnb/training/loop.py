@@ -47,13 +47,6 @@ def fit(
     validation metrics, clips per second over all processes, and the fraction of the time in which
     the first process waited for clips.
 
-    Args:
-        model: with the values of the run as `config`.
-        transform: from a decoded batch to the model's input.
-        metadata: what the run is; its checkpoint says the same.
-        device: of this process, which has `workers` decoding processes.
-        validation: one clip of each validation video, measured after each epoch.
-
     Raises:
         FloatingPointError: when a term or a weight is not finite.
         CheckpointError: when `out` holds another run's checkpoint.

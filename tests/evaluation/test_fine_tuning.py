@@ -54,16 +54,6 @@ def test_logits_are_those_of_the_classifier_on_every_clip(run, few):
             torch.testing.assert_close(found[level].video[row], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_say_whose_they_are_and_what_was_tested(run, few):
-    rows = fine_tuning.measure(run, few, CONFIG, profile="smoke", split="test1")
-    levels = [(row.level, row.metric) for row in rows]
-    assert levels == [(level, k) for level in ("clip", "video") for k in ("top1", "top5")]
-    one = {(r.task, r.method, r.run, r.dataset, r.data, r.n, r.split, r.profile) for r in rows}
-    assert one == {("finetune", "random", run.name, "ucf101", few.origin, 5, "test1", "smoke")}
-    assert rows[0].chance == pytest.approx(100 / len(few.classes))
-    assert {row.protocol for row in rows} == {"thesis"}
-
-
 def test_what_was_not_pre_trained_is_tuned_for_longer(tiny, few, tmp_path):
     work = Workspace("thesis", tmp_path, PROFILES["thesis"])
     random = untrained_source(tiny, tmp_path)

@@ -63,13 +63,13 @@ def test_seeds_become_mean_and_spread_and_the_wider_interval():
     assert pd.isna(random["spread"])
 
 
-def test_the_best_is_a_trained_one_if_there_is_one():
+def test_rows_are_selected_by_values_or_lists_and_none_is_an_error():
     rows = [Row(method=m, value=v, **ROW) for m, v in (("random", 9), ("xid", 3), ("vicreg_v", 5))]
     table = results.frame(vars(r) for r in rows)
-    assert results.best(table, metric="top1") == "vicreg_v"
-    assert results.best(table.head(1), metric="top1") == "random"
+    chosen = results.select(table, method=["xid", "random"], metric="top1")
+    assert chosen["value"].tolist() == [9, 3]
     with pytest.raises(ValueError, match="no result row"):
-        results.best(table, metric="top5")
+        results.select(table, metric="top5")
 
 
 def test_a_row_is_stored_once_with_time_and_version_and_a_new_value_again(tmp_path):
