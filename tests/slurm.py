@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from avnb import processes
-from tests.training.test_torchrun import wait_for
+from tests.processes import wait_for
 
 # Nodes' names do not resolve, as on clusters whose names are known to SLURM only. A killed job's
 # processes get one second, so that tests need not wait the usual thirty.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import TimeoutError
 
-from tests.book.conftest import wait_for
 from tests.conftest import ROOT
+from tests.processes import wait_for
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.book.conftest import processes, wait_for
 from tests.book.lab import lab, run_all
 from tests.conftest import ROOT
+from tests.processes import processes, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 BOOK = [sys.executable, "-m", "avnb", "book", "--profile", "smoke"]
@@ -42,7 +42,7 @@ def interrupted(build, environment):
     """Ctrl-C while the training processes are at work."""
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     job = subprocess.Popen(BOOK, cwd=ROOT, env=environment, **streams)
-    wait_for(lambda: processes(build, "train"), seconds=600)
+    wait_for(lambda: processes(build, "avnb train"), seconds=600)
     time.sleep(5)
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=60)

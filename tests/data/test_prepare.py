@@ -1,6 +1,5 @@
 """Preparing data sets: once, resumable, within limits; one bad file costs one row."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -8,11 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 from avnb.config import Subset
@@ -22,6 +19,7 @@ from avnb.data.store import RAW, Form
 from avnb.data.subsets import draw_subset
 from tests.conftest import ROOT
 from tests.data.films import TEN, count, film, tones
+from tests.processes import processes, wait_for
 
 SOUND = (tones([440], 1.0), 16_000, "mono", "aac")
 
@@ -189,17 +187,13 @@ def test_what_is_interrupted_resumes_and_leaves_nobody(tmp_path, sent):
     for i in range(24):
         shutil.copy(still, tmp_path / f"videos/a/{i}.mkv")
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "videos")]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    named = {**os.environ, "AVNB_BUILD": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=ROOT, env=named, stderr=subprocess.DEVNULL)
     files = tmp_path / "store"
-    until = time.monotonic() + 60
-    while len(list(files.glob("files-*/*.mp4"))) < 5 and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for(lambda: len(list(files.glob("files-*/*.mp4"))) >= 5, pause=0.02)
     process.send_signal(sent)
     process.wait()
-    until = time.monotonic() + 20
-    while members(process.pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not members(process.pid)
+    wait_for(lambda: not processes(tmp_path), seconds=20)
     (journal,) = files.glob("prepared-*.jsonl")
     done = [json.loads(line)["path"] for line in journal.read_text().splitlines()]
     assert 0 < len(done) < 24
@@ -213,13 +207,3 @@ def test_what_is_interrupted_resumes_and_leaves_nobody(tmp_path, sent):
 
 def prepare_name(manifest, path):
     return next(Path(v.file).name for v in manifest.videos if v.path == path)
-
-
-def members(session: int) -> list[psutil.Process]:
-    """Processes of a session that are no zombies."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found

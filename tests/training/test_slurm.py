@@ -16,8 +16,8 @@ from avnb.training import checkpoint, runs, slurm
 from avnb.training.launch import LaunchError, Resources
 from avnb.training.runs import pretraining_run
 from tests.conftest import ROOT, with_values
+from tests.processes import processes, wait_for
 from tests.slurm import ask, installed, two_nodes
-from tests.training.test_torchrun import alive, wait_for
 from tests.training.test_trainer import same_tensors
 
 # Long enough to be met while it runs.
@@ -39,7 +39,7 @@ def nodes():
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
         with two_nodes() as folder:
             yield folder
-    assert not alive(folder)  # SLURM_CONF, in the environment of all of them, names it
+    assert not processes(folder)  # SLURM_CONF, in the environment of all of them, names it
 
 
 @pytest.fixture(scope="module")

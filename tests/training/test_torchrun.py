@@ -4,38 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from tqdm import tqdm
 
 from avnb.training.launch import LaunchError, launch, show
 from tests.conftest import ROOT
-
-
-def alive(folder):
-    """Processes of the job in `folder`, by their environment; zombies are not alive."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                if state != "Z" and str(folder).encode() in (entry / "environ").read_bytes():
-                    found.append(
-                        (entry.name, (entry / "cmdline").read_bytes().replace(b"\0", b" "))
-                    )
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-    return found
-
-
-def wait_for(condition, seconds=120.0, pause=0.1):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(pause)
-
+from tests.processes import processes, wait_for
 
 LAUNCHER = """
 import os, sys
@@ -54,7 +29,7 @@ def job(tmp_path):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(lambda: len(list(tmp_path.glob("ready*"))) == 2)
-    assert len(alive(tmp_path)) >= 3  # torchrun and two workers
+    assert len(processes(tmp_path)) >= 3  # torchrun and two workers
     yield process, tmp_path
     process.kill()
     process.wait()
@@ -66,18 +41,18 @@ def test_a_signal_to_the_launcher_leaves_no_process(job, sent):
     process, folder = job
     process.send_signal(sent)
     process.wait(timeout=30)
-    wait_for(lambda: not alive(folder))
+    wait_for(lambda: not processes(folder))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["torchrun", "worker"])
 def test_a_killed_part_ends_the_job_and_leaves_no_process(job, part):
     process, folder = job
-    torchrun = next(pid for pid, line in alive(folder) if b"torch.distributed.run" in line)
+    torchrun = processes(folder, "torch.distributed.run")[0].pid
     worker = (folder / "ready0").read_text()
     os.kill(int(torchrun if part == "torchrun" else worker), signal.SIGKILL)
     assert process.wait(timeout=60) != 0
-    wait_for(lambda: not alive(folder))
+    wait_for(lambda: not processes(folder))
 
 
 @pytest.mark.slow
@@ -88,7 +63,7 @@ def test_one_that_fails_is_quoted_and_ends_those_beside_it(tmp_path, monkeypatch
     jobs = {folder: ["tests.job_sleep", folder.name, str(folder)] for folder in folders}
     with pytest.raises(LaunchError, match=r"(?s)fail/output\.txt.*job_sleep\.py.*ZeroDivision"):
         launch(jobs, 2, "jobs")
-    assert not alive(tmp_path)
+    assert not processes(tmp_path)
     assert "told before failing" in (folders[1] / "output.txt").read_text()
 
 

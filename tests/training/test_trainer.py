@@ -25,7 +25,7 @@ from avnb.training.launch import Resources
 from avnb.training.loop import TrainingState, accumulate_gradients, fit, report
 from avnb.training.runs import describe, main, pretraining_run, training_sampling
 from tests.conftest import with_values
-from tests.training.test_torchrun import wait_for
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
