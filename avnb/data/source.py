@@ -80,7 +80,7 @@ class Source:
         self.video, sounds = video_stream(container), container.streams.audio
         sounds = [s for s in sounds if s.codec_context is not None]  # which have a decoder
         sounds.sort(key=lambda s: not s.disposition & Disposition.default)
-        self.audio = sounds[0] if sounds else None
+        self.audio: Any = sounds[0] if sounds else None
         self.sound = Soundtrack()
         rate = self.video.average_rate or self.video.guessed_rate or 25
         self.rate = Fraction(rate).limit_denominator(1001)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -153,9 +154,8 @@ def written(found: dict[str, list[float]]) -> str:
 
 def read() -> dict[str, list[float]]:
     """The losses in the file, by method."""
-    head, *rows = [line.split() for line in FILE.read_text().splitlines() if line[0] != "#"]
-    columns = list(zip(*rows, strict=True))[1:]
-    return {name: list(map(float, c)) for name, c in zip(head[1:], columns, strict=True)}
+    table = pd.read_csv(FILE, sep=r"\s+", comment="#", index_col="step")
+    return table.to_dict("list")
 
 
 def main() -> None:
