@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock
 
@@ -22,9 +22,6 @@ if "JPY_SESSION_NAME" in os.environ and "ipykernel" in sys.modules:
     from tqdm.notebook import tqdm as tqdm
 else:
     from tqdm import tqdm as tqdm  # type: ignore[assignment]
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 @contextlib.contextmanager
@@ -90,8 +87,8 @@ def serve_parent(worker: int = 0) -> None:
 
 
 def in_parallel(
-    work: Callable[[In], Out], items: Sequence[In], *, workers: int, title: str, done: int = 0
-) -> Generator[Out, None, None]:
+    work: Callable[[Any], Any], items: Sequence[Any], *, workers: int, title: str, done: int = 0
+) -> Generator[Any, None, None]:
     """The results of `work` on every item in processes, as they come, with a bar.
 
     `done` counts what an earlier call has finished. An exception or an interrupt cancels what has

@@ -2,9 +2,8 @@
 
 `smoke` only shows that every part works, and its numbers mean nothing; `demo` fits two CPU cores
 and a few minutes; `study` is for many runs; `thesis` is the defaults. Each has one folder below
-`build/`, made on demand, safe to delete. It holds synthetic videos (`world-<id>/`), prepared data
-sets, `runs/`, `features/`, `media/` and `figures/` of the pages, and `results.jsonl`, every number
-that was measured.
+`build/`, safe to delete, with synthetic videos (`world-<id>/`), prepared data sets, `runs/`,
+`features/`, `media/` and `figures/` of the pages, and every number measured, `results.jsonl`.
 """
 
 import os

@@ -12,10 +12,8 @@ from avnb.config import Pretrain
 from avnb.data import datasets, prepare
 from avnb.data.manifest import Manifest
 from avnb.data.store import RAW
-from avnb.data.synthetic import world as synthetic
-from avnb.data.synthetic.world import World
 from avnb.files import locked
-from avnb.profiles import PROFILES
+from avnb.profiles import PROFILES, Workspace
 
 ROOT = Path(__file__).parents[1]
 # A shell's background job ignores Ctrl-C, and so would all that tests start and interrupt.
@@ -37,9 +35,8 @@ def common(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def world(common) -> Path:
-    values = World.from_flat(**PROFILES["smoke"]["world"])
-    with locked(common / "worlds"):
-        return synthetic.make(values, common / "worlds" / "smoke")
+    work = Workspace("smoke", common / "worlds", PROFILES["smoke"])
+    return prepare.synthetic_folder(work, "").parent
 
 
 @pytest.fixture(scope="session")

@@ -76,13 +76,18 @@ def by_method(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 class Style(NamedTuple):
-    """The size of saved figures; the look is that of `<style>.mplstyle` over the book's."""
+    """Form and size of saved figures; the look is that of `<style>.mplstyle` over the book's."""
 
+    suffix: str
     width: float  # inches; figures are drawn 9 inches wide
     text: float  # factor of all text, beyond that of the width
 
 
-STYLES = {"book": Style(9.0, 1.0), "paper": Style(6.5, 1.1), "slides": Style(11.0, 1.15)}
+STYLES = {
+    "book": Style("svg", 9.0, 1.0),
+    "paper": Style("pdf", 6.5, 1.1),
+    "slides": Style("png", 11.0, 1.15),
+}
 
 
 @dataclass
@@ -115,19 +120,17 @@ def set_style(style: str, folder: Path, prefix: str) -> None:
 
 
 def save(name: str) -> None:
-    """Write the current figure as PDF, PNG and SVG at the style's size; it is shown as well."""
-    fig = plt.gcf()
-    factor = OUTPUT.style.width / 9
+    """Write the current figure in the form and the size of the style; it is shown as well."""
+    fig, suffix, factor = plt.gcf(), OUTPUT.style.suffix, OUTPUT.style.width / 9
     if factor != 1:
         width, height = fig.get_size_inches()
         fig.set_size_inches(width * factor, height * factor)
         for text in fig.findobj(Text):
             text.set_fontsize(float(text.get_fontsize()) * factor * OUTPUT.style.text)
-    if layout := fig.get_layout_engine():  # laid out once, not again for every file
+    if layout := fig.get_layout_engine():  # laid out once, not again where it is shown
         layout.execute(fig)
         fig.set_layout_engine("none")
-    for suffix, metadata in METADATA.items():
-        fig.savefig(OUTPUT.path(name, suffix), metadata=metadata)
+    fig.savefig(OUTPUT.path(name, suffix), metadata=METADATA[suffix])
 
 
 def chance_line(ax: Axes, rows: pd.DataFrame, *, upright: bool = False) -> None:

@@ -8,25 +8,21 @@ Shapes: B or n clips, T or t frames of S x S pixels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
 from avnb.config import Augment
 
-BILINEAR, NEAREST_EXACT = InterpolationMode.BILINEAR, InterpolationMode.NEAREST_EXACT
-T = TypeVar("T")
 
-
-def map_tensors(function: Callable[..., Tensor], *items: T) -> T:
+def map_tensors(function: Callable[..., Tensor], *items: Any) -> Any:
     """`function` of the tensors in each field of dataclasses; other values are the first one's."""
-    first: Any = items[0]
+    first = items[0]
     if isinstance(first, Tensor):
-        return function(*items)  # type: ignore[return-value]
+        return function(*items)
     if not hasattr(first, "__dataclass_fields__"):
         return first
     values = {f.name: [getattr(item, f.name) for item in items] for f in fields(first)}
@@ -63,12 +59,18 @@ def sample_params(augment: Augment, clips: int, rng: np.random.Generator) -> Aug
     )
 
 
+def resize(frames: Tensor, px: int, interpolation: str = "bilinear") -> Tensor:
+    """uint8 [N, 3, H, W] -> [N, 3, px, px]; bilinear with antialiasing, nearest as PIL's."""
+    if frames.shape[-2:] == (px, px):
+        return frames
+    if interpolation == "nearest":
+        return F.interpolate(frames, (px, px), mode="nearest-exact")
+    return F.interpolate(frames, (px, px), mode="bilinear", antialias=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`.
-
-    Bilinear is with antialiasing; nearest takes single pixels, as PIL's.
-    """
+    """Resize a frame to a square of `resize_px` if given, cut `box` out, resize it to `px`."""
 
     box: tuple[int, int, int, int]  # top, left, height, width
     px: int
@@ -83,10 +85,9 @@ class Crop:
             images = [image[top : top + height, left : left + width] for image in images]
         part = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         if self.resize_px:
-            mode = {"bilinear": BILINEAR, "nearest": NEAREST_EXACT}[self.interpolation]
-            part = resize(part, [self.resize_px, self.resize_px], mode)
+            part = resize(part, self.resize_px, self.interpolation)
             part = part[..., top : top + height, left : left + width]
-        part = resize(part, [self.px, self.px], BILINEAR)
+        part = resize(part, self.px)
         return (part.flip(-1) if self.mirrored else part).transpose(0, 1)
 
 

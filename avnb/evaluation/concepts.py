@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics.pairwise import cosine_similarity
 from torch import Tensor
 
 from avnb.config import Evaluation, unknown_name
@@ -47,7 +46,8 @@ def similarity(queries: list[str], targets: list[str], model: Any) -> np.ndarray
     encoder, count = load(model) if isinstance(model, str) else model, len(queries)
     vectors = encoder.encode([*queries, *targets], batch_size=128, show_progress_bar=False)
     vectors = np.asarray(vectors, dtype=np.float64)  # [Q + T, D]
-    return cosine_similarity(vectors[:count], vectors[count:])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
+    return vectors[:count] @ vectors[count:].T
 
 
 def seen(

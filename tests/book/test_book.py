@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,10 @@ RULES = [  # of axe-core: https://github.com/dequelabs/axe-core/blob/develop/doc
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    return tmp_path_factory.mktemp("book")
+def build(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("book")
+    shutil.copytree(world, folder / "smoke" / world.name)  # to make it again takes half a minute
+    return folder
 
 
 @pytest.fixture(scope="module")
