@@ -26,6 +26,7 @@ class Video(Stored, Entry):
     content: str  # hash of the source
 
 
+FIRST = ["id", "label", "split", "seconds", "audio", "file"]  # columns
 TYPES: Any = {f.name: f.type if f.type in (int, float, bool) else str for f in fields(Video)}
 
 
@@ -80,7 +81,8 @@ class Manifest:
 
     def save(self) -> None:
         """Write `videos.csv`, and `dataset.json` with what no column holds."""
-        write_text(self.where / "videos.csv", pd.DataFrame(list(self.videos)).to_csv(index=False))
+        table = pd.DataFrame(list(self.videos)).set_index(FIRST)
+        write_text(self.where / "videos.csv", table.to_csv())
         kept = {f.name: getattr(self, f.name) for f in fields(self)}
         del kept["videos"], kept["where"]
         write_text(self.where / "dataset.json", json.dumps(kept, indent=1, default=str))
@@ -92,6 +94,5 @@ class Manifest:
         kept = json.loads((where / "dataset.json").read_text())
         kept |= {"folder": Path(kept["folder"]), "classes": tuple(kept["classes"])}
         table = pd.read_csv(where / "videos.csv", dtype=TYPES, keep_default_na=False)
-        rows: list[Any] = table.to_dict("records")
-        videos = [Video(**row) for row in rows]
-        return cls(where=where, videos=tuple(videos), **kept)
+        rows: Any = table.to_dict("records")
+        return cls(where=where, videos=tuple(Video(**row) for row in rows), **kept)
