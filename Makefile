@@ -31,7 +31,7 @@ install: $(STAMP) ## install the package and its dependencies into .venv (about 
 book: install ## build the book at demo size: synthetic videos, pre-training, all notebooks
 	$(BIN)/python -m avnb book --profile demo
 
-smoke: install ## as `make book` at the smallest size, in about four minutes
+smoke: install ## as `make book` at the smallest size, in some minutes
 	$(BIN)/python -m avnb book --profile smoke
 
 study: install ## train the runs behind the chapter of studies again, in more than an hour
@@ -50,12 +50,12 @@ check: lint ## lint, format, types and the fast tests, in about a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile; tests=$$?; \
 	wait $$mypy; status=$$?; cat $$types; rm $$types; exit $$((tests | status))
 
-# Three files of tests at once: on two cores, one of them often waits for a process or a clock.
+# The book's tests take as long as all others together: they keep one core, the others the second.
 test: lint ## as `make check`, with all tests; installs Chromium and SLURM for them
 	@command -v chromium >/dev/null || .ci/browser
 	@command -v sbatch >/dev/null || .ci/slurm
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
