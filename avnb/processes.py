@@ -1,4 +1,4 @@
-"""Run a command that cannot outlive its parent: `python guard.py PARENT_PID COMMAND ...`.
+"""Run a command that cannot outlive its parent: `python processes.py PARENT_PID COMMAND ...`.
 
 Linux sends this process SIGKILL when its parent dies, and keeps that over exec. Imports nothing
 heavy: until the request is made, a parent's death would go unnoticed.

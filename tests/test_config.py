@@ -59,11 +59,6 @@ def test_flat_values_give_the_same_config(kind: type[Config]):
     assert kind.from_flat(**kind().flat()) == kind()
 
 
-def test_defaults_of_a_group_remain_when_other_values_of_it_are_set():
-    run = Finetune.from_flat(video_fps=8.0, precision="bf16")
-    assert run.clip.video_seconds == 0.5
-
-
 def test_an_unknown_name_is_an_error_with_a_suggestion():
     with pytest.raises(TypeError, match="'epoch' is unknown; did you mean 'epochs'"):
         Pretrain.from_flat(epoch=3)

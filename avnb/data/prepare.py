@@ -141,7 +141,7 @@ class Store:
             last, state = self.records.get(path, {}), state_of(self.folder / path)
             if "stored" in last and not self.target(path).exists():
                 last = {}
-            if last.get("state") != state:
+            if last.get("state") != state or "content" not in last:
                 jobs.append((path, self.target(path), last))
                 size += sum(state[:1])
         needed, free = SIZE_RATIO * size / 1e9, shutil.disk_usage(self.files).free / 1e9
@@ -187,26 +187,23 @@ def prepare(
     with locked(where):
         store = Store(listing.folder, where, form)
         store.prepare([e.path for e in entries], f"preparing {listing.name}", limit_gb)
-    reasons = dict.fromkeys(listing.missing, "in the lists, but not in the folder")
-    reasons |= dict.fromkeys(listing.unlisted, "in the folder, but in no list")
-    records = {entry.path: store.records[entry.path] for entry in entries}
-    reasons |= {path: record["reason"] for path, record in records.items() if "reason" in record}
-    table = pd.DataFrame(reasons.items(), columns=["path", "reason"])
-    write_text(out / "rejected.csv", table.to_csv(index=False))
-    videos = tuple(store.video(e, out) for e in entries if e.path not in reasons)
-    if not videos:
-        raise ValueError(f"none of the {len(entries)} videos can be used; see {out}/rejected.csv")
-    manifest = Manifest(
-        name=listing.name,
-        folder=listing.folder,
-        where=out,
-        classes=listing.classes,
-        videos=videos,
-        listed=listing.listed,
-        form=digest(form),
-    )
-    manifest.save()
-    return manifest
+        reasons = dict.fromkeys(listing.missing, "in the lists, but not in the folder")
+        reasons |= dict.fromkeys(listing.unlisted, "in the folder, but in no list")
+        records = {entry.path: store.records[entry.path] for entry in entries}
+        reasons |= {
+            path: record["reason"] for path, record in records.items() if "reason" in record
+        }
+        table = pd.DataFrame(reasons.items(), columns=["path", "reason"])
+        write_text(out / "rejected.csv", table.to_csv(index=False))
+        videos = tuple(store.video(e, out) for e in entries if e.path not in reasons)
+        if not videos:
+            raise ValueError(
+                f"none of the {len(entries)} videos can be used; see {out}/rejected.csv"
+            )
+        known = {name: getattr(listing, name) for name in ("name", "folder", "classes", "listed")}
+        manifest = Manifest(where=out, videos=videos, form=digest(form), **known)
+        manifest.save()
+        return manifest
 
 
 def synthetic_folder(work: Workspace, data_set: str) -> Path:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from avnb.config import Clip, Pretrain, Spectrogram, digest
 from avnb.data.augment import AugmentParams, jitter
 from avnb.data.clips import Batch, Sampling, VideoClips
-from avnb.data.loader import AUTO, load
+from avnb.data.loader import load
 from avnb.data.manifest import Manifest
-from avnb.files import tqdm, write_text
+from avnb.files import locked, tqdm, write_text
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MelStatistics = Sequence[list[float]]  # mean and standard deviation of each band
@@ -134,29 +134,30 @@ class BatchTransform(nn.Module):
         )
 
 
-def mel_statistics(manifest: Manifest, run: Pretrain, *, workers: int = AUTO) -> MelStatistics:
-    """Mean and standard deviation of each mel band over the videos that have audio.
-
-    From one clip a video, not augmented; stored beside the manifest. ValueError without audio.
-    """
+def mel_statistics(manifest: Manifest, run: Pretrain) -> MelStatistics:
+    """Mean and deviation of each mel band, measured once; ValueError when no video has audio."""
     audible = manifest.with_audio()
     if not audible.videos:
         raise ValueError(f"no video of {manifest.name} in {manifest.folder} has sound")
     key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
     file = manifest.where / f"mel-bands-{digest(key)}.json"
-    if file.exists():
-        mean, std = json.loads(file.read_text())
-        return mean, std
-    mels, n = run.spectrogram.mels, len(audible)
+    with locked(manifest.where):
+        if not file.exists():
+            write_text(file, json.dumps(measured_statistics(audible, run)))
+    return json.loads(file.read_text())
+
+
+def measured_statistics(manifest: Manifest, run: Pretrain) -> MelStatistics:
+    """Mean and standard deviation of each mel band, from one random clip a video."""
+    mels, n = run.spectrogram.mels, len(manifest)
     transform = AudioTransform(run.clip, run.spectrogram, ([0.0] * mels, [1.0] * mels))
     clip = Sampling(clip=run.clip, count=1, place="random", augment=run.augment, video=False)
     plan = ([(0, video, 0)] for video in range(n))
-    batches = load(VideoClips(audible, clip, seed=run.seed), plan, workers=workers)
+    batches = load(VideoClips(manifest, clip, seed=run.seed), plan)
     columns, total, squares = 0, torch.zeros(mels).double(), torch.zeros(mels).double()
     for batch in tqdm(batches, total=n, desc="mel band statistics", unit="video"):
         x = transform.log_mel(batch.audio).double()[0]  # [M, t]
         columns, total, squares = columns + x.shape[1], total + x.sum(1), squares + (x**2).sum(1)
     mean = total / columns
     std = (squares / columns - mean**2).clamp_min(0).sqrt().clamp_min(1e-3)  # of a constant band
-    write_text(file, json.dumps([mean.tolist(), std.tolist()]))
     return mean.tolist(), std.tolist()

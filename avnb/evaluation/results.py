@@ -76,7 +76,7 @@ def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
 
 
 def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of `read` in their order."""
+    """Every line as a row, repeated ones included."""
     try:
         return [vars(Row(**row)) for row in json_lines(Path(path))]
     except TypeError as error:

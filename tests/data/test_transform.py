@@ -11,13 +11,12 @@ from torchvision.transforms.v2 import functional as tvf
 from avnb.config import Augment, Clip, Spectrogram
 from avnb.data import augment, transform
 from avnb.data.augment import Crop, sample_params
+from avnb.data.clips import Sampling, VideoClips
 from avnb.data.transform import AudioTransform, VideoTransform
 
 RNG = np.random.default_rng
 CLIP, FORM = Clip(), Spectrogram()
 FLAT = ([0.0] * 128, [1.0] * 128)
-
-
 KINDS = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue]
 
 
@@ -153,6 +152,16 @@ def test_masks_cover_at_most_a_fifth_of_each_axis():
     rows, columns = masked.all(dim=2).sum(1), masked.all(dim=1).sum(1)
     assert 0 < rows.max() <= 0.2 * 128 and 0 < columns.max() <= 0.2 * 125
     assert rows.float().mean() > 8 and columns.float().mean() > 8
+
+
+def test_clips_have_mean_0_and_deviation_1_in_each_band_by_their_statistics(vggsound, tiny):
+    few, drawn = vggsound.only(vggsound.with_audio().videos[:3]), {"augment": tiny.augment}
+    clip = Sampling(clip=tiny.clip, count=1, place="random", video=False, **drawn)
+    wave = torch.cat([VideoClips(few, clip, seed=tiny.seed).whole(i).audio for i in range(3)])
+    known = transform.measured_statistics(few, tiny)
+    x = AudioTransform(tiny.clip, tiny.spectrogram, known)(wave)
+    assert x.mean((0, 1, 3)).abs().max() < 1e-4
+    assert (x.std((0, 1, 3), correction=0) - 1).abs().max() < 1e-4
 
 
 def test_bands_are_standardised_with_the_given_statistics():
