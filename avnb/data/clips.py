@@ -3,6 +3,7 @@
 Shapes: B clips, T frames of S x S pixels, C clips of a video with V views each.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -128,7 +129,7 @@ Place = tuple[int, int, int]  # an epoch, a row of the manifest, and which of th
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What is drawn for all clips of a video in an epoch."""
+    """What is drawn for all clips of a video in an epoch; each of them asks for it."""
 
     starts: np.ndarray  # [C, V] seconds, of the frames
     audio_starts: np.ndarray  # [C] seconds
@@ -145,6 +146,7 @@ class VideoClips(Dataset[Batch]):
     def __init__(self, manifest: Manifest, sampling: Sampling, *, seed: int):
         self.manifest, self.sampling, self.seed = manifest, sampling, seed
         self.labels = manifest.labels
+        self.draw = functools.lru_cache(4096)(self.draw)  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         """Number of videos."""

@@ -25,7 +25,7 @@ KEY_EVERY = 8  # frames
 EARLY_SECONDS = 1e-4  # a frame that begins this little after a time still counts as shown at it
 PADDING_SECONDS = 0.25  # of sound that encoders may add to a video's end
 FULL_SCALE = 32_767  # of 16 bits
-AUDIO_PACKET = 4096  # samples
+AUDIO_PACKET = 8192  # samples
 FLAC = {"frame_size": str(AUDIO_PACKET)}
 AGAIN = "delete that file, and it is prepared again"
 
