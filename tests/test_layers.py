@@ -1,6 +1,6 @@
 """Packages form a column, and modules within each as well: imports point to what is listed above.
 
-The docstring of a package lists its modules, `| name  what it holds`, in their order.
+The docstring of a package lists its modules, `| name: what it holds`, in their order.
 """
 
 import ast
@@ -14,7 +14,7 @@ def column(folder: Path) -> list[str]:
     """All modules below a package in their order, by dotted name; a package follows its modules."""
     doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     names, dotted = [], ".".join(folder.relative_to(ROOT).parts)
-    for name in re.findall(r"^\| (\w+) ", doc, re.MULTILINE):
+    for name in re.findall(r"^\| (\w+):", doc, re.MULTILINE):
         names += column(folder / name) if (folder / name).is_dir() else [f"{dotted}.{name}"]
     return [*names, dotted]
 

@@ -1,9 +1,9 @@
 """Pre-training methods by name; a method of your own is named by its class.
 
-| base        what training asks of a module, what methods have in common, and `random`
-| supervised  classes from video and audio side by side
-| vicreg      VICReg between video and audio, and between two clips of a video
-| xid         cross-modal instance discrimination
+| base:       what training asks of a module, what methods have in common, and `random`
+| supervised: classes from video and audio side by side
+| vicreg:     VICReg between video and audio, and between two clips of a video
+| xid:        cross-modal instance discrimination
 """
 
 import torch
