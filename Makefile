@@ -8,7 +8,7 @@ STAMP := $(VENV)/.avnb-$(KEY)
 
 # One thread: a second one helps small networks little, and sums in another order.
 STUDY = OMP_NUM_THREADS=1 $(BIN)/python -m avnb run notebooks/making_studies.ipynb
-STUDY_OF = -p profile study -p names
+STUDY_OF = -p profile study -p names "methods,noise,audio path"
 
 .DEFAULT_GOAL := help
 .PHONY: help install book smoke study lint check test lab clean
@@ -36,9 +36,9 @@ smoke: install ## as `make book` at the smallest size, in some minutes
 
 study: install ## train the runs behind the chapter of studies again, in more than an hour
 	trap 'kill 0' INT TERM; \
-	$(STUDY) build/study-1.ipynb $(STUDY_OF) "methods,second world" & \
-	$(STUDY) build/study-2.ipynb $(STUDY_OF) "noise,audio path,rince,recipe"; wait
-	$(STUDY) build/study.ipynb $(STUDY_OF) all
+	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 0,2,4 & \
+	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 1,3,5; wait
+	$(STUDY) build/study.ipynb -p profile study -p names tuning -p blocks 100
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 # Values that fit a run to a machine: a run that has started continues with others.
-NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps"})
+NON_IDENTITY_FIELDS = frozenset({"micro_batch", "save_every_steps", "keep_every_epochs"})
 
 
 def within(low: float, high: float, default: Any) -> Any:
@@ -229,6 +229,7 @@ class Compute(Group):
     compile_encoders: bool = False
     micro_batch: int = within(0, 10**6, 0)  # clips a process takes at once; 0: its whole share
     save_every_steps: int = within(1, 10**9, 500)  # and at the end of each epoch
+    keep_every_epochs: int = within(0, 10**6, 0)  # as `epoch-<n>.pt` beside the last; 0: none
 
 
 @dataclass(frozen=True, kw_only=True)

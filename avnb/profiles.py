@@ -31,26 +31,24 @@ def thesis_finetuning(dataset: str, *, pretrained: bool) -> Values:
 
 
 _LIGHT: Values = dict(crop_area_min=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
-# Short runs cannot part embeddings that all start alike, nor recover from a deep network's chaos.
-# In few clips, covariances are mostly chance. With lam (negatives + 1) above 1, RINCE is positive
-# before anything is learnt. Videos of four seconds leave less room between two clips.
+# Short runs cannot separate embeddings that all start alike, nor recover from a deep network's
+# chaos. In few clips, covariances are mostly chance. `lam` keeps the thesis's lam (negatives + 1).
+# Videos of four seconds leave less room between two clips.
 _SMALL: Values = (
     dict(video_fps=8.0, frame_px=32, mels=64, batch=32, shards=2, lr=2e-3, **_LIGHT)
-    | dict(residual_scale=0.1, projector_batch_norm=True, negatives=96, q_last=0.1)
+    | dict(residual_scale=0.1, projector_batch_norm=True, negatives=96, lam=0.1)
     | dict(expander_dim=64, invariance_weight=10.0, covariance_weight=0.2)
     | dict(second_view_min_seconds=1.0, second_view_max_seconds=3.0)
 )
 _TUNING: Values = dict(video_fps=8.0, frame_px=32, warmup_epochs=1, lr=2e-3, **_LIGHT)
-_TESTING: Values = dict(video_fps=8.0, localisation_px=65, probe_lr=2e-2)
-_DEMO: Values = dict(width=16, shards=1, epochs=14, lr_decay=0.7, lr_decay_every_epochs=2)
-_DEMO |= dict(subset_videos=500, validation_videos=40)
+_TESTING: Values = dict(video_fps=8.0, localisation_px=193, probe_lr=2e-2)
+# The same clips and the same schedule for every method: the supervised one does not stop early.
+_DEMO: Values = dict(width=16, shards=1, epochs=10, lr_decay=0.7, lr_decay_every_epochs=2)
+_DEMO |= dict(subset_videos=500, validation_videos=40, patience_epochs=10)
 PROFILES: dict[str, dict[str, Values]] = {
     "thesis": dict(pretrain={}, supervised=dict(epochs=50), evaluation={}, finetune={}, world={}),
     "demo": dict(
         pretrain=_SMALL | _DEMO,
-        vicreg_av=dict(epochs=6),
-        vicreg_v=dict(epochs=5),
-        supervised=dict(epochs=4),
         evaluation=_TESTING | dict(resize_px=37, train_clips=8, clip_level_clips=5),
         finetune=_TUNING | dict(clips_per_video=2, tuned_epochs=2, batch=16, shards=1),
         world={},
@@ -69,11 +67,9 @@ PROFILES: dict[str, dict[str, Values]] = {
         | dict(off_screen_fraction=0.05),
     ),
 }
-PROFILES["study"] = PROFILES["demo"] | dict(  # many runs, most of them a little shorter
-    pretrain=_SMALL | _DEMO | dict(epochs=12, shards=2),
-    vicreg_av=dict(epochs=4),
-    vicreg_v=dict(epochs=3),
-    supervised=dict(epochs=3),
+PROFILES["study"] = PROFILES["demo"] | dict(  # many runs of fewer clips, with learning curves
+    pretrain=_SMALL | _DEMO | dict(clips_per_video=3, keep_every_epochs=2),
+    world=dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2),
 )
 
 
@@ -145,6 +141,12 @@ class Workspace:
         return Evaluation.from_flat(**{**self.values["evaluation"], **changes})
 
     def finetuning(self, dataset: str, *, pretrained: bool = True, **changes: Any) -> Finetune:
-        """The thesis's values for a data set, then the profile's, then the changes."""
-        thesis = thesis_finetuning(dataset, pretrained=pretrained)
-        return Finetune.from_flat(**{**thesis, **self.values["finetune"], **changes})
+        """The thesis's values for a data set, then the profile's, then the changes.
+
+        An encoder without pre-training gets more epochs, in the ratio of the thesis.
+        """
+        thesis, shorter = thesis_finetuning(dataset, pretrained=pretrained), {}
+        if not pretrained and (epochs := self.values["finetune"].get("tuned_epochs")):
+            tuned = Finetune.from_flat(**thesis_finetuning(dataset, pretrained=True)).optim
+            shorter = {"tuned_epochs": round(epochs * thesis["tuned_epochs"] / tuned.tuned_epochs)}
+        return Finetune.from_flat(**{**thesis, **self.values["finetune"], **shorter, **changes})

@@ -17,6 +17,7 @@ from IPython.core.getipython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from scipy.special import stdtrit
 
 from avnb.config import unknown_name
 from avnb.models.methods import METHODS
@@ -152,3 +153,22 @@ def points(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
         ax.errorbar(row["value"], [place], xerr=spread(row), **look)
     ax.set_yticks(range(len(rows)), labels)
     ax.set_xlim(left=0)
+
+
+def blocks(ax: Axes, rows: pd.DataFrame, column: str = "method", order: Sequence[str] = ()) -> None:
+    """A dot per block and value of `column`, joined within a block, with the mean of the blocks.
+
+    Its interval is Student's at 95 %. `data` and `seed` of the rows make a block.
+    """
+    order = order or in_method_order(rows[column])
+    wide = rows.pivot(index=["data", "seed"], columns=column, values="value")[list(order)]
+    places = np.arange(len(order))
+    ax.plot(places, wide.to_numpy().T, color=GREY, lw=0.6, marker="o", ms=3, alpha=0.6)
+    half = wide.sem() * stdtrit(wide.count() - 1, 0.975)
+    for place, name in zip(places, order, strict=True):
+        method = rows.loc[rows[column] == name, "method"].iloc[0]
+        look: dict[str, Any] = {"marker": "D", "capsize": 4, "color": method_colour(method)}
+        ax.errorbar([place], wide[name].mean(), half[[name]], **look)
+    ax.set_xticks(places, [method_title(name).replace(", ", "\n") for name in order])
+    chance_line(ax, rows)
+    ax.set_ylim(bottom=0)

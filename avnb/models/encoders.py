@@ -9,19 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def initialise(module: nn.Module) -> None:
-    """Draw weights so that ReLU layers preserve the scale of their inputs, and zero the biases.
+def initialise(encoder: nn.Module) -> None:
+    """Draw the weights of convolutions so that ReLU layers preserve the scale of their gradients.
 
-    He et al. 2015, arXiv:1502.01852. With torch's default the biases dominate: embeddings of
-    different clips start nearly parallel, and features close to zero.
+    He et al. 2015, arXiv:1502.01852.
     """
-    for layer in module.modules():
+    for layer in encoder.modules():
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
@@ -178,7 +173,6 @@ class Projector(nn.Sequential):
 
     def __init__(self, features: int, dim: int, *, batch_norm: bool = False):
         super().__init__(*head_layers(features, (features, features, dim), 3 * batch_norm))
-        initialise(self)
 
 
 class Expander(nn.Sequential):
@@ -186,4 +180,3 @@ class Expander(nn.Sequential):
 
     def __init__(self, features: int, dim: int):
         super().__init__(*head_layers(features, (dim, dim, dim), 2))
-        initialise(self)

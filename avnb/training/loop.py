@@ -3,6 +3,7 @@
 import contextlib
 import json
 import reprlib
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -72,6 +73,8 @@ def fit(
         state.save()
         if writes:
             report(row, out)
+            if (every := config.compute.keep_every_epochs) and (epoch + 1) % every == 0:
+                shutil.copy(state.path, out / f"epoch-{epoch + 1}.pt")
     bar.close()
     return state.path
 
