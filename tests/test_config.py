@@ -54,6 +54,19 @@ def test_every_profile_makes_every_config(name):
     World.from_flat(**work.values["world"])
 
 
+@pytest.mark.parametrize("name", ["demo", "study", "smoke"])
+def test_small_runs_of_all_methods_see_the_same_clips_under_the_same_schedule(name):
+    runs = [Workspace.open(name).pretraining(method=method) for method in METHODS]
+    assert len({(run.optim, run.subset, run.clips_per_video) for run in runs}) == 1
+    assert runs[0].subset.patience_epochs >= runs[0].optim.epochs  # none stops early
+
+
+def test_an_untrained_encoder_is_tuned_for_more_epochs_in_the_ratio_of_the_thesis():
+    work = Workspace.open("demo")
+    long, short = (work.finetuning("ucf101", pretrained=p).optim for p in (False, True))
+    assert long.tuned_epochs / short.tuned_epochs == pytest.approx(100 / 16, rel=0.05)
+
+
 @pytest.mark.parametrize("kind", [Pretrain, Evaluation, Finetune, World])
 def test_flat_values_give_the_same_config(kind: type[Config]):
     assert kind.from_flat(**kind().flat()) == kind()

@@ -57,6 +57,8 @@ def fit(
     state = TrainingState(model, out / "last.pt", metadata)
     state.restore(device)
     done, writes = state.steps, distributed.rank() == 0
+    if writes:
+        keep_epoch(state)  # an interruption may have come before
     ends = dict(initial=done, total=config.optim.epochs * steps_per_epoch(len(clips), config))
     scale = dict(unit_scale=config.optim.batch, disable=not writes)
     bar = tqdm(desc=out.name.rpartition("-")[0], **ends, **scale, **BAR)
@@ -73,8 +75,7 @@ def fit(
         state.save()
         if writes:
             report(row, out)
-            if (every := config.compute.keep_every_epochs) and (epoch + 1) % every == 0:
-                shutil.copy(state.path, out / f"epoch-{epoch + 1}.pt")
+            keep_epoch(state)
     bar.close()
     return state.path
 
@@ -133,6 +134,13 @@ def report(row: dict[str, float], out: Path) -> None:
             events.add_scalar(name, row[name], epoch)
     if warning := losses.collapse_warning(row):
         print(f"\n{warning}", flush=True)
+
+
+def keep_epoch(state: "TrainingState") -> None:
+    """Copy the checkpoint of an epoch's end where `keep_every_epochs` says so."""
+    every, epoch = state.model.config.compute.keep_every_epochs, len(state.log)
+    if every and epoch and epoch % every == 0 and not state.sums:
+        shutil.copy(state.path, state.path.with_name(f"epoch-{epoch}.pt"))
 
 
 def accumulate_gradients(

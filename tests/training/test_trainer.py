@@ -85,6 +85,16 @@ def last(trained, tmp_path):
     return Path(shutil.copy(trained / "last.pt", tmp_path))
 
 
+def test_the_checkpoints_of_some_epochs_are_kept(tiny, vggsound, metadata, tmp_path, trained):
+    """Again where an interruption came before; they are those of shorter logs."""
+    config = with_values(tiny, keep_every_epochs=1, save_every_steps=1)
+    for _ in range(2):
+        train(config, vggsound, metadata, tmp_path)
+        logs = [len(checkpoint.load(tmp_path / f"epoch-{n}.pt")[1]["log"]) for n in (1, 2)]
+        assert logs == [1, 2] and not (trained / "epoch-1.pt").exists()
+        (tmp_path / "epoch-2.pt").unlink()
+
+
 TERMS = {
     "xid": "video_to_audio audio_to_video cosine_own cosine_other video_rank audio_spread",
     "vicreg_av": "invariance variance covariance video_rank audio_spread",
