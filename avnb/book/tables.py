@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from avnb.book.plots import OUTPUT, by_method, in_method_order, method_title, title
+from avnb.evaluation.comparison import on_same_videos
 from avnb.evaluation.features import EncoderSource
-from avnb.evaluation.results import verdict
 from avnb.profiles import Workspace
 
 Table = TypeVar("Table")
@@ -35,14 +35,14 @@ def published_table(
 
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `verdict` holds
-    the interval here against that of `random`.
+    the checkpoint against that of `random`, on the same videos.
     """
     index = ["level", "metric", "method"]
     ours, theirs = (
         rows[(rows["task"] == task) & (rows["dataset"] == dataset)] for rows in (ours, published)
     )
     blocks = [by_method(block) for _, block in ours.groupby(index[:2], sort=False)]
-    rows = with_verdict(pd.concat(blocks), "random")
+    rows = on_same_videos(pd.concat(blocks))
     rows = rows.merge(theirs[[*index, "value"]], "left", on=index, suffixes=("", "_thesis"))
     comparable = (rows["profile"] == "thesis") & rows["data"].str.startswith("real")
     table = rows[["verdict"]].assign(
@@ -59,24 +59,7 @@ def published_table(
     columns = ["here", "thesis", "difference", "verdict", "chance", "n"]
     if table["difference"].isna().all():
         columns.remove("difference")
-    return table.set_index(index)[columns].astype(object).fillna("–")
-
-
-def with_verdict(rows: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Rows with `results.verdict`; a dash where nothing is compared, as for `against` itself."""
-    judged = verdict(rows, against=against)
-    return judged.assign(verdict=judged["verdict"].replace("", "–"))
-
-
-def with_variant_verdict(rows: pd.DataFrame, variant: str, against: str) -> pd.DataFrame:
-    """Rows by method, with the verdict of each variant against one of them, within each method.
-
-    `variant` is the column that names them. What `space` and `protocol` say of them is left aside.
-    """
-    rows = by_method(rows)
-    own: dict[str, Any] = {"method": rows[variant], "space": rows["method"], "protocol": ""}
-    alike = rows.assign(**{variant: ""} | own)
-    return rows.assign(verdict=with_verdict(alike, against)["verdict"].to_numpy())
+    return table.set_index(index)[columns].astype(object).fillna("–").replace("", "–")
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
