@@ -21,13 +21,6 @@ def with_interval(row: Record) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def with_spread(row: Record) -> str:
-    """`61.3 ± 0.8 (3 seeds)`, mean and standard deviation; for one seed as `with_interval`."""
-    if row.get("seeds", 1) == 1:
-        return with_interval(row)
-    return f"{row['value']:.1f} ± {row['spread']:.1f} ({row['seeds']} seeds)"
-
-
 def published_table(
     ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str
 ) -> pd.DataFrame:
@@ -49,7 +42,7 @@ def published_table(
         level=rows["level"].map(title),
         metric=rows["metric"].map(title),
         method=rows["method"].map(method_title),
-        here=[with_spread(row) for row in rows.to_dict("records")],
+        here=[with_interval(row) for row in rows.to_dict("records")],
         thesis=rows["value_thesis"].map("{:.2f}".format, na_action="ignore"),
         chance=rows["chance"].map("{:.1f}".format),
         n=rows["n"].map("{:.0f}".format),
@@ -63,8 +56,8 @@ def published_table(
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
-    """Values with intervals or spread, one column per method, one line per value of `index`."""
-    cells = rows.assign(cell=[with_spread(row) for row in rows.to_dict("records")])
+    """Values with intervals, one column per method, one line per value of `index`."""
+    cells = rows.assign(cell=[with_interval(row) for row in rows.to_dict("records")])
     for name in set(index) & {"level", "metric"}:
         cells[name] = cells[name].map(title)
     lines = pd.MultiIndex.from_frame(cells[list(index)]).unique()

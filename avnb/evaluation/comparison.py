@@ -5,24 +5,22 @@ Several tests are corrected by Holm (1979, Scandinavian Journal of Statistics 6,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from avnb.evaluation.results import IDENTITY, outcomes
 
-ALPHA = 0.05
-
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """What is expected of two methods, said before the runs are made.
 
-    `above`: supported by a difference above 0 in a two-sided paired t-test, refuted by one below.
-    `no better`, as `no worse` and `no cost`, means equivalent: supported where two one-sided tests
-    (Schuirmann 1987, doi:10.1007/BF01068419) find the difference within `margin` of 0, refuted
-    where its 95 % interval lies wholly beyond the margin, on either side. All else is undecided.
+    `above`: supported by a mean difference above 0 in a two-sided paired t-test, refuted by one
+    below. `no better`, as `no worse` and `no cost`, means equivalent: supported where two one-sided
+    tests (Schuirmann 1987, doi:10.1007/BF01068419) find it within `margin` of 0, refuted where its
+    95 % interval lies wholly beyond the margin, on either side. All else is undecided.
     """
 
     name: str
@@ -39,69 +37,52 @@ class Claim:
 def compare(rows: pd.DataFrame, claims: Sequence[Claim], column: str = "method") -> pd.DataFrame:
     """Each claim tested over blocks, which are the worlds (`data`) and seeds that have both sides.
 
-    `effect` is the mean difference in points with Student's 95 % interval, `low` and `high`;
-    `p_holm` is `p` corrected for the number of claims, and `power` the chance of a two-sided test
-    at 5 % to find a difference of `margin`, given the spread that was seen. Fewer than two blocks,
-    or differences that are all equal, show no spread: no interval, no p, undecided.
+    `effect` is the mean difference in points, `low` and `high` Student's 95 % interval; `p_holm` is
+    `p` corrected for all claims, a missing one counted as 1; `power` is that of the t-test at 5 %
+    to find a difference of `margin`, given the spread that was seen. Fewer than two blocks, or
+    differences that are all equal, show no spread: no interval, p or power, and undecided.
 
     ValueError when a block has several values of one side.
     """
-    names = pd.Index([claim.name for claim in claims], name="claim")
-    table = pd.DataFrame(
-        [tested(claim, differences(rows, claim, column)) for claim in claims], names
-    )
-    table["p_holm"] = holm(table["p"])
-    table["verdict"] = [
-        verdict(claim, line) for claim, line in zip(claims, table.itertuples(), strict=True)
-    ]
+    from statsmodels.stats.multitest import multipletests  # takes a second to import
+
+    lines = [tested(claim, differences(rows, claim, column)) for claim in claims]
+    table = pd.DataFrame(lines, pd.Index([claim.name for claim in claims], name="claim"))
+    table["p_holm"] = multipletests(table["p"].fillna(1), method="holm")[1]
+    margin, significant = [claim.margin for claim in claims], table["p_holm"] < 0.05
+    beyond = (table["low"] > margin) | (-table["high"] > margin)
+    more = np.array([claim.expected == "above" for claim in claims])
+    supported = significant & (~more | (table["effect"] > 0))
+    refuted = np.where(more, significant, beyond)
+    table["verdict"] = np.select([supported, refuted], ["supported", "refuted"], "undecided")
     return table
 
 
-def differences(rows: pd.DataFrame, claim: Claim, column: str = "method") -> pd.Series:
+def differences(rows: pd.DataFrame, claim: Claim, column: str) -> pd.Series:
     """Points by which `of` is above `against`, by (data, seed), in the blocks that have both."""
     for name in ("task", "level", "metric", *(["space"] if claim.space else [])):
         rows = rows[rows[name] == getattr(claim, name)]
-    of, against = (
-        rows[rows[column] == side].set_index(["data", "seed"])
-        for side in (claim.of, claim.of if claim.against == "chance" else claim.against)
-    )
-    if not (of.index.is_unique and against.index.is_unique):
-        raise ValueError(f"{claim.name}: several rows of one side in a block (data, seed)")
-    other = against["chance" if claim.against == "chance" else "value"]
-    return (of["value"] - other).dropna()
+    other, value = (claim.of, "chance") if claim.against == "chance" else (claim.against, "value")
+    rows = rows[rows[column].isin([claim.of, other])]
+    wide = rows.pivot(index=["data", "seed"], columns=column, values=["value", "chance"])
+    wide = wide.reindex(columns=[(value, other), ("value", claim.of)]).astype(float)
+    return wide.diff(axis=1).iloc[:, 1].dropna()
 
 
-def tested(claim: Claim, of: pd.Series) -> dict[str, float]:
+def tested(claim: Claim, found: pd.Series) -> dict[str, float]:
     """The numbers of `compare` for one claim, from its differences by block."""
-    from statsmodels.stats.power import TTestPower  # take a second to import
-    from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
+    from statsmodels.stats import power, weightstats  # take a second to import
 
     line = dict.fromkeys(("effect", "low", "high", "blocks", "p", "power"), np.nan)
-    line |= {"effect": of.mean(), "blocks": len(of)}
-    if len(of) > 1 and np.ptp(of) > 1e-9:
-        sample, power = DescrStatsW(of), TTestPower().power
-        line["low"], line["high"] = sample.tconfint_mean(ALPHA)
+    line |= {"effect": found.mean(), "blocks": len(found)}
+    if len(found) > 1 and np.ptp(found) > 1e-9:
+        sample, margin = weightstats.DescrStatsW(found), claim.margin
+        line["low"], line["high"] = sample.tconfint_mean(0.05)
         line["p"] = sample.ttest_mean()[1]
         if claim.expected == "no better":
-            line["p"] = ttost_paired(of, 0 * of, -claim.margin, claim.margin)[0]
-        line["power"] = power(claim.margin / of.std(), len(of), ALPHA)
+            line["p"] = weightstats.ttost_paired(found, 0 * found, -margin, margin)[0]
+        line["power"] = power.TTestPower().power(margin / found.std(), len(found), 0.05)
     return line
-
-
-def verdict(claim: Claim, line: Any) -> str:
-    """What a line of `compare` says of its claim."""
-    significant, expects_more = line.p_holm < ALPHA, claim.expected == "above"
-    beyond = line.low > claim.margin or line.high < -claim.margin
-    if significant and (line.effect > 0 or not expects_more):
-        return "supported"
-    return "refuted" if (significant if expects_more else beyond) else "undecided"
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """p-values corrected for their number; a missing one counts, and stays missing."""
-    from statsmodels.stats.multitest import multipletests
-
-    return pd.Series(multipletests(p.fillna(1), method="holm")[1], p.index).where(p.notna())
 
 
 def on_same_videos(
@@ -114,24 +95,21 @@ def on_same_videos(
     `p` is corrected for those held against the same row. `verdict` is `above`, `below` or
     `undecided`; '' where nothing is compared: for `against` itself, and without `outcomes`.
     """
+    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.multitest import multipletests
+
     same = [name for name in (*IDENTITY, "source") if name in rows and name not in (column, "run")]
-    others = rows.loc[rows[column] == against, [*same, "outcomes"]].drop_duplicates(same)
-    both = rows.merge(others, "left", on=same, suffixes=("", "_other"))
-    known = (both[["outcomes", "outcomes_other"]].fillna("") != "").all(axis=1)
-    both["family"] = both.groupby(same, dropna=False).ngroup()
-    pairs = both[known & (both[column] != against)]
-    tests = pd.DataFrame([mcnemar(row) for _, row in pairs.iterrows()], pairs.index, ["gain", "p"])
-    tests["p"] = tests.groupby(pairs["family"])["p"].transform(holm)
-    tests["verdict"] = np.where(tests["gain"] > 0, "above", "below")
-    tests.loc[tests["p"] >= ALPHA, "verdict"] = "undecided"
-    tests = tests.reindex(both.index).set_axis(rows.index)
-    return rows.assign(p=tests["p"], verdict=tests["verdict"].fillna(""))
-
-
-def mcnemar(pair: pd.Series) -> tuple[int, float]:
-    """Videos gained less those lost against the other `outcomes`, and McNemar's exact p."""
-    from statsmodels.stats import contingency_tables
-
-    one, other = outcomes(pair), outcomes({**pair, "outcomes": pair["outcomes_other"]})
-    gained, lost = (one & ~other).sum(), (other & ~one).sum()
-    return gained - lost, contingency_tables.mcnemar([[0, gained], [lost, 0]]).pvalue
+    known = rows.reset_index(names="row")[rows["outcomes"].to_numpy() != ""]
+    others = known.loc[known[column] == against, [*same, "outcomes"]].drop_duplicates(same)
+    pairs = known[known[column] != against].merge(others, on=same, suffixes=("", "_other"))
+    found = []
+    for _, pair in pairs.iterrows():
+        one, other = outcomes(pair), outcomes({**pair, "outcomes": pair["outcomes_other"]})
+        gained, lost = (one & ~other).sum(), (other & ~one).sum()
+        p = mcnemar([[0, gained], [lost, 0]]).pvalue
+        found.append((p, "above" if gained > lost else "below"))
+    tests = pd.DataFrame(found, pairs["row"], ["p", "verdict"])
+    family = pairs.groupby(same, dropna=False).ngroup().to_numpy()
+    holm = tests.groupby(family)["p"].transform(lambda p: multipletests(p, method="holm")[1])
+    tests = tests.assign(p=holm, verdict=tests["verdict"].where(holm < 0.05, "undecided"))
+    return rows.assign(**tests.reindex(rows.index)).fillna({"verdict": ""})

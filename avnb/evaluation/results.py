@@ -58,15 +58,13 @@ IDENTITY = [name for name in COLUMNS if name not in MEASURED]
 
 @functools.cache
 def commit(folder: Path = Path(avnb.__file__).parents[1]) -> str:
-    """The short git commit of a folder, with + where files differ; '' where it is no checkout."""
-    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}"]
-    status = [*git, "status", "--porcelain=v2", "--branch"]
+    """The short git commit of a folder, with + where files were changed; '' outside a checkout."""
+    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always"]
     try:
-        done = subprocess.run(status, capture_output=True, text=True, check=True)
+        command = [*git, "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-    head, *others = done.stdout.splitlines()  # `# branch.oid 0123...`, other heads, then files
-    return head.split()[-1][:8] + "+" * any(line[0] != "#" for line in others)
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -164,16 +162,14 @@ def outcomes(row: Mapping[Any, Any] | pd.Series) -> np.ndarray:
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for all seeds of the same measurement: mean `value`, `spread`, number of `seeds`.
+    """One row for all seeds of the same measurement: the mean with Student's 95 % interval.
 
-    `spread` is the standard deviation over seeds, nan for one seed. The interval is Student's over
-    several seeds, and that over videos for one. `seed` and `outcomes` are those of the first row.
+    A single row keeps its interval over videos. `seed` and `outcomes` are those of the first row.
     """
-    of = {name: (name, "mean") for name in ("value", "low", "high")}
-    of |= {name: (name, "first") for name in ("seed", "outcomes")}
-    of |= {"spread": ("value", "std"), "seeds": ("value", "size")}
+    of = {"value": "mean", "low": "mean", "high": "mean", "seed": "first", "outcomes": "first"}
     same = [name for name in rows.columns if name not in (*of, *STAMPS)]
-    table = rows.groupby(same, sort=False, dropna=False).agg(**of).reset_index()
-    half = special.stdtrit(table["seeds"] - 1, 0.975) * table["spread"] / table["seeds"] ** 0.5
-    low, high = table["value"] - half, table["value"] + half
-    return table.assign(low=low.fillna(table["low"]), high=high.fillna(table["high"]))
+    groups = rows.groupby(same, sort=False, dropna=False)
+    table, error = groups.agg(of), groups["value"].sem()
+    half = special.stdtrit(groups.size() - 1, 0.975) * error
+    ends = {"low": table["value"] - half, "high": table["value"] + half}
+    return table.assign(**{name: x.fillna(table[name]) for name, x in ends.items()}).reset_index()

@@ -53,11 +53,8 @@ def test_a_difference_is_taken_between_numbers_that_can_be_compared():
     assert found.loc[("whole videos", "top-5 accuracy", "xID"), "difference"] == "-20.9"
 
 
-def test_several_seeds_are_shown_as_mean_and_deviation_and_methods_as_columns():
-    ours = frame(*(row("xid", v, seed=s) for s, v in enumerate((30, 32))), row("random", 8.25))
-    now = results.over_seeds(ours)
-    assert table(now).xs("xID", level="method")["here"].item() == "31.0 ± 1.4 (2 seeds)"
-    wide = tables.by_columns(now)
+def test_methods_become_columns():
+    wide = tables.by_columns(frame(row("xid", 31), row("random", 8.25)))
     assert wide.columns.tolist() == ["Random", "xID"]
     assert wide.loc[("single clips", "top-1 accuracy"), "Random"] == "8.2 [3.2, 13.2]"
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import avnb
@@ -47,7 +46,7 @@ def test_the_same_seed_gives_the_same_interval_and_no_video_none():
         results.interval(np.array([]), config)
 
 
-def test_seeds_become_mean_and_spread_and_students_interval():
+def test_seeds_become_their_mean_with_students_interval():
     values = {"xid": (30.0, 40.0, 50.0), "vicreg_v": (39.0, 40.0, 41.0), "random": (10.0,)}
     rows = [
         Row(method=method, value=v, low=v - 5, high=v + 6, seed=s, time=f"2026-01-0{s + 1}", **ROW)
@@ -57,11 +56,10 @@ def test_seeds_become_mean_and_spread_and_students_interval():
     table = results.over_seeds(results.frame(vars(r) for r in rows)).set_index("method")
     xid, narrow, random = (table.loc[method] for method in values)
     half = 4.302653 * 10 / 3**0.5  # t of two degrees of freedom
-    assert (xid["value"], xid["spread"], xid["seeds"], xid["n"]) == (40, 10, 3, 40)
+    assert (xid["value"], xid["n"], xid["seed"]) == (40, 40, 0)
     assert [xid["low"], xid["high"]] == pytest.approx([40 - half, 40 + half])
     assert [narrow["low"], narrow["high"]] == pytest.approx([40 - half / 10, 40 + half / 10])
-    assert (random["value"], random["low"], random["high"], random["seeds"]) == (10, 5, 16, 1)
-    assert pd.isna(random["spread"])
+    assert (random["value"], random["low"], random["high"]) == (10, 5, 16)
 
 
 def test_rows_are_selected_by_values_or_lists_and_none_is_an_error():
@@ -128,10 +126,12 @@ def test_a_row_names_the_commit_and_whether_files_differ_from_it(tmp_path):
     commit = results.commit.__wrapped__  # not the one that is kept
     assert commit(tmp_path) == ""
     git("init")
-    git("commit", "--allow-empty", "-m", "first")
-    head = git("rev-parse", "HEAD")[:8]
-    assert commit(tmp_path) == head
     (tmp_path / "new.py").touch()
+    git("add", "new.py")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "--short", "HEAD")
+    assert commit(tmp_path) == head
+    (tmp_path / "new.py").write_text("changed")
     assert commit(tmp_path) == f"{head}+"
     row = Row(method="xid", value=30, **ROW)
     assert results.record(tmp_path / "rows.jsonl", [row])["commit"].item() == results.commit()
