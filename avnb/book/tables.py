@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from avnb.book.plots import OUTPUT, by_method, in_method_order, method_title, title
+from avnb.evaluation.comparison import on_same_videos
 from avnb.evaluation.features import EncoderSource
-from avnb.evaluation.results import verdict
 from avnb.profiles import Workspace
 
 Table = TypeVar("Table")
@@ -21,13 +21,6 @@ def with_interval(row: Record) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def with_spread(row: Record) -> str:
-    """`61.3 ± 0.8 (3 seeds)`, mean and standard deviation; for one seed as `with_interval`."""
-    if row.get("seeds", 1) == 1:
-        return with_interval(row)
-    return f"{row['value']:.1f} ± {row['spread']:.1f} ({row['seeds']} seeds)"
-
-
 def published_table(
     ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str
 ) -> pd.DataFrame:
@@ -35,21 +28,21 @@ def published_table(
 
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `verdict` holds
-    the interval here against that of `random`.
+    the checkpoint against that of `random`, on the same videos.
     """
     index = ["level", "metric", "method"]
     ours, theirs = (
         rows[(rows["task"] == task) & (rows["dataset"] == dataset)] for rows in (ours, published)
     )
     blocks = [by_method(block) for _, block in ours.groupby(index[:2], sort=False)]
-    rows = with_verdict(pd.concat(blocks), "random")
+    rows = on_same_videos(pd.concat(blocks))
     rows = rows.merge(theirs[[*index, "value"]], "left", on=index, suffixes=("", "_thesis"))
     comparable = (rows["profile"] == "thesis") & rows["data"].str.startswith("real")
     table = rows[["verdict"]].assign(
         level=rows["level"].map(title),
         metric=rows["metric"].map(title),
         method=rows["method"].map(method_title),
-        here=[with_spread(row) for row in rows.to_dict("records")],
+        here=[with_interval(row) for row in rows.to_dict("records")],
         thesis=rows["value_thesis"].map("{:.2f}".format, na_action="ignore"),
         chance=rows["chance"].map("{:.1f}".format),
         n=rows["n"].map("{:.0f}".format),
@@ -59,29 +52,12 @@ def published_table(
     columns = ["here", "thesis", "difference", "verdict", "chance", "n"]
     if table["difference"].isna().all():
         columns.remove("difference")
-    return table.set_index(index)[columns].astype(object).fillna("–")
-
-
-def with_verdict(rows: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Rows with `results.verdict`; a dash where nothing is compared, as for `against` itself."""
-    judged = verdict(rows, against=against)
-    return judged.assign(verdict=judged["verdict"].replace("", "–"))
-
-
-def with_variant_verdict(rows: pd.DataFrame, variant: str, against: str) -> pd.DataFrame:
-    """Rows by method, with the verdict of each variant against one of them, within each method.
-
-    `variant` is the column that names them. What `space` and `protocol` say of them is left aside.
-    """
-    rows = by_method(rows)
-    own: dict[str, Any] = {"method": rows[variant], "space": rows["method"], "protocol": ""}
-    alike = rows.assign(**{variant: ""} | own)
-    return rows.assign(verdict=with_verdict(alike, against)["verdict"].to_numpy())
+    return table.set_index(index)[columns].astype(object).fillna("–").replace("", "–")
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
-    """Values with intervals or spread, one column per method, one line per value of `index`."""
-    cells = rows.assign(cell=[with_spread(row) for row in rows.to_dict("records")])
+    """Values with intervals, one column per method, one line per value of `index`."""
+    cells = rows.assign(cell=[with_interval(row) for row in rows.to_dict("records")])
     for name in set(index) & {"level", "metric"}:
         cells[name] = cells[name].map(title)
     lines = pd.MultiIndex.from_frame(cells[list(index)]).unique()

@@ -2,7 +2,8 @@
 
 | class_names:    class lists of five data sets
 | features:       the encoders to evaluate, by name, and their features, encoded once
-| results:        result rows, their intervals and verdicts
+| results:        result rows and their intervals
+| comparison:     paired tests of claims and of checkpoints
 | probe:          linear probes
 | few_shot:       few-shot probes on seen and unseen classes
 | fine_tuning:    fine-tuned classifiers on test videos

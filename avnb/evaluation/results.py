@@ -3,7 +3,9 @@
 Accuracies are in percent, intervals at 95 %.
 """
 
+import functools
 import json
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -44,12 +46,25 @@ class Row:
     where: str = ""  # table of the source
     time: str = ""  # when it was written, UTC
     version: str = ""  # of this package
+    commit: str = ""  # of the code, with + where files differ from it
+    outcomes: str = ""  # of scores that are 0 or 1: bits in the order of the videos, as hex digits
 
 
 COLUMNS = [f.name for f in fields(Row)]
-STAMPS = ["time", "version"]
-MEASURED = ["value", "low", "high", "n", "chance", "source", "where", *STAMPS]
+STAMPS = ["time", "version", "commit"]
+MEASURED = ["value", "low", "high", "n", "chance", "outcomes", "source", "where", *STAMPS]
 IDENTITY = [name for name in COLUMNS if name not in MEASURED]
+
+
+@functools.cache
+def commit(folder: Path = Path(avnb.__file__).parents[1]) -> str:
+    """The short git commit of a folder, with + where files were changed; '' outside a checkout."""
+    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always"]
+    try:
+        command = [*git, "--dirty=+", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -59,11 +74,12 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def record(path: Path | str, rows: Iterable[Row]) -> pd.DataFrame:
-    """Append rows to a JSONL file with time and version, and return these rows as a table.
+    """Append rows to a JSONL file with the stamps, and return these rows as a table.
 
     A row that says what the last one of its identity says is not written again.
     """
-    stamps = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": avnb.__version__}
+    stamps = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
+    stamps["version"] = avnb.__version__
     stamped = [asdict(row) | stamps for row in rows]
     last = {tuple(row[name] for name in IDENTITY): row for row in read_rows(path)}
     with appending(Path(path)) as add:
@@ -102,22 +118,6 @@ def select(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return rows
 
 
-def verdict(rows: pd.DataFrame, against: str = "random") -> pd.DataFrame:
-    """The rows with a column `verdict`: is the value apart from that of the method `against`?
-
-    `above` when the whole interval lies above the other's, `below` when it lies below, `undecided`
-    when they overlap or one has none. Compared are rows that are about the same but for method and
-    run; '' where `against` has no such row, and for `against` itself.
-    """
-    same = [n for n in [*IDENTITY, "source"] if n in rows and n not in ("method", "run")]
-    others = rows.loc[rows["method"] == against, [*same, "low", "high"]].drop_duplicates(same)
-    both = rows.merge(others, "left", on=same, suffixes=("", "_other"), indicator=True)
-    compared = (both["_merge"] == "both") & (both["method"] != against)
-    above, below = both["low"] > both["high_other"], both["high"] < both["low_other"]
-    column = np.select([~compared, above, below], ["", "above", "below"], "undecided")
-    return rows.assign(verdict=column)
-
-
 def interval(scores: np.ndarray, config: Evaluation) -> tuple[float, float, float]:
     """Mean of per-video scores [V] in [0, 1] and its 95 % confidence interval over test videos.
 
@@ -148,20 +148,28 @@ def bootstrap(
 def percent_row(scores: np.ndarray, config: Evaluation, **metadata: Any) -> Row:
     """A row of per-video scores [V] in [0, 1], in percent with its interval."""
     value, low, high = (100 * share for share in interval(scores, config))
+    if np.isin(scores, (0, 1)).all():
+        metadata |= {"outcomes": np.packbits(scores.astype(bool)).tobytes().hex()}
     return Row(value=value, low=low, high=high, n=len(scores), seed=config.seed, **metadata)
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for all seeds of the same measurement: mean `value`, `spread`, number of `seeds`.
+def outcomes(row: Mapping[Any, Any] | pd.Series) -> np.ndarray:
+    """[n] bool: what each test video of a row came to; ValueError for a row without `outcomes`."""
+    if not row["outcomes"]:
+        raise ValueError("the row has no outcomes: its scores were not all 0 or 1")
+    packed = np.frombuffer(bytes.fromhex(row["outcomes"]), np.uint8)
+    return np.unpackbits(packed, count=int(row["n"])).astype(bool)
 
-    `spread` is the standard deviation over seeds, nan for one seed. Each end of the interval is the
-    farther of the mean over seeds, which share the test videos, and of Student's 95 % interval.
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for all seeds of the same measurement: the mean with Student's 95 % interval.
+
+    A single row keeps its interval over videos. `seed` and `outcomes` are those of the first row.
     """
-    of = {name: (name, "mean") for name in ("value", "low", "high")} | {"seed": ("seed", "min")}
-    of |= {"spread": ("value", "std"), "seeds": ("value", "size")}
+    of = {"value": "mean", "low": "mean", "high": "mean", "seed": "first", "outcomes": "first"}
     same = [name for name in rows.columns if name not in (*of, *STAMPS)]
-    table = rows.groupby(same, sort=False, dropna=False).agg(**of).reset_index()
-    error = table["spread"] / table["seeds"] ** 0.5
-    half = (special.stdtrit(table["seeds"] - 1, 0.975) * error).fillna(0)
-    low, high = table["value"] - half, table["value"] + half
-    return table.assign(low=np.minimum(low, table["low"]), high=np.maximum(high, table["high"]))
+    groups = rows.groupby(same, sort=False, dropna=False)
+    table, error = groups.agg(of), groups["value"].sem()
+    half = special.stdtrit(groups.size() - 1, 0.975) * error
+    ends = {"low": table["value"] - half, "high": table["value"] + half}
+    return table.assign(**{name: x.fillna(table[name]) for name, x in ends.items()}).reset_index()

@@ -36,6 +36,7 @@ DIRECTIONS = {
 CROSS_MODAL = ("v->a", "a->v")
 # Where videos are compared: the thesis's way first. Heads map features to what the loss compares.
 THESIS, COSINE, PROJECTED = "features, Euclidean", "features, cosine", "projected, cosine"
+CENTRED, MAPPED = "features, centred", "features, linear map"  # compared by the cosine
 RECALLS = (1, 5, 10)
 PERMUTATIONS = 1000
 BLOCK = 256  # queries compared at a time: memory grows with the gallery alone
@@ -77,24 +78,6 @@ def rank(
         share = (found / ranks.double() * relevant).sum(dim=1)
         precision.append(share / found[:, -1].clamp_min(1))
     return torch.cat(first), torch.cat(precision)
-
-
-def recall(
-    query: Tensor,
-    gallery: Tensor,
-    query_label: Tensor,
-    gallery_label: Tensor,
-    ks: Sequence[int] = (1, 5),
-) -> dict[int, float]:
-    """Recall@k: share of queries with a video of their class among the k nearest, in [0, 1].
-
-    Features are [Q, F] and [G, F], labels [Q] and [G]. ValueError for a k outside [1, G], or a
-    feature that is not finite.
-    """
-    if wrong := [k for k in ks if not 1 <= k <= len(gallery)]:
-        raise ValueError(f"k must lie in [1, {len(gallery)}], the gallery's size; got {wrong[0]}")
-    first, _ = rank(query, gallery, query_label, gallery_label)
-    return {k: (first <= k).double().mean().item() for k in ks}
 
 
 def chances(query_label: Tensor, gallery_label: Tensor) -> dict[str, float]:
@@ -161,6 +144,31 @@ def projected(features: Features, heads: Mapping[str, nn.Module]) -> Features:
     return replace(features, **both)
 
 
+def centred(query: Features, gallery: Features) -> QueryAndGallery:
+    """Both less the mean of the gallery in each modality, so that points share no direction."""
+    v, a = (x.mean(dim=(0, 1)) for x in (gallery.video, gallery.audio))
+    q, g = (replace(x, video=x.video - v, audio=x.audio - a) for x in (query, gallery))
+    return q, g
+
+
+def linearly_mapped(query: Features, gallery: Features) -> QueryAndGallery:
+    """Centred features in which queries of each modality are mapped to the other.
+
+    Each map is a ridge regression from one modality to the other over the gallery's videos, without
+    labels; its penalty is chosen by leave-one-out among multiples of the mean eigenvalue.
+    """
+    from sklearn.linear_model import RidgeCV  # takes a second to import
+
+    query, gallery = centred(query, gallery)
+    mapped = {}
+    for name, other in (("video", "audio"), ("audio", "video")):
+        x, y = (getattr(gallery, one).mean(dim=1).double() for one in (name, other))
+        penalties = np.logspace(-3, 3, 7) * x.square().sum().item() / x.shape[1]
+        weight = RidgeCV(penalties, fit_intercept=False).fit(x.numpy(), y.numpy()).coef_
+        mapped[name] = getattr(query, name).double() @ torch.from_numpy(weight).T
+    return replace(query, **mapped), gallery
+
+
 def clip_sampling(run: Pretrain, config: Evaluation) -> Sampling:
     """How clips are sampled for queries and gallery: uniformly spaced, with audio."""
     clip = downstream_clip(run, config, audio_seconds=config.retrieval_audio_seconds)
@@ -179,23 +187,30 @@ def query_and_gallery(
 def measure(
     query: Features, gallery: Features, config: Evaluation, space: str = THESIS, **metadata: Any
 ) -> list[Row]:
-    """Recall, mean average precision and median rank in all directions that an encoder has."""
+    """Recall, mean average precision and median rank in all directions that an encoder has.
+
+    Across modalities also how often shuffled classes do as well, and the number of distinct
+    answers: gallery videos that come first for a query; chance is that of answers at random.
+    """
     rows, by_chance = list[Row](), chances(query.label, gallery.label)
-    rng = np.random.default_rng(config.seed)
-    for level in DIRECTIONS:
+    rng, total = np.random.default_rng(config.seed), len(gallery.label)
+    for level in CROSS_MODAL if space == MAPPED else DIRECTIONS:
         if (points := compared(query, gallery, level, space)) is None:
             continue
         known = metadata | {"task": "retrieval", "level": level, "space": space}
         first, precision = rank(*points, query.label, gallery.label)
-        scores = {f"R@{k}": first <= k for k in RECALLS if k <= len(gallery.label)}
+        scores = {f"R@{k}": first <= k for k in RECALLS if k <= total}
         for metric, of_query in (scores | {"mAP": precision}).items():
             common = known | {"metric": metric, "chance": by_chance[metric]}
             rows.append(percent_row(of_query.numpy(), config, **common))
         rows.append(median_row(first.numpy(), config, chance=by_chance["median rank"], **known))
         if level in CROSS_MODAL:
-            answers = gallery.label[nearest(*points, min(5, len(gallery.label)))].numpy()
-            p, common = p_value(answers, query.label.numpy(), rng), {"n": len(first), **known}
-            rows.append(Row(metric="p of R@5", value=p, seed=config.seed, **common))
+            answers, known = nearest(*points, min(5, total)), known | {"n": len(first)}
+            p = p_value(gallery.label[answers].numpy(), query.label.numpy(), rng)
+            rows.append(Row(metric="p of R@5", value=p, seed=config.seed, **known))
+            known |= {"value": len(answers[:, 0].unique()), "seed": config.seed}
+            at_random = total * (1 - (1 - 1 / total) ** len(first))
+            rows.append(Row(metric="distinct answers", chance=at_random, **known))
     return rows
 
 

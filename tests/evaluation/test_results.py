@@ -1,11 +1,11 @@
 """Intervals that hold what they promise, and rows of several seeds as one."""
 
 import json
+import subprocess
 from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import avnb
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_interval_and_no_video_none():
         results.interval(np.array([]), config)
 
 
-def test_seeds_become_mean_and_spread_and_the_wider_interval():
+def test_seeds_become_their_mean_with_students_interval():
     values = {"xid": (30.0, 40.0, 50.0), "vicreg_v": (39.0, 40.0, 41.0), "random": (10.0,)}
     rows = [
         Row(method=method, value=v, low=v - 5, high=v + 6, seed=s, time=f"2026-01-0{s + 1}", **ROW)
@@ -56,11 +56,10 @@ def test_seeds_become_mean_and_spread_and_the_wider_interval():
     table = results.over_seeds(results.frame(vars(r) for r in rows)).set_index("method")
     xid, narrow, random = (table.loc[method] for method in values)
     half = 4.302653 * 10 / 3**0.5  # t of two degrees of freedom
-    assert (xid["value"], xid["spread"], xid["seeds"], xid["n"]) == (40, 10, 3, 40)
+    assert (xid["value"], xid["n"], xid["seed"]) == (40, 40, 0)
     assert [xid["low"], xid["high"]] == pytest.approx([40 - half, 40 + half])
-    assert (narrow["low"], narrow["high"]) == (35, 46)
-    assert (random["value"], random["low"], random["high"], random["seeds"]) == (10, 5, 16, 1)
-    assert pd.isna(random["spread"])
+    assert [narrow["low"], narrow["high"]] == pytest.approx([40 - half / 10, 40 + half / 10])
+    assert (random["value"], random["low"], random["high"]) == (10, 5, 16)
 
 
 def test_rows_are_selected_by_values_or_lists_and_none_is_an_error():
@@ -98,30 +97,44 @@ def test_what_is_not_a_row_is_named_and_a_torn_last_line_is_left_out(tmp_path):
     assert results.read(tmp_path / "none.jsonl").empty
 
 
-def test_a_verdict_needs_intervals_that_do_not_touch():
-    ends = {"random": (10, 20), "xid": (20.1, 30), "vicreg_v": (20, 30), "worse": (1, 9.9),
-            "touching": (1, 10), "published": (None, None)}  # fmt: skip
-    made = [Row(method=m, value=5, low=low, high=high, run=m, **ROW)
-            for m, (low, high) in ends.items()]  # fmt: skip
-    made += [replace(made[1], level="video"), replace(made[1], dataset="hmdb51", low=0)]
-    table = results.frame(vars(r) for r in made).iloc[::-1]
-    found = results.verdict(table)
-    assert found.index.equals(table.index) and found.drop(columns="verdict").equals(table)
-    first = found[(found["level"] == "") & (found["dataset"] == "ucf101")]
-    assert dict(zip(first["method"], first["verdict"], strict=True)) == {
-        "random": "", "xid": "above", "vicreg_v": "undecided", "worse": "below",
-        "touching": "undecided", "published": "undecided",
-    }  # fmt: skip
-    assert set(found["verdict"].drop(first.index)) == {""}  # nothing to compare them with
-    other = results.verdict(table, "worse").set_index("method")["verdict"]
-    assert other["random"] == "above" and other["touching"] == "undecided"
-
-
 def test_percent_rows_are_a_hundred_times_the_scores():
     about = {"task": "probe", "metric": "top1", "dataset": "ucf101", "method": "xid"}
     row = results.percent_row(np.array([1, 0, 0, 1.0]), Evaluation(seed=2), **about)
     assert (row.value, row.n, row.seed) == (50, 4, 2)
     assert (row.low, row.high) == pytest.approx([100 * x for x in wilson(2, 4)])
+
+
+def test_outcomes_are_kept_in_the_order_of_the_videos(tmp_path):
+    about = {"task": "probe", "metric": "top1", "dataset": "ucf101", "method": "xid"}
+    right, config = np.random.default_rng(0).random(243) < 0.4, Evaluation(bootstrap_resamples=9)
+    row = results.percent_row(right, config, **about)
+    assert len(row.outcomes) == 2 * 31
+    assert results.percent_row(np.arange(9) % 8 == 0, config, **about).outcomes == "8080"
+    results.record(tmp_path / "rows.jsonl", [row])
+    (stored,) = results.read(tmp_path / "rows.jsonl").to_dict("records")
+    assert (results.outcomes(stored) == right).all()
+    shares = results.percent_row(right / 2, config, **about)
+    with pytest.raises(ValueError, match="no outcomes"):
+        results.outcomes(vars(shares))
+
+
+def test_a_row_names_the_commit_and_whether_files_differ_from_it(tmp_path):
+    def git(*command):
+        made = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *command]
+        return subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip()
+
+    commit = results.commit.__wrapped__  # not the one that is kept
+    assert commit(tmp_path) == ""
+    git("init")
+    (tmp_path / "new.py").touch()
+    git("add", "new.py")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "--short", "HEAD")
+    assert commit(tmp_path) == head
+    (tmp_path / "new.py").write_text("changed")
+    assert commit(tmp_path) == f"{head}+"
+    row = Row(method="xid", value=30, **ROW)
+    assert results.record(tmp_path / "rows.jsonl", [row])["commit"].item() == results.commit()
 
 
 def test_the_published_rows_hold_the_tables_of_the_thesis():

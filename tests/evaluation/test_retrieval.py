@@ -10,7 +10,16 @@ from sklearn.metrics import average_precision_score
 from avnb.config import Evaluation
 from avnb.evaluation import retrieval
 from avnb.evaluation.features import Features
-from avnb.evaluation.retrieval import THESIS, chances, measure, nearest, rank, recall
+from avnb.evaluation.retrieval import (
+    CENTRED,
+    COSINE,
+    MAPPED,
+    THESIS,
+    chances,
+    measure,
+    nearest,
+    rank,
+)
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
 QUERY = torch.tensor([[0.0], [10.0]])
@@ -29,14 +38,6 @@ def drawn(queries=60, gallery=200, classes=5, width=8):
 
 def paired(video, audio, label):
     return Features(video=video[:, None], audio=audio[:, None], label=label)
-
-
-def test_recall_counts_a_query_once_however_many_answers_fit():
-    query_label, gallery_label = torch.tensor([1, 2]), torch.tensor([0, 1, 0, 2])
-    assert recall(QUERY, GALLERY, query_label, gallery_label, (1, 2, 3, 4)) == {
-        1: 0.0, 2: 0.5, 3: 0.5, 4: 1.0,
-    }  # fmt: skip
-    assert recall(QUERY, GALLERY, torch.tensor([0, 0]), torch.zeros(4).long(), [1]) == {1: 1.0}
 
 
 def test_a_ranking_by_eye():
@@ -74,10 +75,7 @@ def test_ranks_and_precision_are_those_of_scikit_learn_in_blocks_of_any_size(mon
         assert torch.equal(nearest(q, g, 9), distance.argsort(dim=1)[:, :9])
 
 
-@pytest.mark.parametrize("k", [0, 5])
-def test_what_does_not_fit_is_refused(k):
-    with pytest.raises(ValueError, match=r"\[1, 4\]"):
-        recall(QUERY, GALLERY, torch.zeros(2), torch.zeros(4), [k, 2])
+def test_features_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         nearest(QUERY, GALLERY.log() - torch.inf, 1)
 
@@ -141,7 +139,7 @@ def test_every_direction_is_measured_and_both_together_use_either():
     assert {level for level, metric in found if metric == "p of R@5"} == {"v->a", "a->v"}
     assert found["va->va", "mAP"].value == pytest.approx(100)
     assert found["v->a", "mAP"].value < 70 and found["a->a", "median rank"].value == 1
-    scores = [row for row in rows if row.metric != "p of R@5"]
+    scores = [row for row in rows if row.metric not in ("p of R@5", "distinct answers")]
     assert all(row.low <= row.value <= row.high and row.n == 12 for row in scores)
     by_chance = {m: r.chance for (level, m), r in found.items() if level == "v->v"}
     assert by_chance == chances(label, label)
@@ -176,3 +174,32 @@ def test_the_test_asks_for_five_answers_in_either_direction():
         rows = measure(query, gallery, Evaluation(bootstrap_resamples=10), **NAMES)
         found = [row for row in rows if row.metric == "p of R@5"]
         assert [row.value for row in found] == pytest.approx([p, p]) and found[0].n == 40
+
+
+def test_one_video_answers_every_query_until_features_are_centred():
+    label, corners = torch.arange(4), torch.eye(4)
+    video = corners + torch.tensor([9.0, 0, 0, 0])  # far from the audio, nearest to the first
+    audio, spaces = corners.clone(), {}
+    both, config = paired(video, audio, label), Evaluation(bootstrap_resamples=10)
+    for space, pair in {COSINE: (both, both), CENTRED: retrieval.centred(both, both)}.items():
+        rows = measure(*pair, config, space, **NAMES)
+        spaces[space] = {r.metric: r for r in rows if r.level == "v->a"}
+    counts = {space: rows["distinct answers"].value for space, rows in spaces.items()}
+    assert counts == {COSINE: 1, CENTRED: 4} and spaces[COSINE]["R@1"].value == 25
+    answers = spaces[CENTRED]["distinct answers"]
+    assert (answers.n, answers.chance) == (4, pytest.approx(4 * (1 - 0.75**4)))
+
+
+def test_a_linear_map_recovers_a_rotation_from_pairs_without_labels():
+    g = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=g))[0]
+    video, own, config = torch.randn(60, 8, generator=g), torch.arange(60), Evaluation()
+    both = paired(video, video @ turn + 5, own)
+    shares = {}
+    for space, pair in {
+        CENTRED: (both, both),
+        MAPPED: retrieval.linearly_mapped(both, both),
+    }.items():
+        rows = measure(*pair, config, space, **NAMES)
+        shares[space] = {r.level: r.value for r in rows if r.metric == "R@1"}
+    assert shares[MAPPED] == {"v->a": 100, "a->v": 100} and shares[CENTRED]["v->a"] < 20
