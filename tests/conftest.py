@@ -41,10 +41,10 @@ def world(common) -> Path:
 
 @pytest.fixture(scope="session")
 def manifests(world, common) -> Path:
-    """Folders with the tables of the three prepared data sets."""
+    """Folders with the tables of the prepared data sets."""
     out = common / "manifests"
     with locked(out):
-        for name in ("vggsound", "ucf101", "hmdb51"):
+        for name in ("vggsound", "ucf101", "hmdb51", "located"):
             listing = datasets.listing(name, world / name)
             prepare.prepare(listing, common / "stores" / name, out / name, form=RAW)
     return out

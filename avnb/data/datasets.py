@@ -207,6 +207,7 @@ DATA_SETS = {
     "ucf101": DataSet("UCF-101", list_ucf101, "ucfTrainTestlist"),
     "hmdb51": DataSet("HMDB-51", list_hmdb51, "testTrainMulti_7030_splits"),
     "folder": DataSet("Own videos", list_folder, folds=10**9),  # each seeds another draw
+    "located": DataSet("Located objects", list_folder, folds=10**9),  # of the synthetic world only
 }
 
 

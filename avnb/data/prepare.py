@@ -211,7 +211,7 @@ def synthetic_folder(work: Workspace, data_set: str) -> Path:
     if work.name == "thesis" or data_set == "folder":
         raise ValueError(
             "the profile 'thesis' and own videos need a data set's folder; for synthetic videos, "
-            "use the profile 'demo' or 'smoke' with 'vggsound', 'ucf101' or 'hmdb51'"
+            "use the profile 'demo' or 'smoke' with 'vggsound', 'ucf101', 'hmdb51' or 'located'"
         )
     values = world.World.from_flat(**work.values["world"])
     made = work.folder / f"world-{digest({'format': world.FORMAT, **values.flat()})}"

@@ -88,7 +88,7 @@ def rendered(scene: Scene) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames [SIDE, SIDE, 3] uint8 and audio [samples] float32."""
     rng = np.random.default_rng([scene.seed, 0])
     path = move(scene.motion, np.arange(SECONDS * FPS) / FPS, rng)
-    return list(frames(scene, path, SIDE, SIDE)), soundtrack(scene, path, SECONDS)
+    return list(frames(scene, [path], SIDE, SIDE)), soundtrack(scene, path, SECONDS)
 
 
 def store(scene: Scene, path: Path) -> None:

@@ -28,7 +28,7 @@ class Nuisances(Group):
     """What varies in a synthetic video without saying anything of its class, each by its strength.
 
     Levels are relative to the object's own sound, and drawn for every video between the two that
-    are given; those of `test` are for the videos with which encoders are evaluated.
+    are given; those of `shifted` are for the test set that is noisier than pre-training.
     """
 
     colour_drift: float = within(0, 1, 1.0)  # how far all colours turn into others in a video
@@ -40,8 +40,8 @@ class Nuisances(Group):
     other_sounds: float = within(0, 1, 0.15)  # probability of another object's sounds
     noise_db_min: float = within(-100, 60, -28.0)
     noise_db_max: float = within(-100, 60, 6.0)
-    test_noise_db_min: float = within(-100, 60, -1.0)
-    test_noise_db_max: float = within(-100, 60, 11.0)
+    shifted_noise_db_min: float = within(-100, 60, -1.0)
+    shifted_noise_db_max: float = within(-100, 60, 11.0)
     loudness_db: float = within(0, 60, 16.0)  # between the softest and the loudest video
 
 
@@ -53,9 +53,10 @@ class Scene:
     thing: str
     motion: str
     seed: int
-    look_seed: int  # colours and background; shared by the videos of a UCF-like group
     audio: bool = True
     flaw: Flaw = ""
+    silent_thing: str = ""  # moves in the other half of the frame and is not heard; both are small
+    silent_motion: str = ""
     nuisances: Nuisances = field(default_factory=Nuisances)
 
 
@@ -71,10 +72,13 @@ SHAPES: dict[str, Field] = {
     "wheel": lambda x, y: np.minimum(abs(np.hypot(x, y) - 0.85) - 0.2, spokes(x, y)),
 }
 THINGS = tuple(SHAPES)
+# Those of pre-training; all others are neither seen nor heard in it.
+SHOWN_THINGS = ("ball", "bell", "box", "wheel")
+SHOWN_MOTIONS = ("bouncing", "rolling", "spinning")
 
 # Where a thing has its second colour, bool.
 PATTERNS: dict[str, Field] = {
-    "ball": lambda x, y: np.hypot(x, y) % 0.5 < 0.25,  # rings
+    "ball": lambda x, y: np.hypot(x - 0.4, y) % 0.5 < 0.25,  # rings, off centre: turns are seen
     "bell": lambda x, y: np.sin(9 * y) > 0,  # bands
     "box": lambda x, y: np.sin(6 * x) * np.sin(6 * y) > 0,  # a chessboard
     "cross": lambda x, y: np.hypot(x, y) < 0.35,  # a knob
@@ -135,6 +139,24 @@ def move(motion: str, t: np.ndarray, rng: Rng) -> Path2d:
     return Path2d(x, y, turn, size, t, events, rng.uniform(0.7, 1.0, len(events)))
 
 
+def paths(scene: Scene, t: np.ndarray, rng: Rng) -> list[Path2d]:
+    """The path of the object that is heard, and of the silent one if there is one.
+
+    Two objects are small, move little, and stay apart: anywhere but in the middle, one in the left
+    half of the frame and one in the right.
+    """
+    heard = move(scene.motion, t, rng)
+    if not scene.silent_thing:
+        return [heard]
+    side = rng.choice([-1, 1]) * rng.uniform(0.12, 0.88)
+    both = heard, move(scene.silent_motion, t, rng)
+    places = (side, side - np.sign(side)), rng.uniform(-0.7, 0.7, 2)
+    return [
+        path._replace(x=x + 0.25 * path.x, y=y + 0.25 * path.y, size=0.36 * path.size)
+        for path, x, y in zip(both, *places, strict=True)
+    ]
+
+
 def bounce(t: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Height of an object that is dropped again after five bounces; impacts and their force."""
     ground, height = rng.uniform(0.35, 0.6), rng.uniform(0.8, 1.1)
@@ -151,6 +173,11 @@ def bounce(t: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]
             force.append(flight / full)
             flight *= 0.78
     return y, np.array(events), np.array(force)
+
+
+def look_rng(scene: Scene) -> Rng:
+    """The randomness of colours and background."""
+    return np.random.default_rng([scene.seed, 5])
 
 
 def draw_look(height: int, width: int, rng: Rng) -> list[np.ndarray]:
@@ -185,34 +212,59 @@ def texture(height: int, width: int, rng: Rng) -> np.ndarray:
 
 
 def place(
-    scene: Scene, path: Path2d, height: int, width: int, rng: Rng
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where the object is in pixels, frame by frame: x, y, half its side, and the camera's shake.
+    scene: Scene, moves: list[Path2d], height: int, width: int, rng: Rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each object's x, y and half its side in pixels, [objects, 3, frames], and the camera's shake.
 
     The shake [frames, 2] is down and to the right, in whole pixels.
     """
     radius, deviation = rng.uniform(0.48, 0.68), scene.nuisances.camera_shake
-    shake = np.cumsum(rng.normal(0, deviation, (len(path.x), 2)), axis=0)
+    shake = np.cumsum(rng.normal(0, deviation, (len(moves[0].x), 2)), axis=0)
     shake = np.clip(shake - shake.mean(axis=0), -MARGIN, MARGIN).round().astype(int)
     half_h, half_w = height / 2, width / 2
-    x = half_w + path.x * half_w * 0.8 - shake[:, 1]
-    y = half_h + path.y * half_h * 0.8 - shake[:, 0]
-    return x, y, radius * path.size * min(half_h, half_w), shake
+    x = [half_w + path.x * half_w * 0.8 - shake[:, 1] for path in moves]
+    y = [half_h + path.y * half_h * 0.8 - shake[:, 0] for path in moves]
+    size = [radius * path.size * min(half_h, half_w) for path in moves]
+    return np.stack([x, y, size], axis=1), shake
 
 
-def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.ndarray]:
-    """Draw the scene, frame by frame, [H, W, 3] uint8."""
-    rng, look_rng = np.random.default_rng([scene.seed, 1]), np.random.default_rng(scene.look_seed)
+def draw_object(
+    frame: np.ndarray,
+    thing: str,
+    at: tuple[float, ...],
+    body: np.ndarray,
+    mark: np.ndarray,
+    shade: float,
+) -> None:
+    """Draw a thing into a frame [H, W, 3] float, in two colours [3], shaded downwards.
+
+    `at` is x, y and half its side in pixels, and its turn in radians.
+    """
+    x, y, size, turn = at
+    yy, xx = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    x0, y0 = (xx - x) / size, (yy - y) / size
+    near = np.maximum(abs(x0), abs(y0)) < 1.5
+    cos, sin = np.cos(turn), np.sin(turn)  # into the object's own frame
+    right, down = cos * x0[near] + sin * y0[near], cos * y0[near] - sin * x0[near]
+    cover = np.clip(0.5 - SHAPES[thing](right, down) * size, 0, 1)[:, None]
+    paint = np.where(PATTERNS[thing](right, down)[:, None], mark, body)
+    frame[near] += cover * (paint + shade * down[:, None] - frame[near])
+
+
+def frames(scene: Scene, moves: list[Path2d], height: int, width: int) -> Iterator[np.ndarray]:
+    """Draw the scene, frame by frame, [H, W, 3] uint8; `moves` are those of `paths`."""
+    rng, look = np.random.default_rng([scene.seed, 1]), look_rng(scene)
     n, large = scene.nuisances, (height + 2 * MARGIN, width + 2 * MARGIN)
-    first, last = draw_look(*large, look_rng), draw_look(*large, look_rng)
-    relief = n.texture * look_rng.random() * texture(*large, look_rng)[..., None]
-    pale_body = look_rng.random() < 0.5
-    x, y, size, shake = place(scene, path, height, width, rng)
-    shade, (yy, xx) = rng.uniform(-25, 25), np.mgrid[0:height, 0:width]
+    first, last = draw_look(*large, look), draw_look(*large, look)
+    relief = n.texture * look.random() * texture(*large, look)[..., None]
+    pale_body = look.random() < 0.5
+    objects, shake = place(scene, moves, height, width, rng)
+    shade, t = rng.uniform(-25, 25), moves[0].t
+    things = () if scene.flaw == "off_screen" else (scene.thing, scene.silent_thing)
 
     def swing(low: float, high: float) -> np.ndarray:
         """A slow sine of random period and phase, [frames] in [-1, 1]."""
-        return np.sin(2 * np.pi * (path.t / rng.uniform(low, high) + rng.random()))
+        return np.sin(2 * np.pi * (t / rng.uniform(low, high) + rng.random()))
 
     drift = n.colour_drift * (1 + swing(3, 6)) / 2
     light = 1 + n.light_drift * swing(2, 6)
@@ -220,14 +272,8 @@ def frames(scene: Scene, path: Path2d, height: int, width: int) -> Iterator[np.n
         now = [a + drift[i] * (b - a) for a, b in zip(first, last, strict=True)]
         background, body, mark = now if pale_body else (now[0], now[2], now[1])
         frame = (background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
-        if scene.flaw != "off_screen":
-            x0, y0 = (xx - x[i]) / size[i], (yy - y[i]) / size[i]
-            near = np.maximum(abs(x0), abs(y0)) < 1.5
-            cos, sin = np.cos(path.turn[i]), np.sin(path.turn[i])  # into the object's own frame
-            right, down = cos * x0[near] + sin * y0[near], cos * y0[near] - sin * x0[near]
-            cover = np.clip(0.5 - SHAPES[scene.thing](right, down) * size[i], 0, 1)[:, None]
-            paint = np.where(PATTERNS[scene.thing](right, down)[:, None], mark, body)
-            frame[near] += cover * (paint + shade * down[:, None] - frame[near])
+        for thing, path, at in zip(things, moves, objects, strict=False):
+            draw_object(frame, thing, (*at[:, i], path.turn[i]), body, mark, shade)
         frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
@@ -310,7 +356,9 @@ def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
     """The audio of a scene, [samples] float32 in [-1, 1]; its loudness is free of the class."""
     rng, n = np.random.default_rng([scene.seed, 2]), scene.nuisances
     events, force, samples = path.events, path.force, int(seconds * AUDIO_HZ)
-    others = [thing for thing in THINGS if thing != scene.thing]
+    # Nothing that is held out from pre-training may be heard in its videos either.
+    heard_in = SHOWN_THINGS if scene.path.startswith("vggsound") else THINGS
+    others = [thing for thing in heard_in if thing != scene.thing]
     if scene.flaw == "dubbed" and rng.random() < 0.5:
         audio = music(samples, rng)
     else:

@@ -1,8 +1,9 @@
-"""A synthetic world: three data sets of short videos, in the official folders and lists.
+"""A synthetic world: short videos in the folders and lists of three data sets, and a plain folder.
 
 A class is a thing that moves in one way (`scenes`): `ball bouncing`. The files are real: H.264
 with AAC in mp4 for VGGSound, MPEG-4 with MP3 in avi for UCF-101 and HMDB-51, as in the originals.
-Length, resolution and frame rate vary; some videos are silent, dubbed or broken.
+Length, resolution and frame rate vary; some videos are silent, dubbed or broken. `located` is the
+plain folder: what is seen there is small, and a second object is silent.
 """
 
 import json
@@ -20,10 +21,20 @@ from avnb.config import Config, within
 from avnb.data.manifest import Manifest
 from avnb.data.store import Codecs, write
 from avnb.data.synthetic import scenes as looks
-from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Flaw, Nuisances, Path2d, Scene
+from avnb.data.synthetic.scenes import (
+    AUDIO_HZ,
+    MOTIONS,
+    SHOWN_MOTIONS,
+    SHOWN_THINGS,
+    THINGS,
+    Flaw,
+    Nuisances,
+    Path2d,
+    Scene,
+)
 from avnb.files import in_parallel, locked, replacing, write_text
 
-FORMAT = 3  # raised whenever the same World gives other videos
+FORMAT = 4  # raised whenever the same World gives other videos
 # No mb-tree, whose look-ahead races: the same bytes every time.
 X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
 SOUND = {"bit_rate": 64_000}
@@ -43,43 +54,39 @@ class World(Config):
     ucf101_test_per_class: int = within(2, 10_000, 20)
     hmdb51_train_per_class: int = within(2, 10_000, 10)
     hmdb51_test_per_class: int = within(2, 10_000, 6)
+    located_per_class: int = within(1, 10_000, 6)
     silent_fraction: float = within(0, 1, 0.04)  # of the VGGSound-like videos: no audio stream
     dubbed_fraction: float = within(0, 1, 0.08)  # audio of another object, or music
     off_screen_fraction: float = within(0, 1, 0.02)  # the object is heard and not seen
     broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
     nuisances: Nuisances = field(default_factory=Nuisances)
 
-    @property
-    def test_nuisances(self) -> Nuisances:
-        """Those of the videos that encoders are evaluated with."""
-        n = self.nuisances
-        return replace(n, noise_db_min=n.test_noise_db_min, noise_db_max=n.test_noise_db_max)
-
 
 def meaning(name: str) -> tuple[str, str]:
-    """The thing and the motion that a class's name tells; ringing is swinging."""
+    """The thing and the motion that a class's name tells."""
     thing = next(thing for thing in THINGS if thing in name.lower())
-    return thing, next((m for m in MOTIONS if m[:4] in name.lower()), "swinging")
+    return thing, next(motion for motion in MOTIONS if motion[:4] in name.lower())
 
 
-# Half of the UCF- and HMDB-like classes are VGGSound-like classes as well.
+# Half of the UCF- and HMDB-like classes are VGGSound-like ones as well; in the other half neither
+# the thing nor the motion is. Each half is a grid, so that neither alone decides the class.
 VGGSOUND, UCF101, HMDB51 = (
     {name: meaning(name) for name in names.split("; ")}
     for names in (
-        "ball bouncing; ball rolling; bell swinging, ringing; bell shaking; box falling, bouncing; "
-        "box spinning; star spinning; star pulsing; wheel rolling; wheel swinging; cross shaking; "
-        "cross pulsing",
-        "BallBouncing; BallShaking; BellRinging; BellPulsing; BoxSpinning; BoxSwinging; "
-        "CrossBouncing; CrossShaking; StarPulsing; StarRolling; WheelRolling; WheelSpinning",
-        "bounce_box; pulse_ball; roll_ball; roll_bell; shake_cross; shake_wheel; spin_star; "
+        "ball bouncing; ball rolling; ball spinning; bell bouncing; bell rolling; bell spinning; "
+        "box falling, bouncing; box rolling; box spinning; wheel bouncing; wheel rolling; "
+        "wheel spinning",
+        "BallBouncing; BallRolling; BallSpinning; CrossPulsing; CrossShaking; CrossSwinging; "
+        "StarPulsing; StarShaking; StarSwinging; WheelBouncing; WheelRolling; WheelSpinning",
+        "bounce_bell; bounce_box; shake_cross; shake_star; spin_bell; spin_box; swing_cross; "
         "swing_star",
     )
 )
-UCF101_SILENT = ("BoxSwinging", "CrossBouncing", "StarRolling", "WheelSpinning")
+UCF101_SILENT = ("BallSpinning", "CrossSwinging", "StarSwinging", "WheelSpinning")
 
 
-def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
-    """The object's path, frames a second, height, width, and the rest of the randomness."""
+def filmed(scene: Scene) -> tuple[list[Path2d], int, int, int, np.random.Generator]:
+    """The objects' paths, frames a second, height, width, and the rest of the randomness."""
     rng = np.random.default_rng([scene.seed, 0])
     fps = int(rng.choice([15, 24, 25, 30]))
     if scene.path.endswith(".avi"):
@@ -88,18 +95,18 @@ def filmed(scene: Scene) -> tuple[Path2d, int, int, int, np.random.Generator]:
     else:
         width, height = [(80, 60), (88, 56), (60, 80), (72, 72)][rng.integers(4)]
         seconds = rng.uniform(2.6, 4.0)
-    path = looks.move(scene.motion, np.arange(int(seconds * fps)) / fps, rng)
-    return path, fps, height, width, rng
+    paths = looks.paths(scene, np.arange(int(seconds * fps)) / fps, rng)
+    return paths, fps, height, width, rng
 
 
 def render(root: Path, scene: Scene) -> None:
     """Make one video file; the same bytes every time on one machine."""
-    path, fps, height, width, rng = filmed(scene)
+    paths, fps, height, width, rng = filmed(scene)
     audio = np.zeros(0, np.float32)
     if scene.audio and scene.flaw != "silent":
-        audio = looks.soundtrack(scene, path, len(path.x) / fps)
+        audio = looks.soundtrack(scene, paths[0], len(paths[0].x) / fps)
     with replacing(root / scene.path) as file:
-        images = looks.frames(scene, path, height, width)
+        images = looks.frames(scene, paths, height, width)
         write(file, images, fps, audio, CODECS[scene.path[-3:]], AUDIO_HZ)
         if scene.flaw == "broken":  # empty, its first half, or a web page that says it is gone
             whole = file.read_bytes()
@@ -107,14 +114,14 @@ def render(root: Path, scene: Scene) -> None:
             file.write_bytes([b"", whole[: len(whole) // 2], page][rng.integers(3)])
 
 
-def object_boxes(scene: Scene, times: np.ndarray) -> np.ndarray:
+def object_boxes(scene: Scene, times: np.ndarray, *, silent: bool = False) -> np.ndarray:
     """Where the object is at times in seconds: [T, 4] left, top, right, bottom in [0, 1].
 
-    A square around the object, cut off at the borders of the frame.
+    A square around the object that is heard, or the `silent` one; cut off at the frame's borders.
     """
-    path, fps, height, width, _ = filmed(scene)
+    paths, fps, height, width, _ = filmed(scene)
     rng = np.random.default_rng([scene.seed, 1])
-    x, y, size, _ = looks.place(scene, path, height, width, rng)
+    x, y, size = looks.place(scene, paths, height, width, rng)[0][int(silent)]
     row = np.clip((times * fps).astype(int), 0, len(x) - 1)
     corners = np.stack([x - size, y - size, x + size, y + size], axis=1)[row]
     return np.clip(corners / [width, height, width, height], 0, 1)
@@ -146,7 +153,7 @@ def vggsound(world: World) -> Contents:
             name, start = f"{'-_'[seed % 2]}{seed:08x}{i % 100:02d}", seed % 300
             split = "test" if i % 13 == 12 else "train"
             file = f"vggsound/{split}/{name}_{start:06d}.mp4"
-            scene = Scene(file, *pair, seed, seed, nuisances=world.nuisances)
+            scene = Scene(file, *pair, seed, nuisances=world.nuisances)
             made.append((scene, [name, start, label, split]))
     order = np.random.default_rng(world.seed).permutation(len(made))
     scenes, rows = map(list, zip(*(made[i] for i in order), strict=True))
@@ -160,20 +167,18 @@ def vggsound(world: World) -> Contents:
 
 
 def ucf101(world: World) -> Contents:
-    """UCF-101's form: three folds, groups of four."""
+    """UCF-101's form: three folds; every group has one video, so that none resembles another."""
     scenes, lists = [], {"classInd": [f"{i} {name}" for i, name in enumerate(UCF101, 1)]}
-    total = world.ucf101_train_per_class + world.ucf101_test_per_class
-    size = 4 if total >= 16 else 1  # videos a group
-    groups, test_groups = -(-total // size), -(-world.ucf101_test_per_class // size)
+    tested = world.ucf101_test_per_class
+    total = world.ucf101_train_per_class + tested
     for number, (name, pair) in enumerate(UCF101.items(), 1):
         for i in range(total):
-            group, clip = i // size + 1, i % size + 1
-            file = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
-            seeds = derive_seed(world.seed, "ucf101", file), derive_seed(world.seed, name, group)
-            options: Any = {"audio": name not in UCF101_SILENT, "nuisances": world.test_nuisances}
-            scenes.append(Scene(f"ucf101/UCF-101/{file}", *pair, *seeds, **options))
+            file = f"{name}/v_{name}_g{i + 1:02d}_c01.avi"
+            seed, audio = derive_seed(world.seed, "ucf101", file), name not in UCF101_SILENT
+            path = f"ucf101/UCF-101/{file}"
+            scenes.append(Scene(path, *pair, seed, audio=audio, nuisances=world.nuisances))
             for fold in (1, 2, 3):
-                test = (group - 1 + (fold - 1) * test_groups) % groups < test_groups
+                test = (i + (fold - 1) * tested) % total < tested
                 line = file if test else f"{file} {number}"
                 lists.setdefault(f"{'test' if test else 'train'}list0{fold}", []).append(line)
     base = "ucf101/ucfTrainTestlist"
@@ -181,8 +186,9 @@ def ucf101(world: World) -> Contents:
 
 
 def hmdb51(world: World) -> Contents:
-    """HMDB-51's form: three split files a class, odd file names."""
-    scenes, texts = [], {}
+    """HMDB-51's form: three split files a class, odd file names; the noisier set."""
+    scenes, texts, n = [], {}, world.nuisances
+    shifted = {"noise_db_min": n.shifted_noise_db_min, "noise_db_max": n.shifted_noise_db_max}
     train, test = world.hmdb51_train_per_class, world.hmdb51_test_per_class
     for name, pair in HMDB51.items():
         files = [f"#{i}_({name})[x]&;+@!_{i % 4}.avi" for i in range(train + test + 1)]
@@ -193,22 +199,36 @@ def hmdb51(world: World) -> Contents:
             texts[table] = "".join(lines)
         for file in files:
             seed = derive_seed(world.seed, "hmdb51", file)
-            options: Any = {"audio": seed % 2 == 0, "nuisances": world.test_nuisances}
-            scenes.append(Scene(f"hmdb51/{name}/{file}", *pair, seed, seed, **options))
+            options: Any = {"audio": seed % 2 == 0, "nuisances": replace(n, **shifted)}
+            scenes.append(Scene(f"hmdb51/{name}/{file}", *pair, seed, **options))
     return scenes, texts
 
 
+def located(world: World) -> Contents:
+    """A folder a thing, `<thing>/<n>.mp4`, with clean sound; the silent thing is two classes on."""
+    n, scenes = world.nuisances, []
+    clean = replace(n, room=0.0, other_sounds=0.0, noise_db_max=n.noise_db_min)
+    for thing, silent in zip(SHOWN_THINGS, np.roll(SHOWN_THINGS, 2).tolist(), strict=True):
+        for i in range(world.located_per_class):
+            path = f"located/{thing}/{i:02d}.mp4"
+            seed = derive_seed(world.seed, path)
+            motion, other = SHOWN_MOTIONS[seed % 3], SHOWN_MOTIONS[seed // 3 % 3]
+            second = {"silent_thing": silent, "silent_motion": other}
+            scenes.append(Scene(path, thing, motion, seed, **second, nuisances=clean))
+    return scenes, {}
+
+
 def make(world: World, root: Path, *, workers: int = 2) -> Path:
-    """Write the three data sets below `root`; what exists is kept, so an interruption resumes.
+    """Write the four data sets below `root`; what exists is kept, so an interruption resumes.
 
     Deterministic by `world.seed` on one machine. `root/scenes.json`, which is written last,
-    describes each video: its thing, motion, seeds and flaw.
+    describes each video: its things, motions, seed and flaw.
     """
     with locked(root):
         if (root / "scenes.json").exists():
             return root
         scenes = list[Scene]()
-        for contents in (vggsound, ucf101, hmdb51):
+        for contents in (vggsound, ucf101, hmdb51, located):
             made, lists = contents(world)
             scenes += made
             for name, text in lists.items():
