@@ -62,14 +62,14 @@ PROFILES: dict[str, dict[str, Values]] = {
         | dict(probe_epochs=3),
         finetune=_TUNING | dict(clips_per_video=1, tuned_epochs=1, batch=8, shards=2),
         world=dict(vggsound_per_class=4, ucf101_train_per_class=3, ucf101_test_per_class=2)
-        | dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2)
+        | dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2, located_per_class=2)
         | dict(silent_fraction=0.1, dubbed_fraction=0.1, broken_fraction=0.05)
         | dict(off_screen_fraction=0.05),
     ),
 }
 PROFILES["study"] = PROFILES["demo"] | dict(  # many runs of fewer clips, with learning curves
     pretrain=_SMALL | _DEMO | dict(clips_per_video=3, keep_every_epochs=2),
-    world=dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2),
+    world=dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2, located_per_class=1),
 )
 
 

@@ -99,11 +99,12 @@ class Batch:
         return self.apply(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; only the jitter's order, which steers the code, stays."""
+        """The same batch on a device; only what steers the jitter stays."""
         moved = self.apply(lambda x: x.to(device, non_blocking=True))
         for name in ("params", "second_params"):
-            if (params := getattr(self, name)) is not None:
-                moved = replace(moved, **{name: replace(getattr(moved, name), order=params.order)})
+            if (drawn := getattr(self, name)) is not None:
+                steers = {"order": drawn.order, "factors": drawn.factors}
+                moved = replace(moved, **{name: replace(getattr(moved, name), **steers)})
         return moved
 
 

@@ -45,10 +45,8 @@ class VideoTransform(nn.Module):
         done = frames.float().div_(255)
         if params is not None:
             for i, order in enumerate(params.order):
-                clip = slice(i, i + 1)
-                x = done[clip].contiguous()
-                x = torch.where(params.flip[clip, None, None, None, None], x.flip(-1), x)
-                done[clip] = jitter(x, params.factors[clip], order)
+                x = torch.where(params.flip[i], done[i].flip(-1), done[i])
+                done[i] = jitter(x, params.factors[i], order)
         return done.sub_(self.mean).div_(self.std)
 
 

@@ -102,11 +102,8 @@ def test_weights_preserve_the_scale_of_what_relu_leaves():
     for layer, fan in (
         (VideoEncoder(32).stages[0][0].second[0], 32 * 9),
         (AudioEncoder(32).stages[0][1][0], 32 * 9),
-        (Projector(256, 64)[0], 256),
-        (Expander(256, 64)[6], 64),
     ):
         assert layer.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.1)
-        assert layer.bias is None or not layer.bias.any()
 
 
 @pytest.mark.parametrize(
