@@ -60,7 +60,7 @@ def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -
     cells = rows.assign(cell=[with_interval(row) for row in rows.to_dict("records")])
     for name in set(index) & {"level", "metric"}:
         cells[name] = cells[name].map(title)
-    lines = pd.MultiIndex.from_frame(cells[list(index)]).unique()
+    lines = cells.set_index(list(index)).index.unique()
     wide = cells.pivot(index=list(index), columns="method", values="cell").reindex(lines)
     wide = wide[in_method_order(rows["method"])].rename(columns=method_title)
     return wide.rename_axis(columns=None).astype(object).fillna("–")

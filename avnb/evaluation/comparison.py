@@ -81,7 +81,8 @@ def tested(claim: Claim, found: pd.Series) -> dict[str, float]:
         line["p"] = sample.ttest_mean()[1]
         if claim.expected == "no better":
             line["p"] = weightstats.ttost_paired(found, 0 * found, -margin, margin)[0]
-        line["power"] = power.TTestPower().power(margin / found.std(), len(found), 0.05)
+        found_often = power.TTestPower().power(margin / found.std(), len(found), 0.05)
+        line["power"] = np.nan_to_num(found_often, nan=1.0)  # of differences far above the spread
     return line
 
 
