@@ -164,12 +164,13 @@ def outcomes(row: Mapping[Any, Any] | pd.Series) -> np.ndarray:
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for all seeds of the same measurement: the mean with Student's 95 % interval.
 
-    A single row keeps its interval over videos. `seed` and `outcomes` are those of the first row.
+    A single row, or rows that are all equal, keep the interval over videos. `seed` and `outcomes`
+    are those of the first row.
     """
     of = {"value": "mean", "low": "mean", "high": "mean", "seed": "first", "outcomes": "first"}
     same = [name for name in rows.columns if name not in (*of, *STAMPS)]
     groups = rows.groupby(same, sort=False, dropna=False)
     table, error = groups.agg(of), groups["value"].sem()
-    half = special.stdtrit(groups.size() - 1, 0.975) * error
+    half = special.stdtrit(groups.size() - 1, 0.975) * error.where(error > 1e-9)
     ends = {"low": table["value"] - half, "high": table["value"] + half}
     return table.assign(**{name: x.fillna(table[name]) for name, x in ends.items()}).reset_index()

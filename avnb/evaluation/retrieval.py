@@ -154,8 +154,8 @@ def centred(query: Features, gallery: Features) -> QueryAndGallery:
 def linearly_mapped(query: Features, gallery: Features) -> QueryAndGallery:
     """Centred features in which queries of each modality are mapped to the other.
 
-    Each map is a ridge regression from one modality to the other over the gallery's videos, without
-    labels; its penalty is chosen by leave-one-out among multiples of the mean eigenvalue.
+    By ridge regression over the gallery's videos, without labels; its penalty is chosen by
+    leave-one-out among multiples of the mean eigenvalue.
     """
     from sklearn.linear_model import RidgeCV  # takes a second to import
 
@@ -189,8 +189,8 @@ def measure(
 ) -> list[Row]:
     """Recall, mean average precision and median rank in all directions that an encoder has.
 
-    Across modalities also how often shuffled classes do as well, and the number of distinct
-    answers: gallery videos that come first for a query; chance is that of answers at random.
+    Across modalities also how often shuffled classes do as well, and how many gallery videos come
+    first for any query, the distinct answers; chance is that of answers at random.
     """
     rows, by_chance = list[Row](), chances(query.label, gallery.label)
     rng, total = np.random.default_rng(config.seed), len(gallery.label)
@@ -205,12 +205,15 @@ def measure(
             rows.append(percent_row(of_query.numpy(), config, **common))
         rows.append(median_row(first.numpy(), config, chance=by_chance["median rank"], **known))
         if level in CROSS_MODAL:
-            answers, known = nearest(*points, min(5, total)), known | {"n": len(first)}
+            known |= {"n": len(first), "seed": config.seed}
+            answers = nearest(*points, min(5, total))
             p = p_value(gallery.label[answers].numpy(), query.label.numpy(), rng)
-            rows.append(Row(metric="p of R@5", value=p, seed=config.seed, **known))
-            known |= {"value": len(answers[:, 0].unique()), "seed": config.seed}
-            at_random = total * (1 - (1 - 1 / total) ** len(first))
-            rows.append(Row(metric="distinct answers", chance=at_random, **known))
+            rows.append(Row(metric="p of R@5", value=p, **known))
+            count, at_random = (
+                len(answers[:, 0].unique()),
+                total * (1 - (1 - 1 / total) ** len(first)),
+            )
+            rows.append(Row(metric="distinct answers", value=count, chance=at_random, **known))
     return rows
 
 

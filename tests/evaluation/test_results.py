@@ -47,19 +47,21 @@ def test_the_same_seed_gives_the_same_interval_and_no_video_none():
 
 
 def test_seeds_become_their_mean_with_students_interval():
-    values = {"xid": (30.0, 40.0, 50.0), "vicreg_v": (39.0, 40.0, 41.0), "random": (10.0,)}
+    values = {"xid": (30.0, 40.0, 50.0), "vicreg_v": (39.0, 40.0, 41.0), "random": (10.0,),
+              "same": (10.0, 10.0)}  # fmt: skip
     rows = [
         Row(method=method, value=v, low=v - 5, high=v + 6, seed=s, time=f"2026-01-0{s + 1}", **ROW)
         for method, every in values.items()
         for s, v in enumerate(every)
     ]
     table = results.over_seeds(results.frame(vars(r) for r in rows)).set_index("method")
-    xid, narrow, random = (table.loc[method] for method in values)
+    xid, narrow, random, same = (table.loc[method] for method in values)
     half = 4.302653 * 10 / 3**0.5  # t of two degrees of freedom
     assert (xid["value"], xid["n"], xid["seed"]) == (40, 40, 0)
     assert [xid["low"], xid["high"]] == pytest.approx([40 - half, 40 + half])
     assert [narrow["low"], narrow["high"]] == pytest.approx([40 - half / 10, 40 + half / 10])
     assert (random["value"], random["low"], random["high"]) == (10, 5, 16)
+    assert (same["value"], same["low"], same["high"]) == (10, 5, 16)
 
 
 def test_rows_are_selected_by_values_or_lists_and_none_is_an_error():
