@@ -8,7 +8,6 @@ Shapes: C clips, t x h x w places of the last feature map, F features, D dimensi
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,26 +24,14 @@ from avnb.evaluation.features import EncoderSource
 CLIPS = 5  # of each video, one after the other
 
 
-class Embedded(NamedTuple):
-    """The clips of one video: embeddings of length 1, and when their frames are shown."""
-
-    places: np.ndarray  # [C, t, h, w, D]
-    audio: np.ndarray  # [C, D]
-    times: np.ndarray  # [C, T] seconds
-
-    def cosines(self, audio: np.ndarray) -> np.ndarray:
-        """Maps [C, t, h, w] of the places against audio [C, D], their own or another video's."""
-        return np.einsum("cthwd,cd->cthw", self.places, audio)
-
-
 def embed(
     source: EncoderSource, manifest: Manifest, config: Evaluation, rows: Iterable[int]
-) -> Iterator[Embedded]:
-    """Places and audio of some videos, in the space in which pre-training compared them.
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Embeddings of length 1 of some videos: of each place [C, t, h, w, D] and of the audio [C, D].
 
-    Clips are whole frames as squares; one of 32 k + 1 pixels has k + 1 places on a side, the outer
-    ones at its rim. Where pre-training had no heads, they are the features themselves. ValueError
-    when there is no feature map or audio encoder.
+    And the times [C, T] of frames in seconds. Clips are whole frames as squares; one of 32 k + 1
+    pixels has k + 1 places on a side, the outer ones at its rim. Where pre-training had no heads,
+    embeddings are features. ValueError when there is no feature map or audio encoder.
     """
     frozen = features.FrozenEncoders(source, features.training_part(manifest))
     encoders, heads = frozen.to(features.device()), source.heads()
@@ -65,30 +52,26 @@ def embed(
             if both:
                 video, audio = both["video"](video), both["audio"](audio)  # [..., D]
             video = F.normalize(video, dim=1).unflatten(0, (CLIPS, *places.shape[2:]))
-            both_embedded = video.cpu().numpy(), F.normalize(audio, dim=1).cpu().numpy()
+            audio = F.normalize(audio, dim=1)
         starts = clips.draw(0, row).starts[:, :1]  # [C, 1]
         times = starts + np.arange(clip.frames) / clip.video_fps
-        yield Embedded(*both_embedded, np.mod(times, manifest.videos[row].seconds))
-
-
-def inside(box: np.ndarray, x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
-    """Whether points lie in a box: left, top, right, bottom."""
-    left, top, right, bottom = box
-    return (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
+        times = np.mod(times, manifest.videos[row].seconds)
+        yield video.cpu().numpy(), audio.cpu().numpy(), times
 
 
 def pointing(cosines: np.ndarray, times: np.ndarray, scene: Scene) -> np.ndarray:
     """The pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x) in one video.
 
-    Whether the most similar place lies on the object that is heard, whether it lies on the silent
-    one, whether the middle of the frame lies on the former, and the share of the places that do:
-    [4], means of clips.
+    Whether the most similar place of a map [C, t, h, w] lies on the object that is heard, whether
+    on the silent one, whether the middle of the frame lies on the former, and the share of the
+    places that do: [4], means of clips.
     """
     scores, axes = [], [np.linspace(0, 1, size) for size in cosines.shape[:-3:-1]]
-    x, y = np.meshgrid(*axes)  # [h, w]
+    places = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    points = np.append(places, [[0.5, 0.5]], axis=0)  # the last is the middle
     for cosine, at in zip(cosines, times, strict=True):
-        peak = np.unravel_index(cosine.mean(axis=0).argmax(), x.shape)
-        heard, silent = (object_boxes(scene, at, silent=i).mean(axis=0) for i in (False, True))
-        hits, missed = inside(heard, x, y), inside(silent, x, y)
-        scores.append([hits[peak], missed[peak], inside(heard, 0.5, 0.5), hits.mean()])
+        boxes = (object_boxes(scene, at, silent=i > 0).mean(axis=0).reshape(2, 2) for i in (0, 1))
+        heard, silent = (((low <= points) & (points <= high)).all(axis=1) for low, high in boxes)
+        peak = cosine.mean(axis=0).argmax()
+        scores.append([heard[peak], silent[peak], heard[-1], heard[:-1].mean()])
     return np.mean(scores, axis=0)

@@ -73,6 +73,7 @@ def test_classes_of_pretraining_and_targets(scenes):
             assert {*half} == {*itertools.product(*parts)} and min(map(len, parts)) > 1
         assert not any(motion in shown[1] for _, motion in halves[0])
     for scene in scenes:
+        assert (scene.nuisances.noise_db_max > 6) == scene.path.startswith("hmdb51")
         if not scene.path.startswith(("ucf101", "hmdb51")):
             assert (scene.thing, scene.motion) in world.VGGSOUND.values()
     assert len({scene.seed for scene in scenes}) == len(scenes)
@@ -81,15 +82,11 @@ def test_classes_of_pretraining_and_targets(scenes):
 def test_what_is_held_out_is_not_heard_in_pretraining(monkeypatch):
     heard, grain = set(), looks.grain
     monkeypatch.setattr(looks, "grain", lambda thing, *x: heard.add(thing) or grain(thing, *x))
-    often = replace(Nuisances(), other_sounds=1.0)
     path = looks.move("rolling", np.arange(24) / 8, np.random.default_rng(0))
-    for folder, known in (("vggsound/train", {*looks.SHOWN_THINGS}), ("ucf101", {*THINGS})):
-        heard.clear()
-        for seed in range(24):
-            flaw = ("", "dubbed")[seed % 2]
-            scene = Scene(f"{folder}/x.mp4", "bell", "rolling", seed, flaw=flaw, nuisances=often)
-            looks.soundtrack(scene, path, 1.0)
-        assert heard == known
+    for seed in range(24):
+        scene = Scene("vggsound/train/x.mp4", "bell", "rolling", seed, flaw="dubbed")
+        looks.soundtrack(scene, path, 1.0)
+    assert heard == {"ball", "box", "wheel"}
 
 
 def digest(values):

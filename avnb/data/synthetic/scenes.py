@@ -8,9 +8,9 @@ Arrays: a frame is [H, W, 3] uint8; audio is [samples] float32 at `AUDIO_HZ`, mo
 """
 
 import colorsys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -142,8 +142,7 @@ def move(motion: str, t: np.ndarray, rng: Rng) -> Path2d:
 def paths(scene: Scene, t: np.ndarray, rng: Rng) -> list[Path2d]:
     """The path of the object that is heard, and of the silent one if there is one.
 
-    Two objects are small, move little, and stay apart: anywhere but in the middle, one in the left
-    half of the frame and one in the right.
+    Two objects are small, move little, and stay apart, one in the left half and one in the right.
     """
     heard = move(scene.motion, t, rng)
     if not scene.silent_thing:
@@ -173,11 +172,6 @@ def bounce(t: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]
             force.append(flight / full)
             flight *= 0.78
     return y, np.array(events), np.array(force)
-
-
-def look_rng(scene: Scene) -> Rng:
-    """The randomness of colours and background."""
-    return np.random.default_rng([scene.seed, 5])
 
 
 def draw_look(height: int, width: int, rng: Rng) -> list[np.ndarray]:
@@ -213,34 +207,27 @@ def texture(height: int, width: int, rng: Rng) -> np.ndarray:
 
 def place(
     scene: Scene, moves: list[Path2d], height: int, width: int, rng: Rng
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each object's x, y and half its side in pixels, [objects, 3, frames], and the camera's shake.
+) -> tuple[list[Path2d], np.ndarray]:
+    """The paths in pixels, their sizes half a side of the object, and the camera's shake.
 
     The shake [frames, 2] is down and to the right, in whole pixels.
     """
     radius, deviation = rng.uniform(0.48, 0.68), scene.nuisances.camera_shake
     shake = np.cumsum(rng.normal(0, deviation, (len(moves[0].x), 2)), axis=0)
     shake = np.clip(shake - shake.mean(axis=0), -MARGIN, MARGIN).round().astype(int)
-    half_h, half_w = height / 2, width / 2
-    x = [half_w + path.x * half_w * 0.8 - shake[:, 1] for path in moves]
-    y = [half_h + path.y * half_h * 0.8 - shake[:, 0] for path in moves]
-    size = [radius * path.size * min(half_h, half_w) for path in moves]
-    return np.stack([x, y, size], axis=1), shake
+    placed, (down, right) = list[Path2d](), shake.T
+    for path in moves:
+        x, y = width * (0.5 + 0.4 * path.x) - right, height * (0.5 + 0.4 * path.y) - down
+        placed.append(path._replace(x=x, y=y, size=radius / 2 * path.size * min(height, width)))
+    return placed, shake
 
 
-def draw_object(
-    frame: np.ndarray,
-    thing: str,
-    at: tuple[float, ...],
-    body: np.ndarray,
-    mark: np.ndarray,
-    shade: float,
-) -> None:
-    """Draw a thing into a frame [H, W, 3] float, in two colours [3], shaded downwards.
+def draw(frame: np.ndarray, thing: str, at: Sequence[float], look: tuple[Any, ...]) -> None:
+    """Draw a thing into a frame [H, W, 3] float: `at` x, y in pixels, a turn, and half its side.
 
-    `at` is x, y and half its side in pixels, and its turn in radians.
+    Its look is two colours [3], and by how much the first gets brighter downwards.
     """
-    x, y, size, turn = at
+    (x, y, turn, size), (body, mark, shade) = at, look
     yy, xx = np.mgrid[: frame.shape[0], : frame.shape[1]]
     x0, y0 = (xx - x) / size, (yy - y) / size
     near = np.maximum(abs(x0), abs(y0)) < 1.5
@@ -253,12 +240,12 @@ def draw_object(
 
 def frames(scene: Scene, moves: list[Path2d], height: int, width: int) -> Iterator[np.ndarray]:
     """Draw the scene, frame by frame, [H, W, 3] uint8; `moves` are those of `paths`."""
-    rng, look = np.random.default_rng([scene.seed, 1]), look_rng(scene)
+    rng, look = (np.random.default_rng([scene.seed, i]) for i in (1, 5))
     n, large = scene.nuisances, (height + 2 * MARGIN, width + 2 * MARGIN)
     first, last = draw_look(*large, look), draw_look(*large, look)
     relief = n.texture * look.random() * texture(*large, look)[..., None]
     pale_body = look.random() < 0.5
-    objects, shake = place(scene, moves, height, width, rng)
+    placed, shake = place(scene, moves, height, width, rng)
     shade, t = rng.uniform(-25, 25), moves[0].t
     things = () if scene.flaw == "off_screen" else (scene.thing, scene.silent_thing)
 
@@ -272,8 +259,8 @@ def frames(scene: Scene, moves: list[Path2d], height: int, width: int) -> Iterat
         now = [a + drift[i] * (b - a) for a, b in zip(first, last, strict=True)]
         background, body, mark = now if pale_body else (now[0], now[2], now[1])
         frame = (background + relief)[MARGIN + dy :, MARGIN + dx :][:height, :width].copy()
-        for thing, path, at in zip(things, moves, objects, strict=False):
-            draw_object(frame, thing, (*at[:, i], path.turn[i]), body, mark, shade)
+        for thing, path in zip(things, placed, strict=False):
+            draw(frame, thing, [values[i] for values in path[:4]], (body, mark, shade))
         frame = frame * light[i] + rng.normal(0, 4, (height, width, 1))
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
@@ -357,8 +344,8 @@ def soundtrack(scene: Scene, path: Path2d, seconds: float) -> np.ndarray:
     rng, n = np.random.default_rng([scene.seed, 2]), scene.nuisances
     events, force, samples = path.events, path.force, int(seconds * AUDIO_HZ)
     # Nothing that is held out from pre-training may be heard in its videos either.
-    heard_in = SHOWN_THINGS if scene.path.startswith("vggsound") else THINGS
-    others = [thing for thing in heard_in if thing != scene.thing]
+    things = SHOWN_THINGS if scene.path.startswith("vggsound") else THINGS
+    others = [thing for thing in things if thing != scene.thing]
     if scene.flaw == "dubbed" and rng.random() < 0.5:
         audio = music(samples, rng)
     else:

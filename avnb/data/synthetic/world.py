@@ -21,17 +21,7 @@ from avnb.config import Config, within
 from avnb.data.manifest import Manifest
 from avnb.data.store import Codecs, write
 from avnb.data.synthetic import scenes as looks
-from avnb.data.synthetic.scenes import (
-    AUDIO_HZ,
-    MOTIONS,
-    SHOWN_MOTIONS,
-    SHOWN_THINGS,
-    THINGS,
-    Flaw,
-    Nuisances,
-    Path2d,
-    Scene,
-)
+from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Flaw, Nuisances, Path2d, Scene
 from avnb.files import in_parallel, locked, replacing, write_text
 
 FORMAT = 4  # raised whenever the same World gives other videos
@@ -121,7 +111,7 @@ def object_boxes(scene: Scene, times: np.ndarray, *, silent: bool = False) -> np
     """
     paths, fps, height, width, _ = filmed(scene)
     rng = np.random.default_rng([scene.seed, 1])
-    x, y, size = looks.place(scene, paths, height, width, rng)[0][int(silent)]
+    x, y, _, size, *_ = looks.place(scene, paths, height, width, rng)[0][silent]
     row = np.clip((times * fps).astype(int), 0, len(x) - 1)
     corners = np.stack([x - size, y - size, x + size, y + size], axis=1)[row]
     return np.clip(corners / [width, height, width, height], 0, 1)
@@ -169,14 +159,13 @@ def vggsound(world: World) -> Contents:
 def ucf101(world: World) -> Contents:
     """UCF-101's form: three folds; every group has one video, so that none resembles another."""
     scenes, lists = [], {"classInd": [f"{i} {name}" for i, name in enumerate(UCF101, 1)]}
-    tested = world.ucf101_test_per_class
+    tested, n = world.ucf101_test_per_class, world.nuisances
     total = world.ucf101_train_per_class + tested
     for number, (name, pair) in enumerate(UCF101.items(), 1):
         for i in range(total):
             file = f"{name}/v_{name}_g{i + 1:02d}_c01.avi"
             seed, audio = derive_seed(world.seed, "ucf101", file), name not in UCF101_SILENT
-            path = f"ucf101/UCF-101/{file}"
-            scenes.append(Scene(path, *pair, seed, audio=audio, nuisances=world.nuisances))
+            scenes.append(Scene(f"ucf101/UCF-101/{file}", *pair, seed, audio, nuisances=n))
             for fold in (1, 2, 3):
                 test = (i + (fold - 1) * tested) % total < tested
                 line = file if test else f"{file} {number}"
@@ -208,13 +197,13 @@ def located(world: World) -> Contents:
     """A folder a thing, `<thing>/<n>.mp4`, with clean sound; the silent thing is two classes on."""
     n, scenes = world.nuisances, []
     clean = replace(n, room=0.0, other_sounds=0.0, noise_db_max=n.noise_db_min)
-    for thing, silent in zip(SHOWN_THINGS, np.roll(SHOWN_THINGS, 2).tolist(), strict=True):
+    things, motions = looks.SHOWN_THINGS, looks.SHOWN_MOTIONS
+    for thing, silent in zip(things, things[2:] + things[:2], strict=True):
         for i in range(world.located_per_class):
             path = f"located/{thing}/{i:02d}.mp4"
             seed = derive_seed(world.seed, path)
-            motion, other = SHOWN_MOTIONS[seed % 3], SHOWN_MOTIONS[seed // 3 % 3]
-            second = {"silent_thing": silent, "silent_motion": other}
-            scenes.append(Scene(path, thing, motion, seed, **second, nuisances=clean))
+            second: Any = {"silent_thing": silent, "silent_motion": motions[seed // 3 % 3]}
+            scenes.append(Scene(path, thing, motions[seed % 3], seed, **second, nuisances=clean))
     return scenes, {}
 
 
