@@ -80,6 +80,24 @@ def rank(
     return torch.cat(first), torch.cat(precision)
 
 
+def recall(
+    query: Tensor,
+    gallery: Tensor,
+    query_label: Tensor,
+    gallery_label: Tensor,
+    ks: Sequence[int] = (1, 5),
+) -> dict[int, float]:
+    """Recall@k: share of queries with a video of their class among the k nearest, in [0, 1].
+
+    Features are [Q, F] and [G, F], labels [Q] and [G]. ValueError for a k outside [1, G], or a
+    feature that is not finite.
+    """
+    if wrong := [k for k in ks if not 1 <= k <= len(gallery)]:
+        raise ValueError(f"k must lie in [1, {len(gallery)}], the gallery's size; got {wrong[0]}")
+    first, _ = rank(query, gallery, query_label, gallery_label)
+    return {k: (first <= k).double().mean().item() for k in ks}
+
+
 def chances(query_label: Tensor, gallery_label: Tensor) -> dict[str, float]:
     """What a gallery in random order gives, by metric; recall and precision in percent.
 

@@ -19,6 +19,7 @@ from avnb.evaluation.retrieval import (
     measure,
     nearest,
     rank,
+    recall,
 )
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
@@ -38,6 +39,15 @@ def drawn(queries=60, gallery=200, classes=5, width=8):
 
 def paired(video, audio, label):
     return Features(video=video[:, None], audio=audio[:, None], label=label)
+
+
+def test_recall_counts_a_query_once_however_many_answers_fit():
+    query_label, gallery_label = torch.tensor([1, 2]), torch.tensor([0, 1, 0, 2])
+    assert recall(QUERY, GALLERY, query_label, gallery_label, (1, 2, 3, 4)) == {
+        1: 0.0, 2: 0.5, 3: 0.5, 4: 1.0,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"\[1, 4\]"):
+        recall(QUERY, GALLERY, query_label, gallery_label, [5])
 
 
 def test_a_ranking_by_eye():
