@@ -110,7 +110,10 @@ class Path2d(NamedTuple):
 
 
 def move(motion: str, t: np.ndarray, rng: Rng) -> Path2d:
-    """The path of a motion over the times `t` [frames] in seconds; tempo, reach, start vary."""
+    """The path of a motion over the times `t` [frames] in seconds; tempo, reach, start vary.
+
+    Each motion has a rhythm of its own.
+    """
     still = np.zeros_like(t)
     x, y = still + rng.uniform(-0.35, 0.35), still + rng.uniform(-0.2, 0.2)
     turn, size = still + rng.uniform(-0.25, 0.25), still + 1.0
@@ -118,25 +121,29 @@ def move(motion: str, t: np.ndarray, rng: Rng) -> Path2d:
     if motion == "bouncing":
         y, events, force = bounce(t, rng)
         return Path2d(x, y, turn, size, t, events, force)
-    events = start + period * np.arange(int((end - start) / period) + 2)
-    phase = (t - start) / period  # whole at every event
-    reach = rng.uniform(0.45, 0.65)
+    beats = start + period * np.arange(int((end - start) / period) + 2)
+    phase = (t - start) / period  # whole at every beat
+    reach, within_beat, loudness = rng.uniform(0.45, 0.65), [0.0], np.ones(len(beats))
     if motion == "rolling":  # side to side, audible at both ends
         place = np.abs((phase % 2) - 1) * 2 - 1
         x, turn = reach * place, turn + 2.5 * place
-    elif motion == "swinging":  # from a pivot above, audible at both ends
-        angle = rng.uniform(0.6, 0.9) * np.cos(np.pi * phase)
+    elif motion == "swinging":  # from a pivot above, audible at both ends, louder at the farther
+        angle = rng.uniform(0.6, 0.9) * np.cos(np.pi * phase) + 0.2
         x, y, turn = x + reach * np.sin(angle), y - 0.4 + reach * np.cos(angle), turn - angle
-    elif motion == "spinning":  # on the spot, audible twice a turn
-        turn = turn + np.pi * phase * rng.choice([-1, 1])
-    elif motion == "pulsing":  # grows and shrinks, audible when largest
-        size = 1 + 0.45 * np.cos(2 * np.pi * phase)
+        loudness[1::2] = 0.4
+    elif motion == "spinning":  # on the spot, audible six times a turn
+        turn, within_beat = turn + np.pi * phase * rng.choice([-1, 1]), [0, 1 / 3, 2 / 3]
+    elif motion == "pulsing":  # grows twice, like a heart, then rests; audible when largest
+        within_beat = [0.0, 0.3]
+        gone = [np.abs((phase - at + 0.5) % 1 - 0.5) for at in within_beat]
+        size = 0.75 + 0.65 * np.exp(-((np.minimum(*gone) / 0.1) ** 2))
     else:  # shaking: bursts of quick jerks, each audible
-        quick = period / 6
-        events = (events[:, None] + quick * np.arange(4)).ravel()
-        jerk = ((phase % 1) < 4 / 6) * np.cos(np.pi * (t - start) / quick)
+        within_beat = [k / 6 for k in range(4)]
+        jerk = ((phase % 1) < 4 / 6) * np.cos(6 * np.pi * phase)
         x, turn = x + 0.16 * jerk, turn + 0.35 * jerk
-    return Path2d(x, y, turn, size, t, events, rng.uniform(0.7, 1.0, len(events)))
+    events = (beats[:, None] + period * np.array(within_beat)).ravel()
+    force = np.repeat(loudness, len(within_beat)) * rng.uniform(0.7, 1.0, len(events))
+    return Path2d(x, y, turn, size, t, events, force)
 
 
 def paths(scene: Scene, t: np.ndarray, rng: Rng) -> list[Path2d]:
