@@ -188,10 +188,11 @@ def split_classes(
     parts: dict[str, list[str]] = {"seen": [], "unseen": []}
     for name, plain in zip(names.names, names.plain, strict=True):
         parts["unseen" if plain in unseen else "seen"].append(name)
-    if not all(parts.values()):
+    if empty := " or ".join(part for part, names in parts.items() if not names):
         raise ValueError(
-            f"a part of {names.title} is empty by the rule {rule!r}; set `unseen_classes` to a "
-            "list at another threshold, which the chapter on seen concepts writes"
+            f"by the rule {rule!r} no class of {names.title} is {empty}: write the names of unseen "
+            "classes into a file, one a line, and add its path to `overrides`, as "
+            '{"unseen_classes": "names.txt"}'
         )
     return rule, parts
 

@@ -19,11 +19,12 @@ from avnb.data.manifest import Manifest
 from avnb.data.transform import BatchTransform
 from avnb.models import losses
 from avnb.models.methods import METHODS, build_method
+from avnb.profiles import Workspace
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
 from avnb.training.launch import Resources
 from avnb.training.loop import TrainingState, accumulate_gradients, fit, report
-from avnb.training.runs import describe, main, pretraining_run, training_sampling
+from avnb.training.runs import describe, main, pretraining_run, pretraining_runs, training_sampling
 from tests.conftest import with_values
 from tests.processes import wait_for
 
@@ -194,7 +195,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     assert last.read_bytes() == before
 
 
-def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp_path):
+def test_videos_without_audio_serve_methods_that_need_none(tiny, manifests, tmp_path, capsys):
     manifest = Manifest.load(manifests / "vggsound")
     silent = [dataclasses.replace(v, audio=False) for v in manifest.videos]
     manifest = dataclasses.replace(manifest, videos=tuple(silent), where=manifests / "silent")
@@ -204,8 +205,21 @@ def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp
     assert metadata.mel_statistics is None
     config = with_values(metadata.pretrain, epochs=1)
     assert train(config, manifest.split("train"), metadata, tmp_path / "r").exists()
-    with pytest.raises(ValueError, match=r"no video of vggsound .* has sound"):
-        pretraining_run(tiny, manifest, tmp_path).metadata()
+    work = dataclasses.replace(Workspace.open("smoke"), folder=tmp_path)
+    found = pretraining_runs(work, manifest, ("random", "xid", "supervised", "vicreg_v"))
+    assert [*found] == ["random", "supervised", "vicreg_v"] and found["random"].prepare(
+        ALONE
+    ) is False
+    assert capsys.readouterr().out == "xid is left out: no video has audio\n"
+    run = found["supervised"]
+    batch = first_batch(run.config, run.videos()[0])
+    batch = BatchTransform(run.config, run.metadata().mel_statistics)(batch)
+    assert build_method(run.config, 32, len(manifest.classes))(batch, 0.0)["loss"].isfinite()
+    flat = dataclasses.replace(
+        manifest, videos=tuple(v for v in silent if v.label == silent[0].label)
+    )
+    with pytest.raises(ValueError, match="left out: there are no two classes"):
+        pretraining_runs(work, flat, ("supervised",))
 
 
 def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
