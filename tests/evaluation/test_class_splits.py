@@ -64,7 +64,7 @@ def test_any_other_names_are_matched_by_the_rule_of_the_thesis(monkeypatch):
     known, ucf101 = ClassList("mine", "mine", ("yoga", "drums")), class_list("ucf101").names
     rule, classes = split(known, "own", ["drums", "archery", "biking", "diving"])
     assert rule == "thesis" and "drums" in classes["seen"] and "diving" in classes["unseen"]
-    with pytest.raises(ValueError, match="no class of own is seen: .* `overrides`.*unseen_classes"):
+    with pytest.raises(ValueError, match=r"no class of own is seen: .* `overrides`.*unseen_classes"):
         split(known, "own", ["archery", "biking", "diving"])
     other = ["BrushHair", "Billiards", *ucf101[1:]]
     assert split(OFFICIAL, "ucf101", other)[0] == "thesis"
