@@ -179,16 +179,14 @@ def read_folders(folder: Path, videos: list[str]) -> tuple[bool, list[Entry]]:
     if is_split and tops != {*SPLITS}:
         raise ValueError(
             f"{folder} holds the folders {sorted(tops)}; expected one for each class, or 'train' "
-            "and 'test' with one for each class (a run draws its validation videos from 'train'): "
-            f"rename them, or write {SPLIT_FILE}"
+            "and 'test' that hold them (a run draws its validation videos from 'train')"
         )
-    given, skipped = [path.split("/") for path in videos], int(is_split)
-    depth = min(max(map(len, given), default=0), skipped + 2)
-    entries = list[Entry]()
-    for path, parts in zip(videos, given, strict=True):
-        if len(parts) >= depth:
-            label = parts[skipped] if depth == skipped + 2 else "unlabelled"
-            split = SPLITS[parts[0].lower()] if is_split else "train"
+    depth, entries = int(is_split), list[Entry]()
+    with_class = any(path.count("/") > depth for path in videos)
+    for path in videos:
+        top, *below = [*path.split("/")[:-1], "unlabelled"]
+        if path.count("/") >= depth + with_class:
+            label, split = (below[0], SPLITS[top.lower()]) if is_split else (top, "train")
             entries.append(Entry(id=path, path=path, label=label, split=split))
     return is_split, entries
 

@@ -190,12 +190,12 @@ def prepare(
         store.prepare([e.path for e in entries], f"preparing {listing.name}", limit_gb)
         rejected = rejected_files(listing, entries, store)
         write_text(out / "rejected.csv", rejected.to_csv(index=False))
-        usable = [entry for entry in entries if "stored" in store.records[entry.path]]
-        if not usable:
+        usable = (entry for entry in entries if "stored" in store.records[entry.path])
+        videos = tuple(store.video(entry, out) for entry in usable)
+        if not videos:
             raise ValueError(
                 f"none of the {len(entries)} videos can be used; see {out}/rejected.csv"
             )
-        videos = tuple(store.video(entry, out) for entry in usable)
         warn(rejected, pd.DataFrame(list(videos)))
         known = {name: getattr(listing, name) for name in ("name", "folder", "classes", "listed")}
         manifest = Manifest(where=out, videos=videos, form=digest(form), **known)
@@ -205,13 +205,12 @@ def prepare(
 
 def rejected_files(listing: Listing, entries: Iterable[Entry], store: Store) -> pd.DataFrame:
     """`path`, `reason` and `label` of each file that is not used; in no list, its folder's name."""
-    folders = {path: Path(path).parent.name for path in (*listing.missing, *listing.unlisted)}
-    label = folders | {entry.path: entry.label for entry in entries}
-    reasons = dict.fromkeys(listing.missing, "in the lists, but not in the folder")
-    reasons |= dict.fromkeys(listing.unlisted, "in the folder, but in no list")
-    records = {entry.path: store.records[entry.path] for entry in entries}
-    reasons |= {path: record["reason"] for path, record in records.items() if "reason" in record}
-    rows = [(path, reason, label[path]) for path, reason in reasons.items()]
+    rows = [
+        (p, "in the lists, but not in the folder", Path(p).parent.name) for p in listing.missing
+    ]
+    rows += [(p, "in the folder, but in no list", Path(p).parent.name) for p in listing.unlisted]
+    records = ((entry, store.records[entry.path]) for entry in entries)
+    rows += [(e.path, record["reason"], e.label) for e, record in records if "reason" in record]
     return pd.DataFrame(rows, columns=["path", "reason", "label"])
 
 
