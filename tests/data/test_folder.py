@@ -54,7 +54,6 @@ def test_videos_without_class_folders_are_unlabelled_and_every_ending_is_read(tm
     assert found.classes == ("unlabelled",) and sorted(splits(found)) == sorted(
         [*names, "CLIP.OGV"]
     )
-    assert {".m4v", ".mts", ".3gp", ".wmv", ".mpg", ".flv", ".ts"} < set(VIDEO_SUFFIXES)
 
 
 @pytest.mark.parametrize("below", ["cats/", ""])
@@ -91,24 +90,18 @@ def test_a_split_file_is_the_list(tmp_path):
 
 
 def test_no_group_is_divided(tmp_path):
-    """Sixteen groups of one to three videos over two classes, and a class that is one group."""
-    rows = [(f"{i}.mp4", "ab"[i % 2], f"g{i * i % 16 + i % 13}") for i in range(60)]
-    rows += [(f"c{i}.mp4", "c", "all of c") for i in range(3)]
-    write_split(
-        touch(tmp_path, *(path for path, _, _ in rows)),
-        *map(",".join, rows),
-        header="path,label,group",
-    )
+    """Groups of a few videos over two classes; none is all of a class."""
+    rows = [f"{i}.mp4,{'ab'[i % 2]},g{i * i % 16 + i % 13}" for i in range(60)]
+    folder = touch(tmp_path, *(f"{i}.mp4" for i in range(60)))
+    write_split(folder, *rows, header="path,label,group")
     for fold in range(1, 5):
-        found = listing("", tmp_path, fold)
-        tested = {e.group for e in found.entries if e.split == "test"}
-        assert tested and not tested & {e.group for e in found.entries if e.split == "train"}
-        for label, (least, most) in {"a": (7, 14), "b": (7, 14), "c": (0, 0)}.items():
-            own = [e for e in found.entries if e.label == label]
-            assert least <= sum(e.split == "test" for e in own) <= most
-        train, validation = draw_subset(found.entries, Subset(subset_videos=9))
-        group_of = {e.id: e.group for e in found.entries}
-        assert validation and not {group_of[i] for i in train} & {group_of[i] for i in validation}
+        entries = listing("", tmp_path, fold).entries
+        parts = {split: [e for e in entries if e.split == split] for split in ("train", "test")}
+        drawn = draw_subset(entries, Subset(subset_videos=9))
+        parts |= {i: [e for e in entries if e.id in ids] for i, ids in enumerate(drawn)}
+        train, test, used, validation = ({e.group for e in part} for part in parts.values())
+        assert validation and not train & test and not used & validation
+        assert {"a", "b"} == {e.label for e in parts["test"]} and 14 <= len(parts["test"]) <= 20
     write_split(tmp_path, "0.mp4,a,train,g", "1.mp4,a,test,g", header="path,label,split,group")
     with pytest.raises(ValueError, match="line 3: group 'g' is in both splits"):
         listing("", tmp_path)

@@ -19,7 +19,7 @@ from avnb.data.manifest import Manifest
 from avnb.data.transform import BatchTransform
 from avnb.models import losses
 from avnb.models.methods import METHODS, build_method
-from avnb.profiles import Workspace
+from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
 from avnb.training.launch import Resources
@@ -205,28 +205,18 @@ def test_videos_without_audio_serve_methods_that_need_none(tiny, manifests, tmp_
     assert metadata.mel_statistics is None
     config = with_values(metadata.pretrain, epochs=1)
     assert train(config, manifest.split("train"), metadata, tmp_path / "r").exists()
-    work = dataclasses.replace(Workspace.open("smoke"), folder=tmp_path)
-    found = pretraining_runs(work, manifest, ("random", "xid", "supervised", "vicreg_v"))
-    assert [*found] == ["random", "supervised", "vicreg_v"] and found["random"].prepare(
-        ALONE
-    ) is False
+    work, methods = Workspace("smoke", tmp_path, PROFILES["smoke"]), ("xid", "random", "supervised")
+    found = pretraining_runs(work, manifest, methods)
+    assert [*found] == ["random", "supervised"] and not found["random"].prepare(ALONE)
     assert capsys.readouterr().out == "xid is left out: no video has audio\n"
-    run = found["supervised"]
-    batch = first_batch(run.config, run.videos()[0])
-    batch = BatchTransform(run.config, run.metadata().mel_statistics)(batch)
-    assert build_method(run.config, 32, len(manifest.classes))(batch, 0.0)["loss"].isfinite()
-    flat = dataclasses.replace(
-        manifest, videos=tuple(v for v in silent if v.label == silent[0].label)
-    )
-    with pytest.raises(ValueError, match="left out: there are no two classes"):
-        pretraining_runs(work, flat, ("supervised",))
-
-
-def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
-    manifest = Manifest.load(manifests / "vggsound")
-    config = with_values(tiny, method="supervised", subset_videos=10**5)
-    with pytest.raises(ValueError, match="has no videos to validate with"):
-        pretraining_run(config, manifest, tmp_path).prepare(ALONE)
+    run = found["supervised"]  # learns from the frames alone
+    inputs = BatchTransform(run.config, run.metadata().mel_statistics)(first_batch(tiny, manifest))
+    assert build_method(run.config, 99, len(manifest.classes))(inputs, 0.0)["loss"].isfinite()
+    with pytest.raises(ValueError, match="supervised is left out: it has no videos to validate"):
+        pretraining_runs(work, manifest, ("xid", "supervised"), values={"subset_videos": 10**5})
+    flat = manifest.only(v for v in silent if v.label == silent[0].label)
+    with pytest.raises(ValueError, match="supervised cannot be trained: there are no two classes"):
+        pretraining_run(run.config, flat, tmp_path).prepare(ALONE)
 
 
 def run_alone(out):
