@@ -172,14 +172,15 @@ def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
 def read_folders(folder: Path, videos: list[str]) -> tuple[bool, list[Entry]]:
     """Whether the folders are a split, and the entries; `unlabelled` without folders of classes.
 
-    ValueError for folders that are all named as parts of a split, but not `train` and `test`.
+    ValueError for folders that are named as parts of a split, but are not just `train` and `test`.
     """
     tops = {path.partition("/")[0].lower() for path in videos if "/" in path}
-    is_split = bool(tops) and tops <= {*SPLITS, "val", "valid", "validation"}
+    parts = {*SPLITS, "val", "valid", "validation"}
+    is_split = tops >= {*SPLITS} or (bool(tops) and tops <= parts)
     if is_split and tops != {*SPLITS}:
         raise ValueError(
-            f"{folder} holds the folders {sorted(tops)}; expected one for each class, or 'train' "
-            "and 'test' that hold them (a run draws its validation videos from 'train')"
+            f"{folder} holds the folders {sorted(tops)}; expected one for each class, or just "
+            "'train' and 'test' that hold them (a run draws its validation videos from 'train')"
         )
     depth, entries = int(is_split), list[Entry]()
     with_class = any(path.count("/") > depth for path in videos)

@@ -62,9 +62,10 @@ def test_folders_of_train_and_test_are_a_split_and_no_classes(tmp_path, below):
     found = listing("", touch(tmp_path, *paths, "loose.mp4"))
     assert found.classes == (below.strip("/") or "unlabelled",)
     assert splits(found) == {path: path.partition("/")[0].lower() for path in paths}
-    for given in (["train/cats/0.mp4"], ["train/cats/0.mp4", "val/cats/1.mp4"]):
+    for others in ("", "val", "test val", "test more"):
+        tops = ["train", *others.split()]
         with pytest.raises(ValueError, match=r"'train'.*expected one for each class"):
-            listing("", touch(tmp_path / f"{len(given)}", *given))
+            listing("", touch(tmp_path / f"x{others}", *(f"{top}/cats/0.mp4" for top in tops)))
     assert listing("", touch(tmp_path / "rail", "train/0.mp4", "tram/0.mp4")).classes[0] == "train"
 
 
