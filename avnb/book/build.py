@@ -60,7 +60,7 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
 
     print(f"running {path.name}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"cwd": project_root(), "progress_bar": False}
+    options: dict[str, Any] = {"progress_bar": False}
     options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
     options |= {"kernel_manager_class": f"{__name__}.QuietKernels"}
     try:

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.core.getipython import get_ipython
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -39,6 +40,9 @@ TITLES = {
     "R@1": "recall@1",
     "R@5": "recall@5",
 }
+# For class names in Chinese, Japanese or Korean; without any of these, matplotlib warns of glyphs.
+CJK_FONTS = "Noto Sans CJK JP;Noto Sans JP;Noto Sans SC;Source Han Sans;IPAexGothic;Hiragino Sans;"
+CJK_FONTS += "PingFang SC;Yu Gothic;Microsoft YaHei;WenQuanYi Zen Hei;Droid Sans Fallback;SimHei"
 # The same bytes from run to run: files hold no date, no version, and no random names.
 METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -115,6 +119,8 @@ def set_style(style: str, folder: Path, prefix: str) -> None:
     if style not in STYLES:
         raise ValueError(unknown_name("figure style", style, STYLES))
     plt.style.use([Path(__file__).with_name(f"{name}.mplstyle") for name in ("book", style)])
+    installed = {*font_manager.get_font_names()}.intersection(CJK_FONTS.split(";"))
+    plt.rcParams["font.family"] = ["sans-serif", *sorted(installed)]
     OUTPUT.folder, OUTPUT.prefix, OUTPUT.style = folder, prefix, STYLES[style]
     if get_ipython():  # no figure is drawn a second time to cut off a rim: layouts leave none
         set_matplotlib_formats("png", bbox_inches=None)

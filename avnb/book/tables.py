@@ -21,22 +21,18 @@ def with_interval(row: Record) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def published_table(
-    ours: pd.DataFrame, published: pd.DataFrame, task: str, dataset: str
-) -> pd.DataFrame:
-    """Our numbers beside the thesis's for one task and data set, by level, metric and method.
+def published_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Our numbers beside the thesis's of the same task and data set, by level, metric and method.
 
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `verdict` holds
     the checkpoint against that of `random`, on the same videos.
     """
     index = ["level", "metric", "method"]
-    ours, theirs = (
-        rows[(rows["task"] == task) & (rows["dataset"] == dataset)] for rows in (ours, published)
-    )
+    same = ["task", "dataset", *index]
     blocks = [by_method(block) for _, block in ours.groupby(index[:2], sort=False)]
     rows = on_same_videos(pd.concat(blocks))
-    rows = rows.merge(theirs[[*index, "value"]], "left", on=index, suffixes=("", "_thesis"))
+    rows = rows.merge(published[[*same, "value"]], "left", on=same, suffixes=("", "_thesis"))
     comparable = (rows["profile"] == "thesis") & rows["data"].str.startswith("real")
     table = rows[["verdict"]].assign(
         level=rows["level"].map(title),

@@ -4,19 +4,21 @@ A new data set is a function that reads its lists, and a line in `DATA_SETS`. No
 package knows a data set's format.
 """
 
+import collections
 import csv
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from avnb.config import digest, unknown_name
 
-ENDINGS = "mp4 avi mkv webm mov m4v mts 3gp wmv mpg mpeg flv ts ogv"
+ENDINGS = "mp4 avi mkv webm mov m4v mts m2ts 3gp 3g2 wmv asf mpg mpeg vob flv ts ogv"
 VIDEO_SUFFIXES = tuple(f".{ending}" for ending in ENDINGS.split())
-SPLIT_FILE, HEADER = "split.csv", ["path", "label", "split"]
+SPLIT_FILE = "split.csv"
+HEADERS = "path,label,split", "path,label,group", "path,label,split,group"
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # on a line, in UTF-8
 
 Split = Literal["train", "test"]
@@ -31,6 +33,7 @@ class Entry:
     path: str
     label: str
     split: Split
+    group: str = ""  # of videos that no split divides; '' for a video of its own
 
 
 Lists = tuple[Sequence[str], list[Entry], set[str]]  # classes, entries, files not to be used
@@ -153,42 +156,79 @@ def list_hmdb51(folder: Path, fold: int, files: list[str]) -> Lists:
 
 
 def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
-    """Own videos: `<class>/<video>`, a quarter of each class tested; or what `split.csv` says.
+    """Own videos: what `split.csv` says; or folders of classes, a quarter of each class tested.
 
-    Without folders of classes all are `unlabelled`. Tested are the first in the order of a hash of
-    their paths and the fold, at least one of two.
+    They are `<class>/<video>`, or with a split `train/<class>/<video>` and `test/<class>/<video>`.
     """
     if (folder / SPLIT_FILE).exists():
-        entries = read_split(folder / SPLIT_FILE)
+        is_split, entries = read_split(folder / SPLIT_FILE)
     else:
         videos = [path for path in files if path.lower().endswith(VIDEO_SUFFIXES)]
-        videos, classes = [p for p in videos if "/" in p] or videos, dict[str, list[str]]()
-        for path in sorted(videos, key=lambda path: digest([fold, path])):
-            label = path.partition("/")[0] if "/" in path else "unlabelled"
-            classes.setdefault(label, []).append(path)
-        entries = list[Entry]()
-        for label, paths in classes.items():
-            for place, path in enumerate(paths):
-                split = SPLITS["test" if place < (len(paths) + 2) // 4 else "train"]
-                entries.append(Entry(id=path, path=path, label=label, split=split))
-        entries.sort(key=lambda entry: entry.path)
+        is_split, entries = read_folders(folder, videos)
+    entries = entries if is_split else with_splits(entries, fold)
     return sorted({entry.label for entry in entries}), entries, {SPLIT_FILE}
 
 
-def read_split(table: Path) -> list[Entry]:
-    """The entries of `split.csv`; ValueError, with the line, for a bad row."""
+def read_folders(folder: Path, videos: list[str]) -> tuple[bool, list[Entry]]:
+    """Whether the folders are a split, and the entries; `unlabelled` without folders of classes.
+
+    ValueError for folders that are named as parts of a split, but are not just `train` and `test`.
+    """
+    tops = {path.partition("/")[0].lower() for path in videos if "/" in path}
+    parts = {*SPLITS, "val", "valid", "validation"}
+    is_split = tops >= {*SPLITS} or (bool(tops) and tops <= parts)
+    if is_split and tops != {*SPLITS}:
+        raise ValueError(
+            f"{folder} holds the folders {sorted(tops)}; expected one for each class, or just "
+            "'train' and 'test' that hold them (a run draws its validation videos from 'train')"
+        )
+    depth, entries = int(is_split), list[Entry]()
+    with_class = any(path.count("/") > depth for path in videos)
+    for path in videos:
+        top, *below = [*path.split("/")[:-1], "unlabelled"]
+        if path.count("/") >= depth + with_class:
+            label, split = (below[0], SPLITS[top.lower()]) if is_split else (top, "train")
+            entries.append(Entry(id=path, path=path, label=label, split=split))
+    return is_split, entries
+
+
+def with_splits(entries: list[Entry], fold: int) -> list[Entry]:
+    """The entries, a quarter of each class tested, at least one of two; no group is divided.
+
+    Tested are the first groups in the order of a hash of their names and the fold, as long as each
+    of their classes still lacks test videos and keeps one for training.
+    """
+    groups, tested = dict[str, list[Entry]](), collections.Counter[str]()
+    for entry in entries:
+        groups.setdefault(entry.group or entry.path, []).append(entry)
+    total, split_of = collections.Counter(entry.label for entry in entries), dict[str, Split]()
+    for name in sorted(groups, key=lambda name: digest([fold, name])):
+        own = collections.Counter(entry.label for entry in groups[name])
+        fits = all(tested[c] < min((total[c] + 2) // 4, total[c] - n) for c, n in own.items())
+        tested += own if fits else {}
+        split_of[name] = SPLITS["test" if fits else "train"]
+    return [replace(e, split=split_of[e.group or e.path]) for e in entries]
+
+
+def read_split(table: Path) -> tuple[bool, list[Entry]]:
+    """Whether `split.csv` has a split, and its entries; ValueError, with the line, for bad rows."""
     rows = csv_rows(table)
-    if (header := next(rows, ([], ""))[0]) != HEADER:
-        raise ValueError(f"{table}, line 1: expected {','.join(HEADER)!r}, found {header}")
-    entries = list[Entry]()
+    if ",".join(header := next(rows, ([], ""))[0]) not in HEADERS:
+        raise ValueError(f"{table}, line 1: expected one of {HEADERS}, found {header}")
+    entries, split_of = list[Entry](), dict[str, str]()
     for row, place in rows:
-        if len(row) != 3 or row[2] not in SPLITS:
+        given = {"split": "train", "group": "", **dict(zip(header, row, strict=False))}
+        if len(row) != len(header) or given["split"] not in SPLITS:
             raise ValueError(
-                f"{place}: expected a path, a label, and 'train' or 'test' (a run draws its "
-                f"validation videos from 'train'), found {row}"
+                f"{place}: expected {','.join(header)} with 'train' or 'test' as split (a run "
+                f"draws its validation videos from 'train'), found {row}"
             )
-        entries.append(Entry(id=row[0], path=row[0], label=row[1], split=SPLITS[row[2]]))
-    return entries
+        split, group = SPLITS[given["split"]], given["group"]
+        if group and split_of.setdefault(group, split) != split:
+            raise ValueError(f"{place}: group {group!r} is in both splits; keep it in one of them")
+        path = given["path"].replace("\\", "/")  # as Windows writes it
+        entries.append(Entry(id=path, path=path, label=given["label"], split=split, group=group))
+    return "split" in header, entries
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -28,7 +29,7 @@ import pandas as pd
 
 from avnb.config import Subset, digest
 from avnb.data import datasets
-from avnb.data.datasets import Entry, Listing
+from avnb.data.datasets import Entry, Listing, shown
 from avnb.data.manifest import Manifest, Video
 from avnb.data.source import DecodeError
 from avnb.data.store import RAW, Form, Stored, convert
@@ -187,23 +188,43 @@ def prepare(
     with locked(where):
         store = Store(listing.folder, where, form)
         store.prepare([e.path for e in entries], f"preparing {listing.name}", limit_gb)
-        reasons = dict.fromkeys(listing.missing, "in the lists, but not in the folder")
-        reasons |= dict.fromkeys(listing.unlisted, "in the folder, but in no list")
-        records = {entry.path: store.records[entry.path] for entry in entries}
-        reasons |= {
-            path: record["reason"] for path, record in records.items() if "reason" in record
-        }
-        table = pd.DataFrame(reasons.items(), columns=["path", "reason"])
-        write_text(out / "rejected.csv", table.to_csv(index=False))
-        videos = tuple(store.video(e, out) for e in entries if e.path not in reasons)
+        rejected = rejected_files(listing, entries, store)
+        write_text(out / "rejected.csv", rejected.to_csv(index=False))
+        usable = (entry for entry in entries if "stored" in store.records[entry.path])
+        videos = tuple(store.video(entry, out) for entry in usable)
         if not videos:
             raise ValueError(
                 f"none of the {len(entries)} videos can be used; see {out}/rejected.csv"
             )
+        warn(rejected, pd.DataFrame(list(videos)))
         known = {name: getattr(listing, name) for name in ("name", "folder", "classes", "listed")}
         manifest = Manifest(where=out, videos=videos, form=digest(form), **known)
         manifest.save()
         return manifest
+
+
+def rejected_files(listing: Listing, entries: Iterable[Entry], store: Store) -> pd.DataFrame:
+    """`path`, `reason` and `label` of each file that is not used; in no list, its folder's name."""
+    rows = [
+        (p, "in the lists, but not in the folder", Path(p).parent.name) for p in listing.missing
+    ]
+    rows += [(p, "in the folder, but in no list", Path(p).parent.name) for p in listing.unlisted]
+    records = ((entry, store.records[entry.path]) for entry in entries)
+    rows += [(e.path, record["reason"], e.label) for e, record in records if "reason" in record]
+    return pd.DataFrame(rows, columns=["path", "reason", "label"])
+
+
+def warn(rejected: pd.DataFrame, videos: pd.DataFrame) -> None:
+    """Say which classes (or folders) have no usable video, and which videos are in both splits."""
+    usable = {"", *videos["label"], *(Path(path).parent.name for path in videos["path"])}
+    lost = rejected.loc[~rejected["label"].isin(usable), "label"].value_counts()
+    if len(lost):
+        names = ", ".join(f"{name!r} ({count})" for name, count in lost.items())
+        print(f"of these no file can be used, for the reasons in rejected.csv: {names}")
+    both = videos[videos.groupby("content")["split"].transform("nunique") > 1]
+    if len(both):
+        paths = shown(both.sort_values("content")["path"].tolist())
+        print(f"{len(both)} files in training and test have the same content:{paths}")
 
 
 def synthetic_folder(work: Workspace, data_set: str) -> Path:

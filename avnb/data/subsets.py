@@ -13,13 +13,15 @@ def draw_subset(entries: Iterable[Entry], config: Subset) -> tuple[list[str], li
     """Ids for training and for validation, disjoint, from the training split.
 
     First the same number of each class, as many as the smallest class and `subset_videos` allow;
-    then, up to that, any of the rest; from what is left, any for validation. A draw from the drawn
-    entries alone gives all of them again, but may exchange training and validation.
+    then, up to that, any of the rest; from what is left, any for validation that are in no group
+    with those. Without groups, a draw from the drawn entries alone gives all of them again, but may
+    exchange training and validation.
     """
-    classes = dict[str, list[str]]()
+    classes, group_of = dict[str, list[str]](), dict[str, str]()
     for entry in sorted(entries, key=lambda entry: entry.id):
         if entry.split == "train":
             classes.setdefault(entry.label, []).append(entry.id)
+            group_of[entry.id] = entry.group or entry.id
     if not classes:
         return [], []
     rng, train = np.random.default_rng(config.subset_seed), config.subset_videos
@@ -30,7 +32,9 @@ def draw_subset(entries: Iterable[Entry], config: Subset) -> tuple[list[str], li
         chosen += ids[:each]
         rest += ids[each:]
     chosen += [rest[i] for i in rng.permutation(len(rest))]
-    return chosen[:train], chosen[train:][: config.validation_videos]
+    used = {group_of[i] for i in chosen[:train]}
+    left = [i for i in chosen[train:] if group_of[i] not in used]
+    return chosen[:train], left[: config.validation_videos]
 
 
 def training_and_validation(manifest: Manifest, run: Pretrain) -> tuple[Manifest, Manifest]:

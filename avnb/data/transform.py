@@ -133,10 +133,10 @@ class BatchTransform(nn.Module):
 
 
 def mel_statistics(manifest: Manifest, run: Pretrain) -> MelStatistics:
-    """Mean and deviation of each mel band, measured once; ValueError when no video has audio."""
+    """Mean and deviation of each mel band, measured once; 0 and 1 where no video has audio."""
     audible = manifest.with_audio()
     if not audible.videos:
-        raise ValueError(f"no video of {manifest.name} in {manifest.folder} has sound")
+        return [0.0] * run.spectrogram.mels, [1.0] * run.spectrogram.mels
     key = {"data": audible.digest, "clip": run.clip, "form": run.spectrogram, "seed": run.seed}
     file = manifest.where / f"mel-bands-{digest(key)}.json"
     with locked(manifest.where):

@@ -188,10 +188,11 @@ def split_classes(
     parts: dict[str, list[str]] = {"seen": [], "unseen": []}
     for name, plain in zip(names.names, names.plain, strict=True):
         parts["unseen" if plain in unseen else "seen"].append(name)
-    if not all(parts.values()):
+    if empty := " or ".join(part for part, names in parts.items() if not names):
         raise ValueError(
-            f"a part of {names.title} is empty by the rule {rule!r}; set `unseen_classes` to a "
-            "list at another threshold, which the chapter on seen concepts writes"
+            f"by the rule {rule!r} no class of {names.title} is {empty}: write the names of unseen "
+            "classes into a file, one a line, and add its path to `overrides`, as "
+            '{"unseen_classes": "names.txt"}'
         )
     return rule, parts
 
@@ -204,6 +205,7 @@ def unseen_classes(
     - `published`, of VGGSound and of UCF-101 or HMDB-51: the lists of the thesis's code.
     - `synthetic`, of the synthetic world, which says itself which names mean the same: all consist
       of a few words that text encoders confuse.
+    - `same names`, of classes that pre-training showed under the same names: none is unseen.
     - `thesis`, of any names: the rule of thesis 4.3.1, three test classes above a cosine of 0.47;
       for all, when `config.class_split` is `thesis`.
     """
@@ -215,5 +217,7 @@ def unseen_classes(
         if {*pretraining.plain, *target.plain} <= MEANINGS.keys():
             shown = {MEANINGS[name] for name in pretraining.plain}
             return "synthetic", {name for name in target.plain if MEANINGS[name] not in shown}
+        if {*target.plain} <= {*pretraining.plain}:  # as on the folder of pre-training
+            return "same names", set()
     matched = match(pretraining, target, secondary=config.text_encoder)
     return "thesis", {*target.plain} - {target.plain[i] for i in matched.seen()[1]}

@@ -211,7 +211,6 @@ def fit_probes(
 
 def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:
     """Whether the true class is among the k best; scores [..., classes], label [...] -> bool."""
-    k = min(k, scores.shape[-1])
     return (scores.topk(k, dim=-1).indices == label[..., None]).any(dim=-1)
 
 
@@ -236,15 +235,18 @@ LEVELS = {"clip": clip_level, "video": video_level}
 def scored(
     layer: Classify, features: ProbeFeatures, config: Evaluation, classes: Tensor, **metadata: Any
 ) -> list[Row]:
-    """Rows of top-1 and top-5 at each level; `metadata` gives their other fields.
+    """Rows of top-1 and, of more than five classes, top-5 at each level.
 
-    Only test videos of `classes` count, labels of the data set in the order of the outputs.
+    Chance is that of always answering the largest classes. Only test videos of `classes` count,
+    labels of the data set in the order of the outputs. `metadata` gives the rows' other fields.
     """
-    rows, total = [], len(classes)
-    for level, k in itertools.product(LEVELS, (1, 5)):
+    rows = []
+    for level, k in itertools.product(LEVELS, (1, 5) if len(classes) > 5 else (1,)):
         kept = torch.isin(features[level].label, classes)
         clips, label = features[level].video[kept], features[level].label[kept]
-        right = LEVELS[level](layer, clips, torch.searchsorted(classes, label), k)
-        about = {"level": level, "metric": f"top{k}", "chance": 100 * min(k, total) / total}
+        label = torch.searchsorted(classes, label)
+        right = LEVELS[level](layer, clips, label, k)
+        largest = label.bincount(minlength=k).topk(k).values.sum().item()
+        about = {"level": level, "metric": f"top{k}", "chance": 100 * largest / max(len(label), 1)}
         rows.append(percent_row(right.numpy(), config, **about, **metadata))
     return rows

@@ -193,11 +193,18 @@ def clip_sampling(run: Pretrain, config: Evaluation) -> Sampling:
     return uniform_sampling(clip, config)
 
 
+def searched(manifest: Manifest) -> Manifest:
+    """The videos with audio; where a split has none, all videos, which are searched by frames."""
+    audible = manifest.with_audio()
+    return audible if len({video.split for video in audible.videos}) == 2 else manifest
+
+
 def query_and_gallery(
     source: EncoderSource, manifest: Manifest, config: Evaluation, cache: Path
 ) -> QueryAndGallery:
-    """Features of test videos (queries) and training videos (gallery) with audio, cached."""
-    videos, sampling = manifest.with_audio(), clip_sampling(source.config, config)
+    """Features of test videos (queries) and training videos (gallery) of `searched`, cached."""
+    videos, sampling = searched(manifest), clip_sampling(source.config, config)
+    sampling = replace(sampling, audio=all(video.audio for video in videos.videos))
     query = extract(source, videos.split("test"), sampling, config, cache)
     return query, extract(source, videos.split("train"), sampling, config, cache)
 

@@ -130,8 +130,21 @@ class TrainingRun:
             return self.manifest.split("train"), self.manifest.only(())
         return training_and_validation(self.manifest, self.config)
 
+    def lacks(self) -> str:
+        """What the videos lack for training this method; '' when it can be trained."""
+        (train, held_out), kind = self.videos(), model_class(self.config)
+        if self.start or not kind.is_trained:
+            return ""
+        if kind.uses_labels and len({video.label for video in train.videos}) < 2:
+            return "there are no two classes to tell apart"
+        if kind.uses_audio and not kind.uses_labels and not train.with_audio().videos:
+            return "no video has audio"
+        if kind.validation_metrics and not held_out.videos:
+            return "it has no videos to validate with: lower `subset_videos`"
+        return ""
+
     def metadata(self) -> Metadata:
-        """What the run is; ValueError when a method that uses sound has no videos with any."""
+        """What the run is."""
         (train, _), uses_audio = self.videos(), model_class(self.config).uses_audio
         needed = not self.start and (uses_audio or train.with_audio().videos)
         statistics = mel_statistics(train, self.config) if needed else None
@@ -143,10 +156,10 @@ class TrainingRun:
         Raises:
             ValueError: when the videos or `micro_batch` do not fit the run.
         """
-        metadata, kind, (_, held_out) = self.metadata(), model_class(self.config), self.videos()
+        if reason := self.lacks():
+            raise ValueError(f"{self.method} cannot be trained: {reason}")
+        metadata, kind = self.metadata(), model_class(self.config)
         steps_per_epoch(metadata.videos, self.config)
-        if kind.validation_metrics and not held_out.videos:
-            raise ValueError(f"{self.method} has no videos to validate with: lower `subset_videos`")
         if self.config.compute.micro_batch and not kind.supports_micro_batches:
             raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
         manifest, start = self.manifest.where.resolve(), self.start and asdict(self.start)
@@ -191,10 +204,16 @@ def pretraining_runs(
     """The runs of several methods in a workspace, by method; nothing is trained yet.
 
     `values` differ from the workspace's, by flat name; `methods` are as `parse_methods` gives them.
+    A method that these videos cannot train is left out, with a line; ValueError for all of them.
     """
     configs = [work.pretraining(method=m, **{"seed": seed, **(values or {})}) for m in methods]
     found = [pretraining_run(config, manifest, work.runs) for config in configs]
-    return {run.method: run for run in found}
+    reasons = {run.method: reason for run in found if (reason := run.lacks())}
+    lines = [f"{method} is left out: {reason}" for method, reason in reasons.items()]
+    if len(lines) == len(found):
+        raise ValueError("\n".join([f"no method can be trained on {manifest.folder}", *lines]))
+    print(*lines, sep="\n", end="\n" if lines else "")
+    return {run.method: run for run in found if run.method not in reasons}
 
 
 def finetuning_run(

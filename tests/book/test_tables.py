@@ -20,7 +20,7 @@ def frame(*rows):
 
 
 def table(ours):
-    return tables.published_table(ours, results.published(), "probe", "ucf101")
+    return tables.published_table(ours, results.published())
 
 
 def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
@@ -43,6 +43,8 @@ def test_the_verdict_is_on_the_same_videos_as_the_untrained_encoder():
     assert table(ours)["verdict"].tolist() == ["–", "above"]
     assert table(ours.assign(outcomes=""))["verdict"].tolist() == ["–", "–"]
     assert table(ours.iloc[1:])["verdict"].tolist() == ["–"]
+    own = table(ours.assign(dataset="my-videos"))  # of which the thesis has no numbers
+    assert own["verdict"].tolist() == ["–", "above"] and set(own["thesis"]) == {"–"}
 
 
 def test_a_difference_is_taken_between_numbers_that_can_be_compared():
@@ -75,7 +77,9 @@ def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monke
     with pytest.raises(ValueError, match="did you mean 'paper'"):
         plots.set_style("papr", tmp_path, "07_probe")
     with plt.rc_context():
+        monkeypatch.setattr(plots, "CJK_FONTS", "Nowhere;STIXGeneral")
         plots.set_style("paper", tmp_path / "paper", "07_probe")
+        assert plt.rcParams["font.family"] == ["sans-serif", "STIXGeneral"]  # both are asked
         fig, ax = plt.subplots(figsize=(9, 3))
         size = ax.set_title("accuracy").get_fontsize()
         plots.save("probe")

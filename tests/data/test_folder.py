@@ -4,8 +4,9 @@ import collections
 
 import pytest
 
-from avnb.config import digest
+from avnb.config import Subset, digest
 from avnb.data.datasets import VIDEO_SUFFIXES, detect, listing
+from avnb.data.subsets import draw_subset
 from tests.data.test_datasets import touch
 
 NAMES = ["#1 [a]&;.mp4", "two words@b.mp4", "deep/er/c(1)!.mp4", "$(d) 'e'.MP4", "-f.mp4"]
@@ -53,7 +54,19 @@ def test_videos_without_class_folders_are_unlabelled_and_every_ending_is_read(tm
     assert found.classes == ("unlabelled",) and sorted(splits(found)) == sorted(
         [*names, "CLIP.OGV"]
     )
-    assert {".m4v", ".mts", ".3gp", ".wmv", ".mpg", ".flv", ".ts"} < set(VIDEO_SUFFIXES)
+
+
+@pytest.mark.parametrize("below", ["cats/", ""])
+def test_folders_of_train_and_test_are_a_split_and_no_classes(tmp_path, below):
+    paths = [f"{split}/{below}{i}.mp4" for split in ("Train", "test") for i in range(4)]
+    found = listing("", touch(tmp_path, *paths, "loose.mp4"))
+    assert found.classes == (below.strip("/") or "unlabelled",)
+    assert splits(found) == {path: path.partition("/")[0].lower() for path in paths}
+    for others in ("", "val", "test val", "test more"):
+        tops = ["train", *others.split()]
+        with pytest.raises(ValueError, match=r"'train'.*expected one for each class"):
+            listing("", touch(tmp_path / f"x{others}", *(f"{top}/cats/0.mp4" for top in tops)))
+    assert listing("", touch(tmp_path / "rail", "train/0.mp4", "tram/0.mp4")).classes[0] == "train"
 
 
 def write_split(folder, *rows, header="path,label,split"):
@@ -63,7 +76,7 @@ def write_split(folder, *rows, header="path,label,split"):
 
 def test_a_split_file_is_the_list(tmp_path):
     odd = 'Tai Chi; #2/#1 [a]&;.mp4,"x, y",test'
-    write_split(own(tmp_path), "b/-f.mp4,b,train", "", odd, "b/deep/er/c(1)!.mp4,c,test")
+    write_split(own(tmp_path), "b/-f.mp4,b,train", "", odd, r"b\deep\er\c(1)!.mp4,c,test")
     found = listing("", tmp_path, fold=7)
     assert found.classes == ("b", "c", "x, y") and len(found.unlisted) == 7
     assert [(e.path, e.label, e.split) for e in found.entries] == [
@@ -77,13 +90,31 @@ def test_a_split_file_is_the_list(tmp_path):
     assert listing("", tmp_path, allow_missing=True).missing == ("gone.mp4",)
 
 
+def test_no_group_is_divided(tmp_path):
+    """Groups of a few videos over two classes; none is all of a class."""
+    rows = [f"{i}.mp4,{'ab'[i % 2]},g{i * i % 16 + i % 13}" for i in range(60)]
+    folder = touch(tmp_path, *(f"{i}.mp4" for i in range(60)))
+    write_split(folder, *rows, header="path,label,group")
+    for fold in range(1, 5):
+        entries = listing("", tmp_path, fold).entries
+        parts = {split: [e for e in entries if e.split == split] for split in ("train", "test")}
+        drawn = draw_subset(entries, Subset(subset_videos=9))
+        parts |= {i: [e for e in entries if e.id in ids] for i, ids in enumerate(drawn)}
+        train, test, used, validation = ({e.group for e in part} for part in parts.values())
+        assert validation and not train & test and not used & validation
+        assert {"a", "b"} == {e.label for e in parts["test"]} and 14 <= len(parts["test"]) <= 20
+    write_split(tmp_path, "0.mp4,a,train,g", "1.mp4,a,test,g", header="path,label,split,group")
+    with pytest.raises(ValueError, match="line 3: group 'g' is in both splits"):
+        listing("", tmp_path)
+
+
 @pytest.mark.parametrize(
     "row, message",
     [
         ("a/1.mp4,a,val", "split.csv, line 3: expected .* 'train' or 'test' .*validation videos"),
         ("a/1.mp4,,train", "'a/1.mp4' of '': both need a name"),
-        ("a/1.mp4;a;train", "split.csv, line 3: expected a path"),
-        ("a/1.mp4,a,train,1", "split.csv, line 3: expected a path"),
+        ("a/1.mp4;a;train", "split.csv, line 3: expected path,label,split"),
+        ("a/1.mp4,a,train,1", "split.csv, line 3: expected path,label,split"),
         ("a/0.mp4,b,test", r"name a/0\.mp4 twice"),
     ],
 )
@@ -95,7 +126,7 @@ def test_a_bad_row_of_the_split_file_is_named(tmp_path, row, message):
 
 def test_what_cannot_be_read_or_written_is_refused(tmp_path):
     write_split(touch(tmp_path / "a", "a/0.mp4"), header="a/0.mp4,a,train")
-    with pytest.raises(ValueError, match=r"split\.csv, line 1: expected 'path,label,split'"):
+    with pytest.raises(ValueError, match=r"split\.csv, line 1: expected one of .*path,label,split"):
         listing("", tmp_path / "a")
     with pytest.raises(ValueError, match=r"holds 'a/1\\n2\.mp4' of 'a'"):
         listing("", touch(tmp_path / "b", "a/1\n2.mp4"))

@@ -42,7 +42,7 @@ def prepared(folder, out="tables", *, allow_missing=False, **options) -> Manifes
 
 
 def rejected(manifest) -> dict[str, str]:
-    return dict(pd.read_csv(manifest.where / "rejected.csv").to_numpy())
+    return dict(pd.read_csv(manifest.where / "rejected.csv")[["path", "reason"]].to_numpy())
 
 
 def changes(folder) -> dict[str, int]:
@@ -113,15 +113,31 @@ def test_no_other_videos_than_those_of_a_draw_are_read(folder):
     assert {v.split for v in manifest.videos} == {"train"} and len(changes(folder)) <= 3
 
 
-def test_files_that_are_only_in_the_folder_or_only_in_the_list_have_a_row(folder):
+def test_files_that_are_only_in_the_folder_or_only_in_the_list_have_a_row(folder, capsys):
     (folder / "birds").mkdir()
     (folder / "birds/0.rm").touch()
+    (folder / "birds/1.ts").touch()
     assert rejected(prepared(folder))["birds/0.rm"] == "in the folder, but in no list"
+    assert (
+        "no file can be used, for the reasons in rejected.csv: 'birds' (2)"
+        in capsys.readouterr().out
+    )
     rows = ["path,label,split", "cats/1.mp4,cats,train", "gone.mp4,cats,test"]
     (folder / "split.csv").write_text("\n".join(rows))
     manifest = prepared(folder, allow_missing=True)
     assert [v.path for v in manifest.videos] == ["cats/1.mp4"]
     assert rejected(manifest)["gone.mp4"] == "in the lists, but not in the folder"
+
+
+def test_other_endings_are_read_and_the_same_video_in_both_splits_is_told(folder, capsys):
+    rows = ["path,label,split"]
+    for ending in ("m4v", "3gp", "wmv", "mpg", "flv", "ts", "mts"):  # the last two are the same
+        film(folder / f"cats/a.{ending}", codec="mpeg2video" if ending == "mpg" else "libx264")
+        rows.append(f"cats/a.{ending},cats,train")
+    shutil.copy(folder / "cats/a.ts", folder / "dogs/copy.ts")
+    (folder / "split.csv").write_text("\n".join([*rows, "dogs/copy.ts,dogs,test"]))
+    assert len(prepared(folder)) == 8
+    assert "3 files in training and test have the same content" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", ["CPU_SECONDS", "WALL_SECONDS"])

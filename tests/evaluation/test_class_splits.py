@@ -64,8 +64,11 @@ def test_any_other_names_are_matched_by_the_rule_of_the_thesis(monkeypatch):
     known, ucf101 = ClassList("mine", "mine", ("yoga", "drums")), class_list("ucf101").names
     rule, classes = split(known, "own", ["drums", "archery", "biking", "diving"])
     assert rule == "thesis" and "drums" in classes["seen"] and "diving" in classes["unseen"]
-    with pytest.raises(ValueError, match="a part of own is empty by the rule 'thesis'"):
+    said = r"no class of own is seen: .* `overrides`, as {\"unseen_classes\""
+    with pytest.raises(ValueError, match=said):
         split(known, "own", ["archery", "biking", "diving"])
+    with pytest.raises(ValueError, match="'same names' no class of own is unseen"):
+        split(known, "own", ["drums"])  # without a text encoder
     other = ["BrushHair", "Billiards", *ucf101[1:]]
     assert split(OFFICIAL, "ucf101", other)[0] == "thesis"
     assert split(OFFICIAL, "kitchen", ucf101)[0] == "thesis"

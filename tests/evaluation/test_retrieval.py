@@ -1,6 +1,7 @@
 """Retrieval against hand cases, all orders of small galleries, and scikit-learn."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from avnb.evaluation.retrieval import (
     rank,
     recall,
 )
+from tests.data.test_subsets import a_manifest
 
 # a line of points: queries at 0 and 10, gallery at 1, 2, 9, 20
 QUERY = torch.tensor([[0.0], [10.0]])
@@ -39,6 +41,13 @@ def drawn(queries=60, gallery=200, classes=5, width=8):
 
 def paired(video, audio, label):
     return Features(video=video[:, None], audio=audio[:, None], label=label)
+
+
+def test_videos_without_audio_are_searched_where_a_split_has_no_others(tmp_path):
+    manifest = a_manifest(tmp_path, a=3)
+    for heard, found in ({"a0", "tested"}, 2), ({"a0", "a1"}, 4):
+        some = manifest.only(replace(v, audio=v.id in heard) for v in manifest.videos)
+        assert len(retrieval.searched(some)) == found
 
 
 def test_recall_counts_a_query_once_however_many_answers_fit():

@@ -19,11 +19,12 @@ from avnb.data.manifest import Manifest
 from avnb.data.transform import BatchTransform
 from avnb.models import losses
 from avnb.models.methods import METHODS, build_method
+from avnb.profiles import PROFILES, Workspace
 from avnb.training import checkpoint
 from avnb.training.checkpoint import CheckpointError
 from avnb.training.launch import Resources
 from avnb.training.loop import TrainingState, accumulate_gradients, fit, report
-from avnb.training.runs import describe, main, pretraining_run, training_sampling
+from avnb.training.runs import describe, main, pretraining_run, pretraining_runs, training_sampling
 from tests.conftest import with_values
 from tests.processes import wait_for
 
@@ -194,7 +195,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     assert last.read_bytes() == before
 
 
-def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp_path):
+def test_videos_without_audio_serve_methods_that_need_none(tiny, manifests, tmp_path, capsys):
     manifest = Manifest.load(manifests / "vggsound")
     silent = [dataclasses.replace(v, audio=False) for v in manifest.videos]
     manifest = dataclasses.replace(manifest, videos=tuple(silent), where=manifests / "silent")
@@ -204,15 +205,18 @@ def test_videos_without_audio_serve_a_method_that_uses_none(tiny, manifests, tmp
     assert metadata.mel_statistics is None
     config = with_values(metadata.pretrain, epochs=1)
     assert train(config, manifest.split("train"), metadata, tmp_path / "r").exists()
-    with pytest.raises(ValueError, match=r"no video of vggsound .* has sound"):
-        pretraining_run(tiny, manifest, tmp_path).metadata()
-
-
-def test_supervised_without_validation_videos_is_refused_before_training(tiny, manifests, tmp_path):
-    manifest = Manifest.load(manifests / "vggsound")
-    config = with_values(tiny, method="supervised", subset_videos=10**5)
-    with pytest.raises(ValueError, match="has no videos to validate with"):
-        pretraining_run(config, manifest, tmp_path).prepare(ALONE)
+    work, methods = Workspace("smoke", tmp_path, PROFILES["smoke"]), ("xid", "random", "supervised")
+    found = pretraining_runs(work, manifest, methods)
+    assert [*found] == ["random", "supervised"] and not found["random"].prepare(ALONE)
+    assert capsys.readouterr().out == "xid is left out: no video has audio\n"
+    run = found["supervised"]  # learns from the frames alone
+    inputs = BatchTransform(run.config, run.metadata().mel_statistics)(first_batch(tiny, manifest))
+    assert build_method(run.config, 99, len(manifest.classes))(inputs, 0.0)["loss"].isfinite()
+    with pytest.raises(ValueError, match="supervised is left out: it has no videos to validate"):
+        pretraining_runs(work, manifest, ("xid", "supervised"), values={"subset_videos": 10**5})
+    flat = manifest.only(v for v in silent if v.label == silent[0].label)
+    with pytest.raises(ValueError, match="supervised cannot be trained: there are no two classes"):
+        pretraining_run(run.config, flat, tmp_path).prepare(ALONE)
 
 
 def run_alone(out):

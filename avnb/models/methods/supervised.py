@@ -15,6 +15,7 @@ class Supervised(Method):
 
     title = "Supervised"
     colour = "#d55e00"
+    uses_labels = True
     validation_metrics = ("validation_loss", "validation_accuracy")
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
