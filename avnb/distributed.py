@@ -57,16 +57,31 @@ def whole_batch(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def own_device() -> torch.device:
+    """The GPU of this process of a node; the CPU where no GPU is visible.
+
+    RuntimeError when there are GPUs, but not one for each process. A single one is this process's
+    alone, as where SLURM binds one to each task; NCCL refuses one that two processes share.
+    """
+    gpus, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not gpus:
+        return torch.device("cpu")
+    if 1 < gpus < processes:
+        raise RuntimeError(
+            f"{gpus} GPUs are visible on {os.uname().nodename} to {processes} processes: start no "
+            "more processes than GPUs, or show each process one GPU"
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if gpus > 1 else 0)
+
+
 @contextlib.contextmanager
 def process_group() -> Iterator[torch.device]:
     """Join the job this process was started for (none: alone); NCCL on GPUs, else gloo."""
-    device, alone = torch.device("cpu"), os.environ.get("WORLD_SIZE", "1") == "1"
-    # The same answer in every process:
-    if cuda := torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device, alone = own_device(), os.environ.get("WORLD_SIZE", "1") == "1"
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if not alone:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield device
     if not alone:  # and not after an error: others wait elsewhere, and it would never be told
         dist.destroy_process_group()

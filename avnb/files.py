@@ -49,9 +49,18 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills `folder`; others wait, and find it complete."""
+    """One process at a time fills `folder`; others wait, and find it complete.
+
+    OSError on a disk whose files cannot be locked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock", thread_local=False):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / ".lock", thread_local=False))
+        except OSError as error:  # flock names no file
+            found = f"files in {folder} cannot be locked ({error.strerror})"
+            hint = "set AVNB_BUILD to a folder on another disk"
+            raise OSError(error.errno, f"{found}: {hint}") from error
         yield
 
 

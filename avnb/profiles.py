@@ -6,6 +6,7 @@ and a few minutes; `study` is for many runs; `thesis` is the defaults. Each has 
 `features/`, `media/` and `figures/` of the pages, and every number measured, `results.jsonl`.
 """
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from avnb.config import Evaluation, Finetune, Pretrain, unknown_name
 
+CGROUP = Path("/sys/fs/cgroup")  # where Linux tells a container's limits
 SHARING = "AVNB_SHARING"  # where launchers say what `sharing` returns
 
 Values = dict[str, Any]
@@ -89,8 +91,15 @@ def project_root() -> Path:
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores this process may use: by its affinity, and by its container's quota."""
+    every = os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
+    for quota, period in (("cpu.max",) * 2, ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):  # of another version, or `max`: no limit
+            most = int((CGROUP / quota).read_text().split()[0])
+            each = int((CGROUP / period).read_text().split()[-1])
+            return max(1, min(bound, most // each)) if most > 0 else bound
+    return bound
 
 
 def sharing() -> int:
@@ -125,7 +134,7 @@ class Workspace:
         if name not in PROFILES:
             raise ValueError(unknown_name("profile", name, PROFILES))
         build = os.environ.get("AVNB_BUILD") or project_root() / "build"
-        return cls(name, Path(build).expanduser().resolve() / name, PROFILES[name])
+        return cls(name, Path(build).expanduser().absolute() / name, PROFILES[name])
 
     def figures(self, style: str) -> Path:
         """The folder of figures and tables as files, drawn in a style."""

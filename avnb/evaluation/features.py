@@ -84,7 +84,7 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or names other code.
     """
-    path = Path(file).expanduser().resolve()
+    path = Path(file).expanduser().absolute()
     metadata = checkpoint.load(path, "pretraining")[0]
     config, key = metadata.pretrain, metadata.data_set
     checkpoint.check_backbone(path, config.backbone, backbone)

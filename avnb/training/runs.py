@@ -149,7 +149,7 @@ class TrainingRun:
             raise ValueError(f"{self.method} has no videos to validate with: lower `subset_videos`")
         if self.config.compute.micro_batch and not kind.supports_micro_batches:
             raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
-        manifest, start = self.manifest.where.resolve(), self.start and asdict(self.start)
+        manifest, start = self.manifest.where.absolute(), self.start and asdict(self.start)
         job = dict(metadata=asdict(metadata), manifest=manifest, start=start)
         job["workers"] = resources.workers
         write_text(self.folder / "job.json", json.dumps(job, indent=1, default=str))

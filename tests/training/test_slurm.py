@@ -194,6 +194,19 @@ def test_what_cannot_be_spread_is_refused_in_words(asked, nodes, message):
         Resources(processes=asked, slurm={"nodes": nodes, "gpus_per_node": 2}).resolved(8)
 
 
+@pytest.mark.parametrize(
+    "gpus",
+    [
+        {"gpus_per_node": 4}, {"gres": "gpu:4"}, {"gres": "gpu:a100:4,tmp:9"},
+        {"additional_parameters": {"gres": "gpu:4"}},
+    ],
+)  # fmt: skip
+def test_gpus_count_however_they_are_asked_for(gpus):
+    resources = Resources(slurm={"nodes": 2, **gpus}).resolved(8)
+    assert resources.processes == 8
+    assert slurm.executor_parameters(resources, "x")["cpus_per_task"] == 1 + slurm.WORKERS_A_GPU
+
+
 def test_settings_are_submitits_and_ours_where_there_are_none(tmp_path):
     given = {"nodes": 2, "time": 90, "setup": ["module load cuda"], "exclusive": True}
     options = {"additional_parameters": {"reservation": "x"}}
