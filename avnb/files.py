@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,8 @@ from typing import Any
 from filelock import FileLock
 
 from avnb.processes import die_with_parent
+
+LONGEST_TEMPORARY = 60  # characters: a socket's path may have 107, and its name takes some
 
 # Progress bars: widgets in JupyterLab, text everywhere else, papermill included. Jupyter's server
 # names the session to the kernels that it starts; papermill starts its own.
@@ -88,7 +91,12 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 
 def serve_parent(worker: int = 0) -> None:
-    """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it."""
+    """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it.
+
+    Its sockets go to /tmp where the path of the usual folder is too long for them.
+    """
+    if len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
+        tempfile.tempdir = "/tmp"  # noqa: S108 - folders of random names are made in it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 
 import avnb
 from avnb.book import parameters
@@ -36,8 +38,16 @@ class BookError(RuntimeError):
     """A notebook or the build failed; the message says where to look."""
 
 
-class QuietKernels(AsyncKernelManager):
-    """Kernels whose own messages, as on an interruption, are kept from the terminal."""
+class OwnKernels(AsyncKernelManager):
+    """Kernels of this Python, whatever is installed as `python3` on the paths of Jupyter.
+
+    Their own messages, as on an interruption, are kept from the terminal.
+    """
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The one that ipykernel would install."""
+        return KernelSpec(**get_kernel_dict())
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
         await super()._async_launch_kernel(kernel_cmd, **options, stderr=subprocess.DEVNULL)
@@ -60,9 +70,9 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
 
     print(f"running {path.name}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"cwd": project_root(), "progress_bar": False}
-    options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
-    options |= {"kernel_manager_class": f"{__name__}.QuietKernels"}
+    options: dict[str, Any] = {"progress_bar": False, "coalesce_streams": True}
+    options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
+    options |= {"kernel_manager_class": f"{__name__}.OwnKernels"}
     try:
         papermill.execute_notebook(path, out, parameters=dict(given), **options)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
@@ -143,6 +153,14 @@ def write_reference(folder: Path) -> None:
         (folder / f"{package}.rst").write_text("\n".join(blocks))
 
 
+def copy_tree(source: Path, out: Path) -> None:
+    """Copy all files of a folder, not their modes: a checkout may be read-only."""
+    for file in source.rglob("*"):
+        if file.is_file():
+            (copy := out / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
 def stage(work: Workspace, executed: list[Path]) -> Path:
     """Lay out the source of the pages: prose, executed notebooks, reference, MathJax, videos."""
     import mathjax
@@ -150,12 +168,12 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
 
     source = work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(project_root() / "book", source)
+    copy_tree(project_root() / "book", source)
     for name in ("chapters", "reference", "assets/media", "assets/mathjax"):
         (source / name).mkdir()
-    shutil.copy(work.folder / "figures/book" / COVER, source / "assets/cover.svg")
+    shutil.copyfile(work.folder / "figures/book" / COVER, source / "assets/cover.svg")
     script = Path(mathjax.__file__).parent / "static/mathjax/es5/tex-svg.js"
-    shutil.copy(script, source / "assets/mathjax")
+    shutil.copyfile(script, source / "assets/mathjax" / script.name)
     write_reference(source / "reference")
     for path in executed:
         page = staged(nbformat.read(path, as_version=4), path.name)
