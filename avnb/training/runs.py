@@ -141,14 +141,12 @@ class TrainingRun:
         """Write the job file, and the checkpoint of a method that is not trained; whether to train.
 
         Raises:
-            ValueError: when the videos or `micro_batch` do not fit the run.
+            ValueError: when the videos do not fit the run.
         """
         metadata, kind, (_, held_out) = self.metadata(), model_class(self.config), self.videos()
         steps_per_epoch(metadata.videos, self.config)
         if kind.validation_metrics and not held_out.videos:
             raise ValueError(f"{self.method} has no videos to validate with: lower `subset_videos`")
-        if self.config.compute.micro_batch and not kind.supports_micro_batches:
-            raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
         manifest, start = self.manifest.where.absolute(), self.start and asdict(self.start)
         job = dict(metadata=asdict(metadata), manifest=manifest, start=start)
         job["workers"] = resources.workers
@@ -173,8 +171,13 @@ def with_absolute_files(config: Pretrain) -> Pretrain:
 
 
 def pretraining_run(config: Pretrain, manifest: Manifest, folder: Path) -> TrainingRun:
-    """A run on (a subset of) the training videos of a manifest, below the folder of all runs."""
+    """A run on (a subset of) the training videos of a manifest, below the folder of all runs.
+
+    ValueError where the method cannot have a `micro_batch`, also of a finished run.
+    """
     config = with_absolute_files(config)
+    if config.compute.micro_batch and not model_class(config).supports_micro_batches:
+        raise ValueError(f"{config.method} needs variances of whole batches: no `micro_batch`")
     data = training_and_validation(manifest, config)[0].digest
     folder = folder / run_name(config, data, code_digest(config))
     return TrainingRun(config=config, manifest=manifest, folder=folder)
@@ -192,7 +195,7 @@ def pretraining_runs(
 
     `values` differ from the workspace's, by flat name; `methods` are as `parse_methods` gives them.
     """
-    configs = [work.pretraining(method=m, **{"seed": seed, **(values or {})}) for m in methods]
+    configs = [work.pretraining(method=m, seed=seed, **(values or {})) for m in methods]
     found = [pretraining_run(config, manifest, work.runs) for config in configs]
     return {run.method: run for run in found}
 
@@ -247,11 +250,16 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
             train_in_jobs(left, resources, title or f"training {', '.join(r.method for r in runs)}")
 
 
+def epochs_done(runs: Iterable[TrainingRun]) -> int:
+    """Epochs in the logs of runs; all that were planned where one has ended, if early."""
+    return sum(run.config.optim.epochs if run.finished else len(run.log) for run in runs)
+
+
 def train_in_jobs(runs: Sequence[TrainingRun], resources: Resources, title: str) -> None:
     """Train runs whose job files are written, and wait for them with a bar of their epochs."""
     folders = [run.folder for run in runs]
     with tqdm(desc=title, total=sum(r.config.optim.epochs for r in runs), unit="epoch") as bar:
-        watch = partial(show, bar, folders)
+        watch = partial(show, bar, partial(epochs_done, runs))
         if resources.slurm is not None:
             slurm.launch(main, folders, resources, watch)
             return
