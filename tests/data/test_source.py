@@ -1,5 +1,7 @@
 """Source videos of every kind: each is read once, in order, and either stored or rejected."""
 
+import itertools
+import re
 from fractions import Fraction
 
 import av
@@ -39,6 +41,7 @@ KINDS = {
     "late frames.mkv": {"times": 1.5 + TEN},
     "no duration.mkv": {"muxer": {"live": "1"}},
     "in fragments.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "shown before decoded.mov": {"muxer": {"movflags": "negative_cts_offsets"}},
     "broadcast.ts": {},
     "clock starts anew.ts": {"muxer": {"output_ts_offset": WRAP}},
     "slow.webm": {"codec": "libvpx-vp9", "times": np.arange(8) * 10, "rate": 1, "options": {}},
@@ -76,6 +79,26 @@ def test_frame_i_of_an_avi_is_shown_at_i_over_its_rate(tmp_path, codec, b_frames
     found, frames = look(path, np.arange(24) / 10)
     assert [count(f) for f in frames] == list(range(24))
     assert (found.fps, found.frames, found.source_fps) == (10, 24, 10)
+
+
+def test_frames_that_an_avi_packs_into_one_packet_come_in_their_order(tmp_path):
+    """As DivX wrote: a P-frame and the B-frame before it, then a packet that shows nothing."""
+    options = {"bf": "1", "g": "100", "sc_threshold": "1000000000"}
+    plain = film(tmp_path / "plain.avi", codec="mpeg4", times=np.arange(25) / 10, options=options)
+    with av.open(str(plain)) as old, av.open(str(tmp_path / "a.avi"), "w") as out:
+        copy = out.add_stream_from_template(old.streams.video[0])
+        first, *others = [bytes(p) for p in old.demux(old.streams.video[0]) if p.size]
+        nothing = b"\0\0\1\xb6\x51\1\x7f"
+        pairs = zip(others[::2], others[1::2], strict=True)
+        packets = [first, *itertools.chain(*((p + b, nothing) for p, b in pairs))]
+        for number, content in enumerate(packets):
+            content = re.sub(rb"Lavc[\d.]{9}", b"DivX503b1393p", content)
+            packet = av.Packet(content)
+            packet.stream, packet.time_base, packet.dts = copy, Fraction(1, 10), number
+            packet.pts, packet.is_keyframe = number, number == 0
+            out.mux(packet)
+    _, frames = look(tmp_path / "a.avi", np.arange(25) / 10)
+    assert [count(f) for f in frames] == list(range(25))
 
 
 # (x, y) goes to (a x + c y, b x + d y): a, b, 0, c, d, 0; and where the red corner is then seen
@@ -190,12 +213,28 @@ def test_samples_that_are_no_sound_are_silenced(tmp_path):
     assert not audio[100:110].any() and abs(audio).max() <= 0.5
 
 
-def test_digital_silence_is_no_sound(tmp_path):
-    silent, _ = stored(film(tmp_path / "a.mp4", audio=(tones([0], 1.0), HZ, "mono", "aac")))
+@pytest.mark.parametrize("codec", ["aac", "ac3"])  # which leaves ten millionths
+def test_digital_silence_is_no_sound(tmp_path, codec):
+    waves, hz = tones([0], 1.0, 48_000), 48_000
+    silent, _ = stored(film(tmp_path / "a.mp4", audio=(waves, hz, "mono", codec)))
     none, target = stored(film(tmp_path / "b.mp4"))
-    assert (silent.audio, silent.source_hz) == (False, HZ)
+    assert (silent.audio, silent.source_hz) == (False, hz)
     assert (none.audio, none.source_hz) == (False, 0)
     assert not store.read_audio(target, 0, 100).any()
+
+
+@pytest.mark.parametrize(
+    ("codec", "good", "bad"),
+    [("pcm_s16le", b"A_PCM/INT/LIT", b"A_PCX/INT/LIT"), ("ac3", b"\x0b\x77", b"\x0b\x76")],
+    ids=["no decoder", "damaged"],
+)
+def test_sound_that_cannot_be_decoded_costs_no_video(tmp_path, codec, good, bad):
+    path = film(tmp_path / "a.mkv", audio=(tones([440], 1.0, 48_000), 48_000, "mono", codec))
+    assert stored(path)[0].audio
+    path.write_bytes(path.read_bytes().replace(good, bad))
+    found, frames = look(path, TEN)
+    assert (found.audio, found.source_hz) == (False, 0)
+    assert [count(f) for f in frames] == list(range(10))
 
 
 def test_the_default_track_is_heard(tmp_path):
