@@ -58,20 +58,17 @@ def whole_batch(x: Tensor) -> Tensor:
 
 
 def own_device() -> torch.device:
-    """The GPU of this process of a node; the CPU where no GPU is visible.
+    """The GPU of this process; the CPU where none is visible.
 
-    RuntimeError when there are GPUs, but not one for each process. A single one is this process's
-    alone, as where SLURM binds one to each task; NCCL refuses one that two processes share.
+    A single one is this process's own, as where SLURM binds one to each task: NCCL refuses to share
+    it. RuntimeError when there are several, but fewer than processes.
     """
     gpus, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not gpus:
-        return torch.device("cpu")
     if 1 < gpus < processes:
-        raise RuntimeError(
-            f"{gpus} GPUs are visible on {os.uname().nodename} to {processes} processes: start no "
-            "more processes than GPUs, or show each process one GPU"
-        )
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if gpus > 1 else 0)
+        found = f"{gpus} GPUs of {os.uname().nodename} are visible to {processes} processes"
+        raise RuntimeError(f"{found}: start no more processes than GPUs, or show each its own")
+    number = int(os.environ.get("LOCAL_RANK", "0")) if gpus > 1 else 0
+    return torch.device("cuda", number) if gpus else torch.device("cpu")
 
 
 @contextlib.contextmanager

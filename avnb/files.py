@@ -17,8 +17,6 @@ from filelock import FileLock
 
 from avnb.processes import die_with_parent
 
-LONGEST_TEMPORARY = 60  # characters: a socket's path may have 107, and its name takes some
-
 # Progress bars: widgets in JupyterLab, text everywhere else, papermill included. Jupyter's server
 # names the session to the kernels that it starts; papermill starts its own.
 if "JPY_SESSION_NAME" in os.environ and "ipykernel" in sys.modules:
@@ -61,9 +59,8 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(FileLock(folder / ".lock", thread_local=False))
         except OSError as error:  # flock names no file
-            found = f"files in {folder} cannot be locked ({error.strerror})"
-            hint = "set AVNB_BUILD to a folder on another disk"
-            raise OSError(error.errno, f"{found}: {hint}") from error
+            hint = f"cannot lock files in {folder}: set AVNB_BUILD to a folder on another disk"
+            raise OSError(error.errno, f"{error.strerror}; {hint}") from error
         yield
 
 
@@ -91,12 +88,9 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 
 def serve_parent(worker: int = 0) -> None:
-    """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it.
-
-    Its sockets go to /tmp where the path of the usual folder is too long for them.
-    """
-    if len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
-        tempfile.tempdir = "/tmp"  # noqa: S108 - folders of random names are made in it
+    """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it."""
+    if len(tempfile.gettempdir()) > 60:  # characters; a whole path of a socket may have 107
+        tempfile.tempdir = "/tmp"  # noqa: S108 - names in it are random
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -39,10 +39,7 @@ class BookError(RuntimeError):
 
 
 class OwnKernels(AsyncKernelManager):
-    """Kernels of this Python, whatever is installed as `python3` on the paths of Jupyter.
-
-    Their own messages, as on an interruption, are kept from the terminal.
-    """
+    """Kernels of this Python, whatever Jupyter calls `python3`; silent, as on an interruption."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -153,14 +150,6 @@ def write_reference(folder: Path) -> None:
         (folder / f"{package}.rst").write_text("\n".join(blocks))
 
 
-def copy_tree(source: Path, out: Path) -> None:
-    """Copy all files of a folder, not their modes: a checkout may be read-only."""
-    for file in source.rglob("*"):
-        if file.is_file():
-            (copy := out / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-
-
 def stage(work: Workspace, executed: list[Path]) -> Path:
     """Lay out the source of the pages: prose, executed notebooks, reference, MathJax, videos."""
     import mathjax
@@ -168,7 +157,9 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
 
     source = work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
-    copy_tree(project_root() / "book", source)
+    shutil.copytree(project_root() / "book", source, copy_function=shutil.copyfile)
+    for folder in (source, *source.rglob("*/")):
+        folder.chmod(0o755)  # a checkout may be read-only
     for name in ("chapters", "reference", "assets/media", "assets/mathjax"):
         (source / name).mkdir()
     shutil.copyfile(work.folder / "figures/book" / COVER, source / "assets/cover.svg")

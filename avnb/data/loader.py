@@ -101,13 +101,11 @@ def training_epochs(
     """Each epoch after `done` steps, with the rest of this process's part of its batches.
 
     Workers are started once and read ahead over the end of an epoch. ValueError when the processes
-    cannot share the batches evenly: clips would be left out.
+    do not divide the batches: clips would be left out.
     """
     if run.optim.shards % processes:
-        raise ValueError(
-            f"{processes} processes cannot share the {run.optim.shards} shards of a batch evenly: "
-            "start a number of them that divides `shards`"
-        )
+        found = f"{processes} processes cannot share {run.optim.shards} shards evenly"
+        raise ValueError(f"{found}: start a number of them that divides `shards`")
     size, steps = run.optim.batch // processes, steps_per_epoch(len(clips), run)
     current, skip = divmod(done, steps)
     epochs = range(current, run.optim.epochs)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,7 @@ import torch
 
 from avnb import processes as guard
 from avnb.data.loader import AUTO
-from avnb.files import tqdm
+from avnb.files import json_lines, tqdm
 from avnb.profiles import SHARING, cores
 
 GRACE_SECONDS = 10.0  # between asking a job to end and ending it
@@ -48,7 +48,7 @@ class Resources:
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs that `slurm` asks for on each node: so many, or as in `"gres": "gpu:a100:4"`."""
+        """GPUs of each node that `slurm` asks for, perhaps as `"gres": "gpu:a100:4"`."""
         asked = {**(self.slurm or {}).get("additional_parameters", {}), **(self.slurm or {})}
         counts = re.findall(r"gpu(?::[^:,]+)?:(\d+)", asked.get("gres", ""))
         return asked.get("gpus_per_node") or sum(map(int, counts))
@@ -85,12 +85,12 @@ def last_lines(file: Path, count: int) -> str:
     return "\n".join([line for line in lines if line.strip()][-count:])
 
 
-def show(bar: tqdm, done: Callable[[], int], output: Path, state: str = "") -> None:
-    """Move a bar to what is done by other processes, as `done` counts it.
+def show(bar: tqdm, folders: Iterable[Path], output: Path, state: str = "") -> None:
+    """Move a bar to the number of epochs in the logs of runs that other processes train.
 
     Beside it stands the state of the job, or else the last line of its output.
     """
-    bar.update(done() - int(bar.n))
+    bar.update(sum(len([*json_lines(folder / "log.jsonl")]) for folder in folders) - int(bar.n))
     if (text := state or last_lines(output, 1)) != bar.postfix:
         bar.set_postfix_str(text)
 

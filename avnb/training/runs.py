@@ -171,10 +171,7 @@ def with_absolute_files(config: Pretrain) -> Pretrain:
 
 
 def pretraining_run(config: Pretrain, manifest: Manifest, folder: Path) -> TrainingRun:
-    """A run on (a subset of) the training videos of a manifest, below the folder of all runs.
-
-    ValueError where the method cannot have a `micro_batch`, also of a finished run.
-    """
+    """A run on (a subset of) the training videos of a manifest, below the folder of all runs."""
     config = with_absolute_files(config)
     if config.compute.micro_batch and not model_class(config).supports_micro_batches:
         raise ValueError(f"{config.method} needs variances of whole batches: no `micro_batch`")
@@ -250,25 +247,21 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
             train_in_jobs(left, resources, title or f"training {', '.join(r.method for r in runs)}")
 
 
-def epochs_done(runs: Iterable[TrainingRun]) -> int:
-    """Epochs in the logs of runs; all that were planned where one has ended, if early."""
-    return sum(run.config.optim.epochs if run.finished else len(run.log) for run in runs)
-
-
 def train_in_jobs(runs: Sequence[TrainingRun], resources: Resources, title: str) -> None:
     """Train runs whose job files are written, and wait for them with a bar of their epochs."""
     folders = [run.folder for run in runs]
     with tqdm(desc=title, total=sum(r.config.optim.epochs for r in runs), unit="epoch") as bar:
-        watch = partial(show, bar, partial(epochs_done, runs))
+        watch = partial(show, bar, folders)
         if resources.slurm is not None:
             slurm.launch(main, folders, resources, watch)
-            return
-        alone = resources.processes == 1 and not torch.cuda.is_available()
-        count = min(cores(), len(folders)) if alone else 1
-        shares = [folders[i::count] for i in range(count)]
-        # The first run of a job gets the output of all.
-        commands = {share[0]: ["avnb", "train", *map(str, share)] for share in shares}
-        launch(commands, resources.processes, title, partial(watch, folders[0] / "output.txt"))
+        else:
+            alone = resources.processes == 1 and not torch.cuda.is_available()
+            count = min(cores(), len(folders)) if alone else 1
+            shares = [folders[i::count] for i in range(count)]
+            # The first run of a job gets the output of all.
+            commands = {share[0]: ["avnb", "train", *map(str, share)] for share in shares}
+            launch(commands, resources.processes, title, partial(watch, folders[0] / "output.txt"))
+        bar.total = bar.n  # fewer where runs have ended early
 
 
 @record

@@ -45,18 +45,8 @@ def test_pages_are_made_again_when_a_file_changes(tmp_path):
     assert len(made) == 2
 
 
-def test_copies_of_a_read_only_checkout_can_be_written(tmp_path):
-    (source := tmp_path / "read-only" / "a").mkdir(parents=True)
-    (source / "b.md").write_text("page")
-    (source / "b.md").chmod(0o444), source.chmod(0o555)
-    build.copy_tree(source.parent, out := tmp_path / "out")
-    assert (out / "a/b.md").read_text() == "page"
-    assert all(path.stat().st_mode & 0o200 for path in out.rglob("*"))
-
-
 @pytest.mark.slow
 def test_a_notebook_is_run_by_this_python_in_the_folder_of_the_call(tmp_path, monkeypatch, capsys):
-    """Jupyter may have another `python3`, and the notebook may lie far from any checkout."""
     (spec := tmp_path / "kernels/python3/kernel.json").parent.mkdir(parents=True)
     spec.write_text('{"argv": ["false"], "display_name": "another", "language": "python"}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))

@@ -48,13 +48,10 @@ def test_epochs_differ_and_repeat_exactly():
     assert all(len(epoch_plan(50, run, e)) == steps for e in range(5))
 
 
-def test_processes_that_would_leave_clips_out_are_refused():
+def test_what_would_leave_clips_out_is_an_error_that_says_what_to_do():
     run = Pretrain.from_flat(batch=16, shards=2)
-    with pytest.raises(ValueError, match="3 processes cannot share the 2 shards"):
+    with pytest.raises(ValueError, match="3 processes cannot share 2 shards"):
         next(training_epochs(range(50), run, 0, rank=0, processes=3, workers=0))
-
-
-def test_too_few_videos_for_a_batch_are_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="3 videos x 5 clips do not fill one batch of 128: lower"):
         steps_per_epoch(3, Pretrain())
 

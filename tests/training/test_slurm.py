@@ -175,10 +175,11 @@ def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("asked", "nodes", "gpus", "found"),
-    [(0, 2, 4, 8), (0, 2, 0, 2), (0, 1, 3, 2), (4, 2, 2, 4), (8, 1, 8, 8)],
+    [(0, 2, 4, 8), (0, 2, 0, 2), (0, 1, 3, 2), (4, 2, 2, 4), (8, 1, 8, 8), (0, 2, "gpu:x:4", 8)],
 )
 def test_processes_are_spread_evenly(asked, nodes, gpus, found):
-    resources = Resources(processes=asked, slurm={"nodes": nodes, "gpus_per_node": gpus})
+    name = "gres" if isinstance(gpus, str) else "gpus_per_node"
+    resources = Resources(processes=asked, slurm={"nodes": nodes, name: gpus})
     assert resources.resolved(8).processes == found
 
 
@@ -192,19 +193,6 @@ def test_processes_are_spread_evenly(asked, nodes, gpus, found):
 def test_what_cannot_be_spread_is_refused_in_words(asked, nodes, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         Resources(processes=asked, slurm={"nodes": nodes, "gpus_per_node": 2}).resolved(8)
-
-
-@pytest.mark.parametrize(
-    "gpus",
-    [
-        {"gpus_per_node": 4}, {"gres": "gpu:4"}, {"gres": "gpu:a100:4,tmp:9"},
-        {"additional_parameters": {"gres": "gpu:4"}},
-    ],
-)  # fmt: skip
-def test_gpus_count_however_they_are_asked_for(gpus):
-    resources = Resources(slurm={"nodes": 2, **gpus}).resolved(8)
-    assert resources.processes == 8
-    assert slurm.executor_parameters(resources, "x")["cpus_per_task"] == 1 + slurm.WORKERS_A_GPU
 
 
 def test_settings_are_submitits_and_ours_where_there_are_none(tmp_path):
