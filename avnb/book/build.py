@@ -31,7 +31,7 @@ SIZES = {  # what a page says of the profile that it was made with
     "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
     "show whether the method learns, and say nothing about real videos at full scale.",
 }
-MEDIA = re.compile(r'(src|poster)="[^"]*?media/([^"/]+)"')
+MEDIA = re.compile(r'src="[^"]*?media/([^"/]+)"')
 
 
 class BookError(RuntimeError):
@@ -134,10 +134,10 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
     for cell in page.cells:
         for output in cell.get("outputs", ()):
             text = output.get("data", {}).get("text/html", "")
-            for _, name in MEDIA.findall(text):
+            for name in MEDIA.findall(text):
                 shutil.copy(media / name, assets / name)
             if text:
-                output.data["text/html"] = MEDIA.sub(r'\1="../_static/media/\2"', text)
+                output.data["text/html"] = MEDIA.sub(r'src="../_static/media/\1"', text)
 
 
 def write_reference(folder: Path) -> None:

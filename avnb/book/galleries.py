@@ -3,7 +3,9 @@
 A page shows small copies of the store's files, which are made once and loaded when played.
 """
 
+import base64
 import html
+import mimetypes
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -70,22 +72,36 @@ def write_pictures(out: Path, frame: np.ndarray, samples: np.ndarray) -> None:
             plt.imsave(partial, levels, origin="lower", format="png", cmap="magma")
 
 
+def embedded(file: Path) -> str:
+    """A data URL of a file's content."""
+    content = base64.b64encode(file.read_bytes()).decode()
+    return f"data:{mimetypes.guess_type(file.name)[0]};base64,{content}"
+
+
+def link(file: Path) -> str:
+    """The address of a file from a page or a notebook, which JupyterLab may not serve."""
+    served = Path.cwd().parent  # the checkout, above its notebooks
+    if "JPY_SESSION_NAME" in os.environ and not file.is_relative_to(served):
+        return embedded(file)
+    return html.escape(os.path.relpath(file))
+
+
 def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:
     """HTML of a small copy under its title, whose picture plays when clicked, or by space bar.
 
     `mark` is a name in MARKS; with `spectrogram` the audio is drawn below, if there is some.
     """
     sign, border, meaning = MARKS[mark]
-    stem, name, below = html.escape(os.path.relpath(file.with_suffix(""))), html.escape(title), ""
-    if spectrogram and file.with_suffix(".png").exists():
+    name, poster, below = html.escape(title), embedded(file.with_suffix(".jpg")), ""
+    if spectrogram and (image := file.with_suffix(".png")).exists():
         look = "width:100%;height:4rem;display:block;margin-top:2px"
-        below = f'<img src="{stem}.png" alt="spectrogram of {name}" style="{look}">'
+        below = f'<img src="{link(image)}" alt="spectrogram of {name}" style="{look}">'
     look = f"width:100%;aspect-ratio:4/3;object-fit:contain;cursor:pointer;border:{border}"
     return (
         '<figure style="margin:0;flex:1 1 6rem;max-width:11rem">'
         f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption>'
-        f'<video tabindex="0" role="button" preload="none" playsinline src="{stem}.mp4" '
-        f'poster="{stem}.jpg" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
+        f'<video tabindex="0" role="button" preload="none" playsinline src="{link(file)}" '
+        f'poster="{poster}" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
         f'onkeydown="{KEYS}" style="{look}"></video>{below}</figure>'
     )
 
