@@ -50,10 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills `folder`; others wait, and find it complete.
-
-    OSError on a disk whose files cannot be locked.
-    """
+    """One process at a time fills `folder`, others wait; OSError where files cannot be locked."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:

@@ -92,14 +92,13 @@ def project_root() -> Path:
 
 def cores() -> int:
     """Processor cores this process may use: by its affinity, and by its container's quota."""
-    every = os.cpu_count() or 1
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for quota, period in (("cpu.max",) * 2, ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         with contextlib.suppress(OSError, ValueError):  # of another version, or `max`: no limit
             most = int((CGROUP / quota).read_text().split()[0])
             each = int((CGROUP / period).read_text().split()[-1])
-            return max(1, min(bound, most // each)) if most > 0 else bound
-    return bound
+            return max(1, min(own, most // each)) if most > 0 else own
+    return own
 
 
 def sharing() -> int:

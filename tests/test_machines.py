@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -34,9 +35,6 @@ def test_a_process_has_a_gpu_of_its_own_where_there_are_any(monkeypatch, gpus, d
 
 
 def test_a_disk_without_locks_is_named(tmp_path, monkeypatch):
-    def flock(file, operation):
-        raise OSError(errno.ENOTSUP, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOTSUP, "no")))
     with pytest.raises(OSError, match=f"cannot lock files in {tmp_path}"), locked(tmp_path):
         pass

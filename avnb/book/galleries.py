@@ -72,18 +72,11 @@ def write_pictures(out: Path, frame: np.ndarray, samples: np.ndarray) -> None:
             plt.imsave(partial, levels, origin="lower", format="png", cmap="magma")
 
 
-def embedded(file: Path) -> str:
-    """A data URL of a file's content."""
-    content = base64.b64encode(file.read_bytes()).decode()
-    return f"data:{mimetypes.guess_type(file.name)[0]};base64,{content}"
-
-
-def link(file: Path) -> str:
-    """The address of a file from a page or a notebook, which JupyterLab may not serve."""
-    served = Path.cwd().parent  # the checkout, above its notebooks
-    if "JPY_SESSION_NAME" in os.environ and not file.is_relative_to(served):
-        return embedded(file)
-    return html.escape(os.path.relpath(file))
+def link(file: Path, *, embedded: bool) -> str:
+    """The address of a file from a page, or a data URL of its content."""
+    content = base64.b64encode(file.read_bytes()).decode() if embedded else ""
+    kind = mimetypes.guess_type(file.name)[0]
+    return f"data:{kind};base64,{content}" if content else html.escape(os.path.relpath(file))
 
 
 def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:
@@ -92,16 +85,19 @@ def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool =
     `mark` is a name in MARKS; with `spectrogram` the audio is drawn below, if there is some.
     """
     sign, border, meaning = MARKS[mark]
-    name, poster, below = html.escape(title), embedded(file.with_suffix(".jpg")), ""
+    name, poster, below = html.escape(title), link(file.with_suffix(".jpg"), embedded=True), ""
+    # JupyterLab serves the checkout, above its notebooks, but perhaps not the build folder.
+    lab = "JPY_SESSION_NAME" in os.environ and not file.is_relative_to(Path.cwd().parent)
     if spectrogram and (image := file.with_suffix(".png")).exists():
         look = "width:100%;height:4rem;display:block;margin-top:2px"
-        below = f'<img src="{link(image)}" alt="spectrogram of {name}" style="{look}">'
+        drawn = link(image, embedded=lab)
+        below = f'<img src="{drawn}" alt="spectrogram of {name}" style="{look}">'
     look = f"width:100%;aspect-ratio:4/3;object-fit:contain;cursor:pointer;border:{border}"
     return (
         '<figure style="margin:0;flex:1 1 6rem;max-width:11rem">'
         f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption>'
-        f'<video tabindex="0" role="button" preload="none" playsinline src="{link(file)}" '
-        f'poster="{poster}" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
+        f'<video tabindex="0" role="button" preload="none" playsinline onclick="{PLAY}" '
+        f'src="{link(file, embedded=lab)}" poster="{poster}" aria-label="play {name}, {meaning}" '
         f'onkeydown="{KEYS}" style="{look}"></video>{below}</figure>'
     )
 

@@ -35,7 +35,6 @@ DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelc
 OF_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors that only writing has
 GAP_SECONDS = 0.1  # a larger gap between two audio frames is filled with silence
 LOUDEST = 100.0  # samples beyond are no sound, as those that are not finite
-SILENT = 2.0**-16  # samples below are zeros in 16 bits: what codecs leave of digital silence
 
 
 class DecodeError(ValueError):
@@ -157,11 +156,12 @@ class Source:
     def soundtrack(self) -> np.ndarray:
         """[N] mono float32 from the first frame on; empty without sound, as where all is silent.
 
-        Samples that no sound can have are silenced.
+        Samples that no sound can have are silenced. Codecs leave a trace of digital silence, which
+        16 bits do not hold.
         """
         samples = self.sound.finish(self.start)
         samples[~(np.abs(samples) <= LOUDEST)] = 0  # NaN is one of them
-        return samples if (abs(samples) >= SILENT).any() else samples[:0]
+        return samples if (abs(samples) >= 2**-16).any() else samples[:0]
 
 
 class Soundtrack:

@@ -11,7 +11,7 @@ from avnb.config import Clip
 from avnb.data.clips import Sampling
 from avnb.data.prepare import load_dataset
 from avnb.evaluation.features import source_of_file, untrained_source
-from avnb.models.methods import Method, build_method, find_method, parse_methods
+from avnb.models.methods import build_method, find_method, parse_methods
 from avnb.models.own import (
     OwnEncoder,
     build_video_encoder,
@@ -72,15 +72,7 @@ def code(spec):
 
 def test_code_is_named_by_a_module_or_a_file_and_a_name():
     assert all(map(is_spec, ("package.module:Class", "a folder/some-file.py:Class")))
-    for text in (
-        "xid",
-        ":",
-        "file.py",
-        "file.py:",
-        "file.py:a-b",
-        "runs/xid/last.pt",
-        "runs:1/last",
-    ):
+    for text in ("xid", ":", "file.py", "file.py:", "file.py:a-b", "xid/last.pt", "runs:1/last"):
         assert not is_spec(text)
 
 
@@ -121,12 +113,6 @@ def test_a_digest_stands_for_the_content_of_a_file(encoder_file):
     encoder_file.write_text(ENCODER + "# another\n")
     assert source_digest(f"{encoder_file}:Colours") != before
     assert source_digest("xid") == source_digest("torchvision.models.video:r3d_18") == ""
-
-
-def test_a_method_without_audio_leaves_no_weights_unused(tiny):
-    """Several processes would wait for their gradients."""
-    own = type("Own", (Method,), {"uses_audio": False})(tiny, 4, 2)
-    assert {x.requires_grad for x in own.audio_encoder.parameters()} == {False}
 
 
 def test_a_method_must_be_a_subclass_of_method(encoder_file):
