@@ -6,7 +6,6 @@ and a few minutes; `study` is for many runs; `thesis` is the defaults. Each has 
 `features/`, `media/` and `figures/` of the pages, and every number measured, `results.jsonl`.
 """
 
-import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,12 +92,11 @@ def project_root() -> Path:
 def cores() -> int:
     """Processor cores this process may use: by its affinity, and by its container's quota."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for quota, period in (("cpu.max",) * 2, ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with contextlib.suppress(OSError, ValueError):  # of another version, or `max`: no limit
-            most = int((CGROUP / quota).read_text().split()[0])
-            each = int((CGROUP / period).read_text().split()[-1])
-            return max(1, min(own, most // each)) if most > 0 else own
-    return own
+    # Quota and period of version 2, or 1; one without a quota says so.
+    files = [CGROUP / name for name in ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")]
+    words = " ".join(file.read_text() for file in files if file.exists()).split()
+    limited = len(words) == 2 and words[0] not in ("max", "-1")
+    return max(1, min(own, int(words[0]) // int(words[1]))) if limited else own
 
 
 def sharing() -> int:

@@ -13,13 +13,14 @@ from avnb.files import locked
 
 
 @pytest.mark.parametrize(("quota", "most"), [("250000", 2), ("max", 9), ("-1", 9)])
-@pytest.mark.parametrize("files", [["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]])
-def test_the_quota_of_a_container_bounds_its_cores(tmp_path, monkeypatch, files, quota, most):
+@pytest.mark.parametrize("version", ["cpu.max", "cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us"])
+def test_the_quota_of_a_container_bounds_its_cores(tmp_path, monkeypatch, version, quota, most):
     monkeypatch.setattr(profiles, "CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(9))
     (tmp_path / "cpu").mkdir()
-    for file, text in zip(files, [f"{quota} 100000", "100000"], strict=False):
-        (tmp_path / file).write_text(text)
+    (tmp_path / version.split()[0]).write_text(f"{quota} ")
+    with (tmp_path / version.split()[-1]).open("a") as file:
+        file.write("100000\n")
     assert profiles.cores() == most
 
 
