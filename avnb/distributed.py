@@ -57,16 +57,28 @@ def whole_batch(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def own_device() -> torch.device:
+    """The GPU of this process; the CPU where none is visible.
+
+    A single one is this process's own, as where SLURM binds one to each task: NCCL refuses to share
+    it. RuntimeError when there are several, but fewer than processes.
+    """
+    gpus, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if 1 < gpus < processes:
+        found = f"{gpus} GPUs of {os.uname().nodename} are visible to {processes} processes"
+        raise RuntimeError(f"{found}: start no more processes than GPUs, or show each its own")
+    number = int(os.environ.get("LOCAL_RANK", "0")) if gpus > 1 else 0
+    return torch.device("cuda", number) if gpus else torch.device("cpu")
+
+
 @contextlib.contextmanager
 def process_group() -> Iterator[torch.device]:
     """Join the job this process was started for (none: alone); NCCL on GPUs, else gloo."""
-    device, alone = torch.device("cpu"), os.environ.get("WORLD_SIZE", "1") == "1"
-    # The same answer in every process:
-    if cuda := torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device, alone = own_device(), os.environ.get("WORLD_SIZE", "1") == "1"
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     if not alone:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield device
     if not alone:  # and not after an error: others wait elsewhere, and it would never be told
         dist.destroy_process_group()

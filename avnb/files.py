@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -49,9 +50,14 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills `folder`; others wait, and find it complete."""
+    """One process at a time fills `folder`, others wait; OSError where files cannot be locked."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock", thread_local=False):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / ".lock", thread_local=False))
+        except OSError as error:  # flock names no file
+            hint = f"cannot lock files in {folder}: set AVNB_BUILD to a folder on another disk"
+            raise OSError(error.errno, f"{error.strerror}; {hint}") from error
         yield
 
 
@@ -80,6 +86,8 @@ def json_lines(path: Path) -> Iterator[Any]:
 
 def serve_parent(worker: int = 0) -> None:
     """In a worker: its parent handles Ctrl-C and a cluster's signal, and it dies with it."""
+    if len(tempfile.gettempdir()) > 60:  # characters; a whole path of a socket may have 107
+        tempfile.tempdir = "/tmp"  # noqa: S108 - names in it are random
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 
 import avnb
 from avnb.book import parameters
@@ -29,15 +31,20 @@ SIZES = {  # what a page says of the profile that it was made with
     "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
     "show whether the method learns, and say nothing about real videos at full scale.",
 }
-MEDIA = re.compile(r'(src|poster)="[^"]*?media/([^"/]+)"')
+MEDIA = re.compile(r'src="[^"]*?media/([^"/]+)"')
 
 
 class BookError(RuntimeError):
     """A notebook or the build failed; the message says where to look."""
 
 
-class QuietKernels(AsyncKernelManager):
-    """Kernels whose own messages, as on an interruption, are kept from the terminal."""
+class OwnKernels(AsyncKernelManager):
+    """Kernels of this Python, whatever Jupyter calls `python3`; silent, as on an interruption."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The one that ipykernel would install."""
+        return KernelSpec(**get_kernel_dict())
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
         await super()._async_launch_kernel(kernel_cmd, **options, stderr=subprocess.DEVNULL)
@@ -60,9 +67,9 @@ def run_notebook(path: Path | str, out: Path | str, given: Mapping[str, Any]) ->
 
     print(f"running {path.name}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"progress_bar": False}
-    options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr, "coalesce_streams": True}
-    options |= {"kernel_manager_class": f"{__name__}.QuietKernels"}
+    options: dict[str, Any] = {"progress_bar": False, "coalesce_streams": True}
+    options |= {"stdout_file": sys.stdout, "stderr_file": sys.stderr}
+    options |= {"kernel_manager_class": f"{__name__}.OwnKernels"}
     try:
         papermill.execute_notebook(path, out, parameters=dict(given), **options)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
@@ -127,10 +134,10 @@ def with_media(page: Any, media: Path, assets: Path) -> None:
     for cell in page.cells:
         for output in cell.get("outputs", ()):
             text = output.get("data", {}).get("text/html", "")
-            for _, name in MEDIA.findall(text):
+            for name in MEDIA.findall(text):
                 shutil.copy(media / name, assets / name)
             if text:
-                output.data["text/html"] = MEDIA.sub(r'\1="../_static/media/\2"', text)
+                output.data["text/html"] = MEDIA.sub(r'src="../_static/media/\1"', text)
 
 
 def write_reference(folder: Path) -> None:
@@ -150,12 +157,14 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
 
     source = work.folder / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(project_root() / "book", source)
+    shutil.copytree(project_root() / "book", source, copy_function=shutil.copyfile)
+    for folder in (source, *source.rglob("*/")):
+        folder.chmod(0o755)  # a checkout may be read-only
     for name in ("chapters", "reference", "assets/media", "assets/mathjax"):
         (source / name).mkdir()
-    shutil.copy(work.folder / "figures/book" / COVER, source / "assets/cover.svg")
+    shutil.copyfile(work.folder / "figures/book" / COVER, source / "assets/cover.svg")
     script = Path(mathjax.__file__).parent / "static/mathjax/es5/tex-svg.js"
-    shutil.copy(script, source / "assets/mathjax")
+    shutil.copyfile(script, source / "assets/mathjax" / script.name)
     write_reference(source / "reference")
     for path in executed:
         page = staged(nbformat.read(path, as_version=4), path.name)

@@ -3,7 +3,9 @@
 A page shows small copies of the store's files, which are made once and loaded when played.
 """
 
+import base64
 import html
+import mimetypes
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -70,22 +72,32 @@ def write_pictures(out: Path, frame: np.ndarray, samples: np.ndarray) -> None:
             plt.imsave(partial, levels, origin="lower", format="png", cmap="magma")
 
 
+def link(file: Path, *, embedded: bool) -> str:
+    """The address of a file from a page, or a data URL of its content."""
+    content = base64.b64encode(file.read_bytes()).decode() if embedded else ""
+    kind = mimetypes.guess_type(file.name)[0]
+    return f"data:{kind};base64,{content}" if content else html.escape(os.path.relpath(file))
+
+
 def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:
     """HTML of a small copy under its title, whose picture plays when clicked, or by space bar.
 
     `mark` is a name in MARKS; with `spectrogram` the audio is drawn below, if there is some.
     """
     sign, border, meaning = MARKS[mark]
-    stem, name, below = html.escape(os.path.relpath(file.with_suffix(""))), html.escape(title), ""
-    if spectrogram and file.with_suffix(".png").exists():
+    name, poster, below = html.escape(title), link(file.with_suffix(".jpg"), embedded=True), ""
+    # JupyterLab serves the checkout, above its notebooks, but perhaps not the build folder.
+    lab = "JPY_SESSION_NAME" in os.environ and not file.is_relative_to(Path.cwd().parent)
+    if spectrogram and (image := file.with_suffix(".png")).exists():
         look = "width:100%;height:4rem;display:block;margin-top:2px"
-        below = f'<img src="{stem}.png" alt="spectrogram of {name}" style="{look}">'
+        drawn = link(image, embedded=lab)
+        below = f'<img src="{drawn}" alt="spectrogram of {name}" style="{look}">'
     look = f"width:100%;aspect-ratio:4/3;object-fit:contain;cursor:pointer;border:{border}"
     return (
         '<figure style="margin:0;flex:1 1 6rem;max-width:11rem">'
         f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption>'
-        f'<video tabindex="0" role="button" preload="none" playsinline src="{stem}.mp4" '
-        f'poster="{stem}.jpg" aria-label="play {name}, {meaning}" onclick="{PLAY}" '
+        f'<video tabindex="0" role="button" preload="none" playsinline onclick="{PLAY}" '
+        f'src="{link(file, embedded=lab)}" poster="{poster}" aria-label="play {name}, {meaning}" '
         f'onkeydown="{KEYS}" style="{look}"></video>{below}</figure>'
     )
 

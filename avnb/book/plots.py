@@ -24,8 +24,8 @@ from avnb.config import unknown_name
 from avnb.models.methods import METHODS
 
 # Distinct for readers with any colour vision, and in print (Okabe & Ito 2008).
-BLUE, ORANGE, GREY, RED = "#0b6e99", "#d98324", "#8a8f98", "#b3261e"
-LINES = (BLUE, "#d55e00", "#009e73", "#cc79a7", GREY)
+BLUE, ORANGE, GREY, RED = "#4060c8", "#f0b67f", "#c3c8cf", "#b3261e"
+LINES = ("#1b1b1b", "#7b3fa0", "#8c5a2b", "#5cc8d0", "#c5d86d")  # of what is no method
 OTHER_METHODS = ("#e69f00", "#56b4e9", "#882255", "#332288", "#999933")
 TITLES = {
     "v->v": "video to video",

@@ -100,8 +100,12 @@ def training_epochs(
 ) -> Iterator[tuple[int, Iterator[Batch]]]:
     """Each epoch after `done` steps, with the rest of this process's part of its batches.
 
-    Workers are started once and read ahead over the end of an epoch.
+    Workers are started once and read ahead over the end of an epoch. ValueError when the processes
+    do not divide the batches: clips would be left out.
     """
+    if run.optim.shards % processes:
+        found = f"{processes} processes cannot share {run.optim.shards} shards evenly"
+        raise ValueError(f"{found}: start a number of them that divides `shards`")
     size, steps = run.optim.batch // processes, steps_per_epoch(len(clips), run)
     current, skip = divmod(done, steps)
     epochs = range(current, run.optim.epochs)

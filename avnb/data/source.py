@@ -6,6 +6,7 @@ Frames are taken in the order in which the decoder gives them. Time 0 is that of
 import contextlib
 import errno
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,8 @@ ANY_TEXT: dict[str, Any] = (
 HZ = 16_000  # of all sound
 MOST_SECONDS = 7200.0  # of one video
 MIN_COMPLETE = 0.75  # a file with less than this share of its announced length is truncated
-MOST_DAMAGED = 0.05  # share of its packets that may fail to be decoded
+MOST_DAMAGED = 0.05  # share of a stream's packets that may fail to be decoded
+DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError)
 OF_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors that only writing has
 GAP_SECONDS = 0.1  # a larger gap between two audio frames is filled with silence
 LOUDEST = 100.0  # samples beyond are no sound, as those that are not finite
@@ -94,23 +96,25 @@ class Source:
         Raises:
             DecodeError: when too much is damaged, missing or too long.
         """
-        packets = damaged = 0
+        packets, damaged = Counter[str](), Counter[str]()  # by what they hold
         stamps: list[int | None] = []
         for packet in self.container.demux(*filter(None, (self.video, self.audio))):
-            packets += 1
+            packets[packet.stream.type] += 1
             if packet.stream is self.video and packet.size:
                 stamps.append(packet.dts)
             try:
                 frames = packet.decode()
-            except (av.error.InvalidDataError, av.error.ArgumentError):
-                damaged += 1
+            except DAMAGED:
+                damaged[packet.stream.type] += 1
                 continue
             for frame in frames:
                 if not isinstance(frame, av.AudioFrame):
                     yield self.time_of(frame, stamps), frame
                 elif frame.pts is not None:
                     self.sound.add(frame, float(frame.pts * self.audio.time_base))
-        self.check_complete(damaged / max(packets, 1))
+        self.check_complete(damaged["video"] / max(packets["video"], 1))
+        if damaged["audio"] > MOST_DAMAGED * packets["audio"]:
+            self.sound = Soundtrack()  # as without a decoder, which costs no video
 
     def time_of(self, frame: Any, stamps: list[int | None]) -> float:
         """Seconds after the first frame; those of AVI by the order of decoding.
@@ -138,7 +142,7 @@ class Source:
             raise DecodeError("holds no frame that can be decoded")
         if damaged > MOST_DAMAGED:
             raise DecodeError(
-                f"{damaged:.1%} of its packets cannot be decoded; {MOST_DAMAGED:.0%} may be"
+                f"{damaged:.1%} of its video packets cannot be decoded; {MOST_DAMAGED:.0%} may be"
             )
         announced = float((self.video.duration or 0) * self.video.time_base)
         if self.seconds < MIN_COMPLETE * announced and self.count > 1:
@@ -150,13 +154,14 @@ class Source:
         return round((self.count - 1) / self.last, 3) if self.count > 1 else float(self.rate)
 
     def soundtrack(self) -> np.ndarray:
-        """[N] mono float32 from the first frame on; empty without sound, as where all is zero.
+        """[N] mono float32 from the first frame on; empty without sound, as where all is silent.
 
-        Samples that no sound can have are silenced.
+        Samples that no sound can have are silenced. Codecs leave a trace of digital silence, which
+        16 bits do not hold.
         """
         samples = self.sound.finish(self.start)
         samples[~(np.abs(samples) <= LOUDEST)] = 0  # NaN is one of them
-        return samples if samples.any() else samples[:0]
+        return samples if (abs(samples) >= 2**-16).any() else samples[:0]
 
 
 class Soundtrack:

@@ -84,7 +84,7 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or names other code.
     """
-    path = Path(file).expanduser().resolve()
+    path = Path(file).expanduser().absolute()
     metadata = checkpoint.load(path, "pretraining")[0]
     config, key = metadata.pretrain, metadata.data_set
     checkpoint.check_backbone(path, config.backbone, backbone)
@@ -147,7 +147,7 @@ def encoder_sources(
     items = [item.strip() for item in checkpoints.split(",") if item.strip()]
     names = parse_methods(methods) if methods.strip() or not items else ()
     changes = parse_values(values)
-    config = work.pretraining(method="random", **{"seed": seed, **changes})
+    config = work.pretraining(method="random", seed=seed, **changes)
     read = partial(source_of_file, backbone=config.backbone)
     given = [source_of_code(item, config) if is_spec(item) else read(item) for item in items]
     sources: dict[str, EncoderSource] = {}

@@ -27,7 +27,7 @@ def file_of(text: str) -> Path | None:
     """The absolute path of the file that a spec `file.py:name` names; None for any other text."""
     source, _, name = text.rpartition(":")
     is_file = source.endswith(".py") and name.isidentifier()
-    return Path(source).expanduser().resolve() if is_file else None
+    return Path(source).expanduser().absolute() if is_file else None
 
 
 def is_spec(text: str) -> bool:

@@ -7,6 +7,7 @@ of them fails, all stop, and the exception carries its traceback.
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,13 @@ class Resources:
     workers: int = AUTO
     slurm: Mapping[str, Any] | None = None
 
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of each node that `slurm` asks for, perhaps as `"gres": "gpu:a100:4"`."""
+        asked = {**(self.slurm or {}).get("additional_parameters", {}), **(self.slurm or {})}
+        counts = re.findall(r"gpu(?::[^:,]+)?:(\d+)", asked.get("gres", ""))
+        return asked.get("gpus_per_node") or sum(map(int, counts))
+
     def resolved(self, shards: int) -> Self:
         """With the number of processes that will be started; they share `shards` evenly.
 
@@ -55,7 +63,7 @@ class Resources:
         nodes, gpus, most = 1, torch.cuda.device_count(), cores()
         if self.slurm is not None:
             most = nodes = self.slurm.get("nodes", 1)
-            gpus = nodes * self.slurm.get("gpus_per_node", 0)
+            gpus = nodes * self.gpus_per_node
         usable = [n for n in range(nodes, (gpus or shards) + 1, nodes) if shards % n == 0]
         if not usable or (self.processes and self.processes not in usable):
             raise ValueError(

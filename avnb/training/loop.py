@@ -76,6 +76,7 @@ def fit(
         if writes:
             report(row, out)
             keep_epoch(state)
+    bar.total = bar.n  # also where it has ended early
     bar.close()
     return state.path
 

@@ -154,15 +154,13 @@ class TrainingRun:
         """Write the job file, and the checkpoint of a method that is not trained; whether to train.
 
         Raises:
-            ValueError: when the videos or `micro_batch` do not fit the run.
+            ValueError: when the videos do not fit the run.
         """
         if reason := self.lacks():
             raise ValueError(f"{self.method} cannot be trained: {reason}")
         metadata, kind = self.metadata(), model_class(self.config)
         steps_per_epoch(metadata.videos, self.config)
-        if self.config.compute.micro_batch and not kind.supports_micro_batches:
-            raise ValueError(f"{self.method} needs variances of whole batches: no `micro_batch`")
-        manifest, start = self.manifest.where.resolve(), self.start and asdict(self.start)
+        manifest, start = self.manifest.where.absolute(), self.start and asdict(self.start)
         job = dict(metadata=asdict(metadata), manifest=manifest, start=start)
         job["workers"] = resources.workers
         write_text(self.folder / "job.json", json.dumps(job, indent=1, default=str))
@@ -188,6 +186,8 @@ def with_absolute_files(config: Pretrain) -> Pretrain:
 def pretraining_run(config: Pretrain, manifest: Manifest, folder: Path) -> TrainingRun:
     """A run on (a subset of) the training videos of a manifest, below the folder of all runs."""
     config = with_absolute_files(config)
+    if config.compute.micro_batch and not model_class(config).supports_micro_batches:
+        raise ValueError(f"{config.method} needs variances of whole batches: no `micro_batch`")
     data = training_and_validation(manifest, config)[0].digest
     folder = folder / run_name(config, data, code_digest(config))
     return TrainingRun(config=config, manifest=manifest, folder=folder)
@@ -206,7 +206,7 @@ def pretraining_runs(
     `values` differ from the workspace's, by flat name; `methods` are as `parse_methods` gives them.
     A method that these videos cannot train is left out, with a line; ValueError for all of them.
     """
-    configs = [work.pretraining(method=m, **{"seed": seed, **(values or {})}) for m in methods]
+    configs = [work.pretraining(method=m, seed=seed, **(values or {})) for m in methods]
     found = [pretraining_run(config, manifest, work.runs) for config in configs]
     reasons = {run.method: reason for run in found if (reason := run.lacks())}
     lines = [f"{method} is left out: {reason}" for method, reason in reasons.items()]
@@ -273,13 +273,14 @@ def train_in_jobs(runs: Sequence[TrainingRun], resources: Resources, title: str)
         watch = partial(show, bar, folders)
         if resources.slurm is not None:
             slurm.launch(main, folders, resources, watch)
-            return
-        alone = resources.processes == 1 and not torch.cuda.is_available()
-        count = min(cores(), len(folders)) if alone else 1
-        shares = [folders[i::count] for i in range(count)]
-        # The first run of a job gets the output of all.
-        commands = {share[0]: ["avnb", "train", *map(str, share)] for share in shares}
-        launch(commands, resources.processes, title, partial(watch, folders[0] / "output.txt"))
+        else:
+            alone = resources.processes == 1 and not torch.cuda.is_available()
+            count = min(cores(), len(folders)) if alone else 1
+            shares = [folders[i::count] for i in range(count)]
+            # The first run of a job gets the output of all.
+            commands = {share[0]: ["avnb", "train", *map(str, share)] for share in shares}
+            launch(commands, resources.processes, title, partial(watch, folders[0] / "output.txt"))
+        bar.total = bar.n  # fewer where runs have ended early
 
 
 @record

@@ -43,15 +43,15 @@ class Task(Checkpointable):
         here._job_env.paths.result_pickle.unlink(missing_ok=True)  # of an earlier turn
         here.master_addr = os.environ.get("MASTER_ADDR", here.master_addr)
         here.export(set_cuda_visible_devices=False, overwrite=True)
-        if (seen := torch.cuda.device_count()) < gpus:
-            raise RuntimeError(f"{os.uname().nodename} has {seen} GPUs for PyTorch, not {gpus}")
+        if gpus and not torch.cuda.is_available():
+            raise RuntimeError(f"{os.uname().nodename} has no GPU for PyTorch, not {gpus}")
         work(folder)
 
 
 def executor_parameters(resources: Resources, name: str) -> dict[str, Any]:
     """What submitit's SlurmExecutor is to ask for."""
     given: dict[str, Any] = {"nodes": 1, "setup": [], **(resources.slurm or {})}
-    auto = WORKERS_A_GPU if given.get("gpus_per_node") else 0
+    auto = WORKERS_A_GPU if resources.gpus_per_node else 0
     workers = auto if resources.workers == AUTO else resources.workers
     cpus = given.setdefault("cpus_per_task", 1 + workers)
     given["setup"] = [f"export OMP_NUM_THREADS={cpus}", *given["setup"]]
@@ -95,7 +95,7 @@ def submit(work: Work, folder: Path, resources: Resources) -> submitit.Job[None]
         executor.update_parameters(**parameters)
         with clean_env():  # a notebook may itself run inside a job
             os.environ.update(cluster)
-            job = executor.submit(Task(), work, folder, parameters.get("gpus_per_node", 0))
+            job = executor.submit(Task(), work, folder, resources.gpus_per_node)
     except (FailedJobError, RuntimeError) as error:  # of sbatch, or without SLURM
         raise LaunchError(f"SLURM did not take the job: {error}") from error
     note = {"job": job.job_id, "processes": resources.processes}
@@ -109,7 +109,7 @@ def launch(work: Work, folders: Sequence[Path], resources: Resources, show: Show
     All are submitted at once, except those that have a job, which is returned to. LaunchError when
     SLURM refuses, or with the failing process's traceback.
     """
-    jobs = {f: submitted(f) or submit(work, f, resources) for f in map(Path.resolve, folders)}
+    jobs = {f: submitted(f) or submit(work, f, resources) for f in map(Path.absolute, folders)}
     for folder, job in jobs.items():
         print(f"{folder.name}: job {job.job_id} of SLURM; its output is in {folder / 'slurm'}")
     try:

@@ -247,6 +247,7 @@ def test_exploring_in_a_real_lab(made, build, browser, tmp_path):
         run_all(page)
         query = page.locator(".jp-OutputArea figure video").first
         query.wait_for(timeout=60_000)
+        query.evaluate("m => { m.muted = true; return m.play(); }")
         before = query.get_attribute("aria-label")
         queries = page.locator(".widget-dropdown select").nth(2)
         queries.select_option(index=queries.locator("option").count() - 1)

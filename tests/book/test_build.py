@@ -1,5 +1,7 @@
 """Staging: what of an executed notebook becomes a page."""
 
+import sys
+
 import nbformat
 import pytest
 
@@ -41,3 +43,17 @@ def test_pages_are_made_again_when_a_file_changes(tmp_path):
         source.write_text(text)
         build.unless_current(out, [source, tmp_path], make)
     assert len(made) == 2
+
+
+@pytest.mark.slow
+def test_a_notebook_is_run_by_this_python_in_the_folder_of_the_call(tmp_path, monkeypatch, capsys):
+    (spec := tmp_path / "kernels/python3/kernel.json").parent.mkdir(parents=True)
+    spec.write_text('{"argv": ["false"], "display_name": "another", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    cell = nbformat.v4.new_code_cell("import os, sys; print(sys.executable, os.getcwd())")
+    kernel = {"name": "python3", "display_name": "", "language": "python"}
+    book = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    nbformat.write(book, tmp_path / "a.ipynb")
+    build.run_notebook("a.ipynb", "out.ipynb", {})
+    assert f"{sys.executable} {tmp_path}" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_a_video_without_audio_has_no_spectrogram(videos, tmp_path):
     assert "<img" not in galleries.player(copy, "a", spectrogram=True)
 
 
-def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_path):
+def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_path, monkeypatch):
     videos.videos, media = [VIDEO], tmp_path / "media"
     both = [SimpleNamespace(**{**vars(VIDEO), "label": "b"}), VIDEO]
     gallery = SimpleNamespace(path=videos.path, videos=both, classes=[VIDEO.label, "b"])
@@ -66,6 +66,8 @@ def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_pat
         1, 1, 1, 1, 1,
     ]  # fmt: skip
     assert "<b>" not in page and "a &quot;&lt;b&gt;&quot;" in page
+    assert page.count('poster="data:image/jpeg') == 3 and "data:video" not in page
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")  # a Lab that serves no such folder
     gallery.classes = ["b", "c"]  # that of the query is none of them
     page = galleries.playing_gallery(videos, gallery, [[1, 0]], media)
-    assert "✗" not in page and "✓" not in page
+    assert "✗" not in page and "✓" not in page and page.count('src="data:video/mp4') == 3

@@ -6,6 +6,7 @@ import pytest
 
 from avnb.book import plots, tables
 from avnb.evaluation import results
+from avnb.models.methods import METHODS
 
 
 def row(method, value, spread=5, **more):
@@ -64,11 +65,15 @@ def test_methods_become_columns():
 def test_a_method_of_ones_own_stands_last_under_its_name_in_a_colour_of_its_own():
     assert plots.in_method_order(["xid", "mine", "random", "mine"]) == ["random", "xid", "mine"]
     assert plots.method_title("mine") == "mine" and plots.method_title("xid") == "xID"
-    assert plots.method_colour("mine") == plots.method_colour("mine") != plots.method_colour("xid")
+    assert plots.method_colour("mine") == plots.method_colour("mine") in plots.OTHER_METHODS
+    every = [*map(plots.method_colour, METHODS), *plots.OTHER_METHODS, *plots.LINES]
+    every += [plots.BLUE, plots.ORANGE, plots.GREY, plots.RED]
+    assert len({*every}) == len(every)
     rows = frame(row("mine", 60), row("random", 30))
     assert table(rows).index.get_level_values("method").tolist() == ["Random", "mine"]
 
 
+@pytest.mark.filterwarnings("error:Glyph")  # all that figures write has one in the paper's font
 def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "OUTPUT", plots.Output())
     monkeypatch.setattr(tables, "OUTPUT", plots.OUTPUT)
@@ -81,7 +86,7 @@ def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monke
         plots.set_style("paper", tmp_path / "paper", "07_probe")
         assert plt.rcParams["font.family"] == ["sans-serif", "STIXGeneral"]  # both are asked
         fig, ax = plt.subplots(figsize=(9, 3))
-        size = ax.set_title("accuracy").get_fontsize()
+        size = ax.set_title("–1 → ρ").get_fontsize()
         plots.save("probe")
         assert fig.get_size_inches().tolist() == [6.5, pytest.approx(6.5 / 3)]
         assert ax.title.get_fontsize() == pytest.approx(size * 6.5 / 9 * 1.1)

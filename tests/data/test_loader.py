@@ -1,3 +1,4 @@
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -47,7 +48,10 @@ def test_epochs_differ_and_repeat_exactly():
     assert all(len(epoch_plan(50, run, e)) == steps for e in range(5))
 
 
-def test_too_few_videos_for_a_batch_are_an_error_that_says_what_to_do():
+def test_what_would_leave_clips_out_is_an_error_that_says_what_to_do():
+    run = Pretrain.from_flat(batch=16, shards=2)
+    with pytest.raises(ValueError, match="3 processes cannot share 2 shards"):
+        next(training_epochs(range(50), run, 0, rank=0, processes=3, workers=0))
     with pytest.raises(ValueError, match="3 videos x 5 clips do not fill one batch of 128: lower"):
         steps_per_epoch(3, Pretrain())
 
@@ -124,7 +128,8 @@ def test_audio_past_the_end_goes_on_at_the_beginning(vggsound, smoke):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_workers_read_what_the_process_itself_would_read(clips, workers):
+def test_workers_read_what_the_process_itself_would_read(clips, workers, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))  # for sockets
     state = torch.get_rng_state()
     batches = list(video_batches(clips, range(5), 2, workers=workers))
     assert [len(b) for b in batches] == [4, 4, 2]

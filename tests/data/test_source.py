@@ -39,6 +39,7 @@ KINDS = {
     "late frames.mkv": {"times": 1.5 + TEN},
     "no duration.mkv": {"muxer": {"live": "1"}},
     "in fragments.mp4": {"muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "shown before decoded.mov": {"muxer": {"movflags": "negative_cts_offsets"}},
     "broadcast.ts": {},
     "clock starts anew.ts": {"muxer": {"output_ts_offset": WRAP}},
     "slow.webm": {"codec": "libvpx-vp9", "times": np.arange(8) * 10, "rate": 1, "options": {}},
@@ -190,12 +191,25 @@ def test_samples_that_are_no_sound_are_silenced(tmp_path):
     assert not audio[100:110].any() and abs(audio).max() <= 0.5
 
 
-def test_digital_silence_is_no_sound(tmp_path):
-    silent, _ = stored(film(tmp_path / "a.mp4", audio=(tones([0], 1.0), HZ, "mono", "aac")))
+@pytest.mark.parametrize("codec", ["aac", "ac3"])  # which leaves ten millionths
+def test_digital_silence_is_no_sound(tmp_path, codec):
+    waves, hz = tones([0], 1.0, 48_000), 48_000
+    silent, _ = stored(film(tmp_path / "a.mp4", audio=(waves, hz, "mono", codec)))
     none, target = stored(film(tmp_path / "b.mp4"))
-    assert (silent.audio, silent.source_hz) == (False, HZ)
+    assert (silent.audio, silent.source_hz) == (False, hz)
     assert (none.audio, none.source_hz) == (False, 0)
     assert not store.read_audio(target, 0, 100).any()
+
+
+SPOILT = {"pcm_s16le": (b"A_PCM/INT/LIT", b"no decoder!!!"), "ac3": (b"\x0b\x77", b"\0\0")}
+
+
+@pytest.mark.parametrize("codec", SPOILT)
+def test_sound_that_cannot_be_decoded_costs_no_video(tmp_path, codec):
+    path = film(tmp_path / "a.mkv", audio=(tones([440], 1.0, 48_000), 48_000, "mono", codec))
+    path.write_bytes(path.read_bytes().replace(*SPOILT[codec]))
+    found, _ = stored(path)
+    assert (found.frames, found.audio, found.source_hz) == (10, False, 0)
 
 
 def test_the_default_track_is_heard(tmp_path):

@@ -72,15 +72,7 @@ def code(spec):
 
 def test_code_is_named_by_a_module_or_a_file_and_a_name():
     assert all(map(is_spec, ("package.module:Class", "a folder/some-file.py:Class")))
-    for text in (
-        "xid",
-        ":",
-        "file.py",
-        "file.py:",
-        "file.py:a-b",
-        "runs/xid/last.pt",
-        "runs:1/last",
-    ):
+    for text in ("xid", ":", "file.py", "file.py:", "file.py:a-b", "xid/last.pt", "runs:1/last"):
         assert not is_spec(text)
 
 

@@ -175,10 +175,11 @@ def test_without_slurm_it_says_what_to_do(manifest, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("asked", "nodes", "gpus", "found"),
-    [(0, 2, 4, 8), (0, 2, 0, 2), (0, 1, 3, 2), (4, 2, 2, 4), (8, 1, 8, 8)],
+    [(0, 2, 4, 8), (0, 2, 0, 2), (0, 1, 3, 2), (4, 2, 2, 4), (8, 1, 8, 8), (0, 2, "gpu:x:4", 8)],
 )
 def test_processes_are_spread_evenly(asked, nodes, gpus, found):
-    resources = Resources(processes=asked, slurm={"nodes": nodes, "gpus_per_node": gpus})
+    name = "gres" if isinstance(gpus, str) else "gpus_per_node"
+    resources = Resources(processes=asked, slurm={"nodes": nodes, name: gpus})
     assert resources.resolved(8).processes == found
 
 

@@ -85,6 +85,8 @@ class Method(TrainableModule):
         self.video_encoder = build_video_encoder(config.backbone, config.width)
         self.audio_encoder = AudioEncoder(config.width)
         scale_residuals(self.video_encoder, config.residual_scale)
+        if not self.uses_audio:
+            self.audio_encoder.requires_grad_(False)  # stays as it was initialised
 
 
 class Random(Method):

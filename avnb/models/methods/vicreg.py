@@ -68,7 +68,6 @@ class VisualVICReg(AudioVisualVICReg):
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)
         del self.audio_expander
-        self.audio_encoder.requires_grad_(False)  # stays as it was initialised
 
     def forward(self, batch: Batch, progress: float) -> Terms:
         """Loss and the three terms, of the whole batch on every process."""
