@@ -273,6 +273,7 @@ class Pretrain(Config):
     backbone: str = "r2plus1d_18"  # a name of `VIDEO_BACKBONES`, or package.module:callable
     width: int = within(1, 4096, 64)  # channels of the first stage; features have 8 * width
     residual_scale: float = within(0, 1, 1.0)  # of residual branches at the start
+    he_heads: bool = False  # heads start as convolutions do; otherwise by torch's default
     clips_per_video: int = within(1, 4096, 5)  # per epoch
     clip: Clip = field(default_factory=Clip)
     augment: Augment = field(default_factory=Augment)

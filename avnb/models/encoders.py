@@ -9,14 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def initialise(encoder: nn.Module) -> None:
-    """Draw the weights of convolutions so that ReLU layers preserve the scale of their gradients.
+def initialise(module: nn.Module) -> None:
+    """Draw weights so that ReLU layers preserve the scale of their inputs, and zero the biases.
 
     He et al. 2015, arXiv:1502.01852.
     """
-    for layer in encoder.modules():
+    for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()

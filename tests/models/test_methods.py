@@ -38,6 +38,14 @@ def test_all_methods_start_from_the_same_encoders(tiny):
             assert torch.equal(other[key], weights[0][key])
 
 
+@pytest.mark.parametrize("he, deviation", [(True, 2**0.5), (False, 3**-0.5)])
+def test_heads_are_initialised_after_he_or_by_default(tiny, he, deviation):
+    for name, head in (("xid", "video_projector"), ("vicreg_v", "video_expander")):
+        config = with_values(tiny, method=name, he_heads=he, width=16)
+        weight = getattr(build_method(config, 9, 3), head)[0].weight
+        assert weight.std().item() * weight.shape[1] ** 0.5 == pytest.approx(deviation, rel=0.1)
+
+
 def test_a_method_is_initialised_from_its_seed_alone_and_its_residuals_are_scaled(tiny):
     state = torch.get_rng_state()
     one, same, other = (built(tiny, seed=seed).state_dict() for seed in (0, 0, 1))

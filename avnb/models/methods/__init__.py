@@ -9,6 +9,7 @@
 import torch
 
 from avnb.config import Pretrain
+from avnb.models.encoders import initialise
 from avnb.models.methods.base import Method, Random, derive_seed
 from avnb.models.methods.supervised import Supervised
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
@@ -59,4 +60,8 @@ def build_method(config: Pretrain, videos: int, classes: int) -> Method:
     """The method of a run, initialised from its seed; global generators are left as they were."""
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, 0))
-        return find_method(config.method)(config, videos, classes)
+        method = find_method(config.method)(config, videos, classes)
+        if config.he_heads:
+            for name in method.heads.values():
+                initialise(getattr(method, name))
+        return method
