@@ -50,7 +50,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time fills `folder`, others wait; OSError where files cannot be locked."""
+    """One process at a time fills `folder`, others wait; OSError where files cannot be locked.
+
+    RuntimeError in a worker that runs its parent's script again, and would wait for it for ever.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError('a script that uses avnb needs `if __name__ == "__main__":`')
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
