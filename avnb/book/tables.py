@@ -62,6 +62,17 @@ def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -
     return wide.rename_axis(columns=None).astype(object).fillna("–")
 
 
+def effects(compared: pd.DataFrame) -> pd.DataFrame:
+    """The table of `comparison.compare` in words: effect with its interval, p, power, verdict."""
+    ends = zip(compared["effect"], compared["low"], compared["high"], strict=True)
+    table = pd.DataFrame(index=compared.index)
+    table["effect, points"] = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*values) for values in ends]
+    table["blocks"] = compared["blocks"].astype(int)
+    table["p after Holm"] = compared["p_holm"].round(4)
+    table["power"] = compared["power"].round(2)
+    return table.assign(verdict=compared["verdict"])
+
+
 def runs_table(sources: Mapping[str, EncoderSource], work: Workspace) -> pd.DataFrame:
     """Where the numbers come from: run id, seed and checkpoint of every encoder."""
     lines = {}
