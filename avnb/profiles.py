@@ -38,7 +38,8 @@ _LIGHT: Values = dict(crop_area_min=0.5, brightness=0.2, contrast=0.2, saturatio
 # between two clips.
 _SMALL: Values = (
     dict(video_fps=8.0, frame_px=32, mels=64, batch=32, shards=2, lr=2e-3, **_LIGHT)
-    | dict(residual_scale=0.1, he_heads=True, projector_batch_norm=True, negatives=96, lam=0.1)
+    | dict(residual_scale=0.1, he_heads=True, projector_batch_norm=True, negatives=96)
+    | dict(lam=0.1, temperature=0.2)
     | dict(expander_dim=64, invariance_weight=10.0, covariance_weight=0.2)
     | dict(second_view_min_seconds=1.0, second_view_max_seconds=3.0)
 )
@@ -70,8 +71,9 @@ PROFILES: dict[str, dict[str, Values]] = {
     ),
 }
 PROFILES["study"] = PROFILES["demo"] | dict(  # many runs of fewer clips, with learning curves
-    pretrain=_SMALL | _DEMO | dict(clips_per_video=3, keep_every_epochs=2),
-    world=dict(hmdb51_train_per_class=2, hmdb51_test_per_class=2, located_per_class=1),
+    pretrain=_SMALL | _DEMO | dict(subset_videos=240, clips_per_video=6, keep_every_epochs=2),
+    world=dict(vggsound_per_class=27, hmdb51_train_per_class=2, hmdb51_test_per_class=2)
+    | dict(located_per_class=1),
 )
 
 
