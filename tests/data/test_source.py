@@ -79,6 +79,27 @@ def test_frame_i_of_an_avi_is_shown_at_i_over_its_rate(tmp_path, codec, b_frames
     assert (found.fps, found.frames, found.source_fps) == (10, 24, 10)
 
 
+def test_packed_b_frames_are_shown_in_order(tmp_path):
+    """As DivX and Xvid put them into AVI: two pictures in a packet, the next one is empty."""
+    plain = film(tmp_path / "plain.avi", codec="mpeg4", times=TEN, options={"bf": "1", "g": "99"})
+    picture = b"\x00\x00\x01\xb6"  # its start; two bits say whether it is I, P or B
+    with av.open(str(plain)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    packets[0] = packets[0].replace(picture, b"\x00\x00\x01\xb2DivX503b1393p" + picture)
+    kinds = "".join("IPB"[p[p.index(picture) + 4] >> 6] for p in packets)
+    assert kinds[2::2] == "BBBB"
+    packets[1:9:2] = [a + b for a, b in zip(packets[1:9:2], packets[2:9:2], strict=True)]
+    packets[2:9:2] = [picture + b"\x50\x80"] * 4
+    with av.open(str(tmp_path / "a.avi"), "w") as out:
+        video = out.add_stream("mpeg4", rate=10, width=64, height=48)
+        for i, data in enumerate(packets):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = video, i, i, Fraction(1, 10)
+            out.mux(packet)
+    _, frames = look(tmp_path / "a.avi", TEN)
+    assert [count(f) for f in frames] == list(range(10))
+
+
 # (x, y) goes to (a x + c y, b x + d y): a, b, 0, c, d, 0; and where the red corner is then seen
 TURNS = {
     "quarter right": ((0, 1, 0, -1, 0, 0), (0, -1)),
