@@ -8,11 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from playwright.sync_api import TimeoutError
 
 from tests.conftest import ROOT
 from tests.processes import wait_for
+
+
+def answers(address: str) -> bool:
+    """Whether a server does so, which may be later than its log tells."""
+    with contextlib.suppress(URLError), urlopen(address) as reply:
+        return reply.status == 200
+    return False
 
 
 @contextlib.contextmanager
@@ -37,6 +46,7 @@ def lab(folder: Path, build: Path, notebook: str):
         try:
             wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+/", log.read_text()), seconds=60)
             address = re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())[0]
+            wait_for(lambda: answers(f"{address}api"), seconds=60)
             yield f"{address}lab/tree/{notebook}?token={token}"
         finally:
             job.terminate()
