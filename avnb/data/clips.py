@@ -18,7 +18,7 @@ from avnb.config import Augment, Clip
 from avnb.data import augment
 from avnb.data.augment import AugmentParams, Crop, map_tensors, sample_params
 from avnb.data.manifest import Manifest, Video
-from avnb.data.store import EARLY_SECONDS, StoredVideo
+from avnb.data.store import EARLY_SECONDS, StoredVideo, stored_video
 
 
 def audio_starts(
@@ -208,7 +208,7 @@ class VideoClips(Dataset[Batch]):
         numbers = frame_numbers(drawn.starts, s.clip, video)  # [C, V, T]
         views = [torch.empty(3, 0, s.clip.frame_px, s.clip.frame_px, dtype=torch.uint8)]
         audio = np.zeros(0, np.float32)
-        with StoredVideo(self.manifest.path(video)) as file:
+        with stored_video(self.manifest.path(video)) as file:
             images = file.frames(numbers[wanted]) if s.video else {}
             for clip in wanted:
                 if s.video:

@@ -190,9 +190,7 @@ def prepare(
         reasons = dict.fromkeys(listing.missing, "in the lists, but not in the folder")
         reasons |= dict.fromkeys(listing.unlisted, "in the folder, but in no list")
         records = {entry.path: store.records[entry.path] for entry in entries}
-        reasons |= {
-            path: record["reason"] for path, record in records.items() if "reason" in record
-        }
+        reasons |= {path: r["reason"] for path, r in records.items() if "reason" in r}
         table = pd.DataFrame(reasons.items(), columns=["path", "reason"])
         write_text(out / "rejected.csv", table.to_csv(index=False))
         videos = tuple(store.video(e, out) for e in entries if e.path not in reasons)

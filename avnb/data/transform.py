@@ -70,9 +70,10 @@ class AudioTransform(nn.Module):
         super().__init__()
         self.form = form
         sizes = form.fft_samples, form.window_samples, form.hop_samples
-        scale: dict[str, Any] = {"n_mels": form.mels, "norm": "slaney", "mel_scale": "slaney"}
-        scale["center"] = form.framing == "centred"
-        self.mel = torchaudio.transforms.MelSpectrogram(clip.audio_hz, *sizes, power=1.0, **scale)
+        is_centred, bins = form.framing == "centred", form.fft_samples // 2 + 1
+        scale: dict[str, Any] = {"norm": "slaney", "mel_scale": "slaney", "n_stft": bins}
+        self.spectrum = torchaudio.transforms.Spectrogram(*sizes, power=None, center=is_centred)
+        self.mel = torchaudio.transforms.MelScale(form.mels, clip.audio_hz, **scale)
         mean, std = (torch.tensor(values)[:, None] for values in mel_statistics)
         self.register_buffer("band_mean", mean)
         self.register_buffer("band_std", std)
@@ -89,7 +90,8 @@ class AudioTransform(nn.Module):
         if self.form.framing == "released":
             room = (self.form.fft_samples - self.form.hop_samples) // 2
             wave = F.pad(wave, (room, room), mode="reflect")
-        mel = self.mel(wave)[..., :columns]
+        spectrum = self.spectrum(wave)[..., :columns]
+        mel = self.mel(torch.hypot(spectrum.real, spectrum.imag))  # as abs, but faster
         return mel.clamp_min(self.form.floor).log10()
 
     def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:

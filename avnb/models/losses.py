@@ -65,25 +65,6 @@ def rince(pos: Tensor, neg: Tensor, *, q: float, lam: float) -> Tensor:
     return ((q * pos).exp() * torch.expm1(q * excess)).mean() / q
 
 
-def off_diagonal(x: Tensor) -> Tensor:
-    """Off-diagonal entries [D (D - 1)] of a square matrix [D, D], row by row."""
-    d = len(x)
-    return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
-
-
-def covariance_energy(z: Tensor) -> Tensor:
-    r"""sum_{i != j} C_ij^2 of the sample covariance C = Z^T Z / (B - 1) of centred z [B, D].
-
-    With fewer clips than dimensions through the Gram matrix Z Z^T [B, B], which has the same norm,
-    minus the diagonal's part; in float64, because most of it may cancel.
-    """
-    if len(z) >= z.shape[1]:
-        return off_diagonal(z.T @ z / (len(z) - 1)).square().sum()
-    z = z.double()
-    off = (z @ z.T).square().sum() - z.square().sum(dim=0).square().sum()
-    return off.clamp_min(0) / (len(z) - 1) ** 2  # rounding may leave a negative zero
-
-
 def vicreg_terms(
     x: Tensor, y: Tensor, *, eps: float = 1e-4, huber_delta: float = 0.0
 ) -> dict[str, Tensor]:
@@ -118,7 +99,9 @@ def vicreg_terms(
         z = z - z.mean(dim=0)
         std = (z.square().sum(dim=0) / (len(z) - 1) + eps).sqrt()
         hinges.append(F.relu(1 - std).mean())
-        covariances.append(covariance_energy(z) / z.shape[1])
+        covariance = z.T @ z / (len(z) - 1)  # [D, D]
+        others = covariance - covariance.diagonal().diag()
+        covariances.append(others.square().sum() / z.shape[1])
     return {
         "invariance": invariance,
         "variance": (hinges[0] + hinges[1]) / 2,

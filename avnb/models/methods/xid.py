@@ -1,11 +1,10 @@
 """`xid`: cross-modal instance discrimination, with memory banks of one row per video."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from avnb import distributed
 from avnb.config import Pretrain
@@ -32,7 +31,7 @@ class MemoryBank(nn.Module):
 
     def similarities(self, z: Tensor, video: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine of z [B, D] with its video's row [B] and with the rows `neg` [B, K], [B, K]."""
-        return (z * self.rows[video]).sum(1), SampledProduct.apply(z, self.rows, neg)
+        return (z * self.rows[video]).sum(1), torch.einsum("bd,bkd->bk", z, self.rows[neg])
 
     @torch.no_grad()
     def update(self, video: Tensor, z: Tensor) -> None:
@@ -47,26 +46,6 @@ class MemoryBank(nn.Module):
         mean = (same.double() @ z.double() / same.sum(1, keepdim=True))[first].to(self.rows.dtype)
         mixed = self.momentum * self.rows[video] + (1 - self.momentum) * mean
         self.rows[video] = F.normalize(mixed, dim=1)
-
-
-class SampledProduct(torch.autograd.Function):
-    """The product of z [B, D] with rows[neg] of rows [N, D], which are constants, and neg [B, K].
-
-    No copy [B, K, D] is kept for the gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, rows: Tensor, neg: Tensor) -> Tensor:
-        """[B, K]."""
-        ctx.save_for_backward(rows, neg)
-        return torch.einsum("bd,bkd->bk", z, rows[neg])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """Gradient [B, D]: for each clip the sum of its rows, weighted by `grad` [B, K]."""
-        rows, neg = ctx.saved_tensors
-        return F.embedding_bag(neg, rows, per_sample_weights=grad, mode="sum"), None, None
 
 
 class CrossModalDiscrimination(Method):
