@@ -94,8 +94,8 @@ def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool =
         below = f'<img src="{drawn}" alt="spectrogram of {name}" style="{look}">'
     look = f"width:100%;aspect-ratio:4/3;object-fit:contain;cursor:pointer;border:{border}"
     return (
-        '<figure style="margin:0;flex:1 1 6rem;max-width:11rem">'
-        f'<figcaption style="font-size:.75rem">{sign} {name}</figcaption>'
+        '<figure style="margin:0;padding:0;max-width:11rem">'
+        f'<figcaption style="font-size:.7rem;overflow-wrap:anywhere">{sign} {name}</figcaption>'
         f'<video tabindex="0" role="button" preload="none" playsinline onclick="{PLAY}" '
         f'src="{link(file, embedded=lab)}" poster="{poster}" aria-label="play {name}, {meaning}" '
         f'onkeydown="{KEYS}" style="{look}"></video>{below}</figure>'
@@ -104,7 +104,7 @@ def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool =
 
 def in_a_row(players: Iterable[str]) -> str:
     """Players side by side, as many as fit."""
-    style = "display:flex;flex-wrap:wrap;gap:.5rem;margin-bottom:.8rem"
+    style = "display:grid;grid:auto/repeat(auto-fit,minmax(4.5rem,1fr));gap:.3rem;align-items:end"
     return f'<div style="{style}">{"".join(players)}</div>'
 
 

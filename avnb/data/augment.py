@@ -34,8 +34,8 @@ class AugmentParams:
     """The augmentation drawn for each of B clips."""
 
     flip: Tensor  # [B] bool
-    factors: Tensor  # [B, 4] brightness, contrast, saturation (factors), hue (turns); on the CPU
-    order: Tensor  # [B, 4] which of the four comes first, second ...; on the CPU
+    factors: Tensor  # [B, 4] brightness, contrast, saturation (factors), hue (turns)
+    order: Tensor  # [B, 4] which of the four comes first, second ...; stays on the CPU
     gain: Tensor  # [B] peak of the waveform
     masks: Tensor  # [B, 2, 2] frequency and time: begin and length of a mask, as fractions
 
@@ -121,13 +121,57 @@ def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Cro
     return Crop(box=(int(top), int(left), px, px), px=px, resize_px=resize_px)
 
 
-def jitter(clip: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Adjust the colours of a clip [3, T, S, S] in [0, 1], by factors [4] in this order [4]."""
-    from torchvision.transforms import functional  # takes seconds to import
+def greyscale(x: Tensor) -> Tensor:
+    """Luma [n, 1, t, S, S] of [n, 3, t, S, S]."""
+    r, g, b = x.split(1, dim=1)
+    return (r * 0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114)
 
-    kinds = ("brightness", "contrast", "saturation", "hue")
-    adjust = [getattr(functional, f"adjust_{kind}") for kind in kinds]
-    frames = clip.transpose(0, 1)
+
+def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """Move `x` away from `other` (factor > 1) or towards it, inside [0, 1]."""
+    f = factor[:, None, None, None, None]
+    return x.mul_(f).add_(other * (1 - f)).clamp_(0, 1)
+
+
+def adjust_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate the hue by `turns` in [-1/2, 1/2] of the colour circle, through HSV.
+
+    V is the largest channel, C what it exceeds the smallest by, and h the hue in sixths of the
+    circle, from red at 0, turned but not brought back to [-3, 3]:
+
+        R = V - C clamp(2 - ||h| - 3|, 0, 1)
+        G = V - C clamp(||h + 1| - 3| - 1, 0, 1)
+        B = V - C clamp(||h - 1| - 3| - 1, 0, 1)
+
+    C h is computed instead of h, so that nothing is divided by the C = 0 of greys.
+    """
+    r, g, b = x.unbind(1)
+    difference, high, low = g - b, torch.maximum(g, b), torch.minimum(g, b)
+    value, least = torch.maximum(high, r), torch.minimum(low, r)
+    # Before it is turned, C |h| is |g - b|, and more where red is not the largest channel.
+    hue = high.sub_(low).add_(value).sub_(r).add_(low, alpha=2).sub_(least, alpha=2)
+    hue.copysign_(difference)
+    chroma = torch.sub(value, least, out=low)
+    hue.addcmul_(chroma, 6 * turns[:, None, None, None])
+    torch.abs(hue, out=r)
+    r.sub_(chroma, alpha=3).abs_().add_(value).sub_(chroma, alpha=2).clamp_(least, value)
+    most = torch.add(value, chroma, out=difference)
+    for channel, sign in ((g, 1), (b, -1)):
+        torch.add(hue, chroma, alpha=sign, out=channel).abs_().sub_(chroma, alpha=3).abs_()
+        torch.sub(most, channel, out=channel).clamp_(least, value)
+    return x
+
+
+ADJUSTMENTS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda x, factor: x.mul_(factor[:, None, None, None, None]).clamp_(0, 1),  # brightness
+    lambda x, factor: blend(x, greyscale(x.mean(dim=(3, 4), keepdim=True)), factor),  # contrast
+    lambda x, factor: blend(x, greyscale(x), factor),  # saturation
+    adjust_hue,
+)
+
+
+def jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Adjust the colours of clips [n, 3, t, S, S] in place, by factors [n, 4] in one order [4]."""
     for kind in order.tolist():
-        frames = adjust[kind](frames, factors[kind].item())
-    return frames.transpose(0, 1)
+        ADJUSTMENTS[kind](x, factors[:, kind])
+    return x

@@ -18,7 +18,7 @@ from avnb.config import Augment, Clip
 from avnb.data import augment
 from avnb.data.augment import AugmentParams, Crop, map_tensors, sample_params
 from avnb.data.manifest import Manifest, Video
-from avnb.data.store import EARLY_SECONDS, StoredVideo
+from avnb.data.store import EARLY_SECONDS, StoredVideo, stored_video
 
 
 def audio_starts(
@@ -99,12 +99,11 @@ class Batch:
         return self.apply(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; only what steers the jitter stays."""
+        """The same batch on a device; only the jitter's order, which steers the code, stays."""
         moved = self.apply(lambda x: x.to(device, non_blocking=True))
         for name in ("params", "second_params"):
-            if (drawn := getattr(self, name)) is not None:
-                steers = {"order": drawn.order, "factors": drawn.factors}
-                moved = replace(moved, **{name: replace(getattr(moved, name), **steers)})
+            if (params := getattr(self, name)) is not None:
+                moved = replace(moved, **{name: replace(getattr(moved, name), order=params.order)})
         return moved
 
 
@@ -209,7 +208,7 @@ class VideoClips(Dataset[Batch]):
         numbers = frame_numbers(drawn.starts, s.clip, video)  # [C, V, T]
         views = [torch.empty(3, 0, s.clip.frame_px, s.clip.frame_px, dtype=torch.uint8)]
         audio = np.zeros(0, np.float32)
-        with StoredVideo(self.manifest.path(video)) as file:
+        with stored_video(self.manifest.path(video)) as file:
             images = file.frames(numbers[wanted]) if s.video else {}
             for clip in wanted:
                 if s.video:

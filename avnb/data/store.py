@@ -7,7 +7,9 @@ Matroska file of the frames as they were decoded and floating-point sound, for s
 Shapes: N frames of H x W pixels.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +29,7 @@ PADDING_SECONDS = 0.25  # of sound that encoders may add to a video's end
 FULL_SCALE = 32_767  # of 16 bits
 AUDIO_PACKET = 8192  # samples
 FLAC = {"frame_size": str(AUDIO_PACKET)}
+FORMATS = {".mkv": "matroska", ".mp4": "mp4"}  # to guess them takes as long as to open them
 AGAIN = "delete that file, and it is prepared again"
 
 
@@ -48,10 +51,10 @@ class Form(Group):
     def codecs(self) -> "Codecs":
         """Container and codecs, without B-frames and with regular key frames."""
         if self.codec == "raw":
-            return Codecs("matroska", "rawvideo", {}, "pcm_f32le", "flt")
+            return Codecs(FORMATS[".mkv"], "rawvideo", {}, "pcm_f32le", "flt")
         options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(self.crf)}
         options |= {"g": str(KEY_EVERY), "bf": "0", "sc_threshold": "0"}
-        return Codecs("mp4", "libx264", options, "flac", "s16", {"options": FLAC})
+        return Codecs(FORMATS[".mp4"], "libx264", options, "flac", "s16", {"options": FLAC})
 
 
 RAW = Form(codec="raw", fps=0.0, px=0)
@@ -184,75 +187,108 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
 REFORMATTER = VideoReformatter()  # one a process: it costs more to make than to use
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The open PyAV container of a file of the store; StoreError when it cannot be read."""
+    try:
+        with av.open(str(path), format=FORMATS.get(path.suffix)) as file:
+            file.streams.video[0].codec_context.thread_count = 1  # many files are read at once
+            yield file
+    except (av.error.FFmpegError, OSError) as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from error
+
+
 class StoredVideo:
-    """An open file of the store; StoreError when it is missing or damaged."""
+    """Frames and sound of an open file of the store."""
 
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> "StoredVideo":
-        try:
-            self.file: Any = av.open(str(self.path))
-        except (av.error.FFmpegError, OSError) as error:
-            raise StoreError(f"{self.path} cannot be read ({error.strerror}); {AGAIN}") from error
-        self.video: Any = self.file.streams.video[0]
-        self.video.codec_context.thread_count = 1  # many files are read at once
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.file.close()
-        if isinstance(error, av.error.FFmpegError):
-            raise StoreError(f"{self.path} is damaged ({error.strerror}); {AGAIN}") from error
+    def __init__(self, path: Path, file: Any):
+        self.path, self.file, self.video = path, file, file.streams.video[0]
+        self.hz = file.streams.audio[0].rate if file.streams.audio else 0
 
     def frames(self, numbers: np.ndarray) -> dict[int, np.ndarray]:
         """The frames [H, W, 3] uint8 of these numbers."""
-        wanted, images = np.unique(numbers), dict[int, np.ndarray]()
-        frames_a_tick = float(self.video.time_base * self.video.average_rate)  # fractions are slow
-        for group in np.split(wanted, np.flatnonzero(np.diff(wanted) > KEY_EVERY) + 1):
-            # Half a frame late: Matroska rounds times to milliseconds.
-            self.file.seek(int((group[0] + 0.5) / frames_a_tick), stream=self.video)
-            for frame in self.file.decode(self.video):
-                number = round(frame.pts * frames_a_tick)
-                if number in group:
-                    rgb = REFORMATTER.reformat(frame, format="rgb24", threads=1)
-                    images[number] = rgb.to_ndarray()
-                if number >= group[-1]:
-                    break
-        if missing := [n for n in wanted.tolist() if n not in images]:
+        wanted, images = np.unique(numbers).tolist(), dict[int, np.ndarray]()
+        for number, frame in self.decoded_frames(wanted):
+            images[number] = REFORMATTER.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        if missing := [n for n in wanted if n not in images]:
             raise StoreError(f"{self.path} has no frame {missing[0]}; {AGAIN}")
         return images
 
     def audio(self, first: int, count: int, hz: int = HZ) -> np.ndarray:
         """[count] float32 samples from number `first` on; zeros where there are none."""
         out = np.zeros(count, np.float32)
-        if not self.file.streams.audio:
-            return out
+        if self.hz not in (0, hz):
+            raise StoreError(f"{self.path} has sound of {self.hz} Hz, not of {hz} (audio_hz)")
+        for begin, part in self.decoded_audio(first) if self.hz else ():
+            low, high = max(begin, first), min(begin + len(part), first + count)
+            if begin >= first + count:
+                break
+            if low < high:
+                out[low - first : high - first] = part[low - begin : high - begin]
+        return out
+
+    def decoded_frames(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """Numbers and frames, of those that are wanted; their numbers rise."""
+        frames_a_tick = float(self.video.time_base * self.video.average_rate)  # fractions are slow
+        for part in np.split(wanted, np.flatnonzero(np.diff(wanted) > KEY_EVERY) + 1):
+            group = part.tolist()
+            self.file.seek(int((group[0] + 0.5) / frames_a_tick), stream=self.video)
+            for frame in self.file.decode(self.video):
+                number = round(frame.pts * frames_a_tick)
+                if number in group:
+                    yield number, frame
+                if number >= group[-1]:
+                    break
+
+    def decoded_audio(self, first: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Pieces of the sound, from one with sample `first` on, each with its first number."""
         stream = self.file.streams.audio[0]
         samples_a_tick = float(stream.time_base * stream.rate)
-        if stream.rate != hz:
-            raise StoreError(f"{self.path} has sound of {stream.rate} Hz, not of {hz} (audio_hz)")
         self.file.seek(max(int((first - AUDIO_PACKET) / samples_a_tick), 0), stream=stream)
         for frame in self.file.decode(stream):
-            begin = round(frame.pts * samples_a_tick) - first
-            if begin >= count:
-                break
-            part = frame.to_ndarray()[0]
-            low, high = max(begin, 0), min(begin + len(part), count)
-            if low < high:
-                out[low:high] = part[low - begin : high - begin]
-                if part.dtype == np.int16:
-                    out[low:high] /= FULL_SCALE
-        return out
+            part, scale = frame.to_ndarray()[0], FULL_SCALE if frame.format.name[0] == "s" else 1
+            yield round(frame.pts * samples_a_tick), part / np.float32(scale)
+
+
+class KeptVideo(StoredVideo):
+    """A file of raw frames, which is small: decoded once, and kept in memory."""
+
+    def __init__(self, path: Path):
+        with opened(path) as file:
+            super().__init__(path, file)
+            self.images = [*file.decode(self.video)]
+            self.sound = [*super().decoded_audio(0)] if self.hz else []
+
+    def decoded_frames(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+        """As of any file."""
+        return ((number, self.images[number]) for number in wanted if number < len(self.images))
+
+    def decoded_audio(self, first: int) -> Iterator[tuple[int, np.ndarray]]:
+        """As of any file."""
+        return iter(self.sound)
+
+
+kept = functools.lru_cache(512)(KeptVideo)  # as many as the demo trains on
+
+
+@contextlib.contextmanager
+def stored_video(path: Path) -> Iterator[StoredVideo]:
+    """Opens a file of the store; StoreError when it is missing or damaged."""
+    if path.suffix == RAW.suffix:
+        yield kept(path)
+    else:
+        with opened(path) as file:
+            yield StoredVideo(path, file)
 
 
 def read_frames(path: Path, numbers: np.ndarray) -> np.ndarray:
     """[N, H, W, 3] uint8, the frames of these numbers in their order."""
-    with StoredVideo(path) as file:
+    with stored_video(path) as file:
         images = file.frames(numbers)
     return np.stack([images[int(n)] for n in numbers])
 
 
 def read_audio(path: Path, first: int, count: int) -> np.ndarray:
     """[count] float32 samples at HZ from number `first` on; zeros where there are none."""
-    with StoredVideo(path) as file:
+    with stored_video(path) as file:
         return file.audio(first, count)

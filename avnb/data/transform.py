@@ -45,8 +45,10 @@ class VideoTransform(nn.Module):
         done = frames.float().div_(255)
         if params is not None:
             for i, order in enumerate(params.order):
-                x = torch.where(params.flip[i], done[i].flip(-1), done[i])
-                done[i] = jitter(x, params.factors[i], order)
+                clip = slice(i, i + 1)
+                x = done[clip].contiguous()
+                x = torch.where(params.flip[clip, None, None, None, None], x.flip(-1), x)
+                done[clip] = jitter(x, params.factors[clip], order)
         return done.sub_(self.mean).div_(self.std)
 
 
@@ -68,9 +70,10 @@ class AudioTransform(nn.Module):
         super().__init__()
         self.form = form
         sizes = form.fft_samples, form.window_samples, form.hop_samples
-        scale: dict[str, Any] = {"n_mels": form.mels, "norm": "slaney", "mel_scale": "slaney"}
-        scale["center"] = form.framing == "centred"
-        self.mel = torchaudio.transforms.MelSpectrogram(clip.audio_hz, *sizes, power=1.0, **scale)
+        is_centred, bins = form.framing == "centred", form.fft_samples // 2 + 1
+        scale: dict[str, Any] = {"norm": "slaney", "mel_scale": "slaney", "n_stft": bins}
+        self.spectrum = torchaudio.transforms.Spectrogram(*sizes, power=None, center=is_centred)
+        self.mel = torchaudio.transforms.MelScale(form.mels, clip.audio_hz, **scale)
         mean, std = (torch.tensor(values)[:, None] for values in mel_statistics)
         self.register_buffer("band_mean", mean)
         self.register_buffer("band_std", std)
@@ -87,7 +90,8 @@ class AudioTransform(nn.Module):
         if self.form.framing == "released":
             room = (self.form.fft_samples - self.form.hop_samples) // 2
             wave = F.pad(wave, (room, room), mode="reflect")
-        mel = self.mel(wave)[..., :columns]
+        spectrum = self.spectrum(wave)[..., :columns]
+        mel = self.mel(torch.hypot(spectrum.real, spectrum.imag))  # as abs, but faster
         return mel.clamp_min(self.form.floor).log10()
 
     def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:

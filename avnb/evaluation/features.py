@@ -22,7 +22,7 @@ from avnb.data.clips import Batch, Sampling, VideoClips
 from avnb.data.loader import video_batches
 from avnb.data.manifest import Manifest
 from avnb.data.prepare import load_dataset
-from avnb.data.store import StoredVideo
+from avnb.data.store import stored_video
 from avnb.data.transform import BatchTransform, mel_statistics
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
 from avnb.files import locked, replacing, tqdm
@@ -226,7 +226,7 @@ def soundtracks(encoders: FrozenEncoders, manifest: Manifest) -> Tensor:
     """Features [V, 1, F] of each video's whole audio, as the released code retrieves."""
     parts, hz = [], encoders.source.config.clip.audio_hz
     for video in tqdm(manifest.videos, f"{manifest.name}, soundtracks", unit="video"):
-        with StoredVideo(manifest.path(video)) as file:
+        with stored_video(manifest.path(video)) as file:
             wave = torch.from_numpy(file.audio(0, max(round(video.seconds * hz), 1), hz))
         parts.append(encoders.encode_audio(wave[None].to(device())))
     return torch.stack(parts)

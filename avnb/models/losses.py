@@ -65,12 +65,6 @@ def rince(pos: Tensor, neg: Tensor, *, q: float, lam: float) -> Tensor:
     return ((q * pos).exp() * torch.expm1(q * excess)).mean() / q
 
 
-def off_diagonal(x: Tensor) -> Tensor:
-    """Off-diagonal entries [D (D - 1)] of a square matrix [D, D], row by row."""
-    d = len(x)
-    return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
-
-
 def vicreg_terms(
     x: Tensor, y: Tensor, *, eps: float = 1e-4, huber_delta: float = 0.0
 ) -> dict[str, Tensor]:
@@ -106,7 +100,8 @@ def vicreg_terms(
         std = (z.square().sum(dim=0) / (len(z) - 1) + eps).sqrt()
         hinges.append(F.relu(1 - std).mean())
         covariance = z.T @ z / (len(z) - 1)  # [D, D]
-        covariances.append(off_diagonal(covariance).square().sum() / z.shape[1])
+        others = covariance - covariance.diagonal().diag()
+        covariances.append(others.square().sum() / z.shape[1])
     return {
         "invariance": invariance,
         "variance": (hinges[0] + hinges[1]) / 2,

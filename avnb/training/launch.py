@@ -26,6 +26,8 @@ from avnb.profiles import SHARING, cores
 
 GRACE_SECONDS = 10.0  # between asking a job to end and ending it
 TAIL_BYTES = 2**14
+# glibc keeps freed memory: steps on the CPU would ask the system for the same memory again.
+KEEP_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**32))
 
 
 class LaunchError(RuntimeError):
@@ -105,15 +107,15 @@ def started(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (error := folder / "error.json").unlink(missing_ok=True)
-    # Threads that the caller has set stay: several jobs may share the machine.
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // sharing))}
+    # What the caller has set stays: several jobs may share the machine.
+    usual = {"OMP_NUM_THREADS": str(max(1, cores() // sharing)), **KEEP_MEMORY}
     settings = {"TORCHELASTIC_ERROR_FILE": str(error), SHARING: str(sharing)}
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     python = [sys.executable, "-u", *(torchrun if processes > 1 else ()), "-m", *command]
     with (folder / "output.txt").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, guard.__file__, str(os.getpid()), *python],  # dies with this process
-            env={**threads, **os.environ, **settings},
+            env={**usual, **os.environ, **settings},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from avnb.data import store
-from avnb.data.store import HZ, RAW, Form, StoredVideo, StoreError
+from avnb.data.store import HZ, RAW, Form, StoreError, stored_video
 from tests.data.films import count, film, look, stored, strength, tones
 
 FORMS = {"h264": Form(crf=10), "raw": RAW}
@@ -81,5 +81,5 @@ def test_a_file_that_is_cut_missing_or_of_another_rate_is_told(video, tmp_path):
             store.read_frames(wrong, np.array([0]))
     with pytest.raises(StoreError, match="has no frame 999"):
         store.read_frames(path, np.array([999]))
-    with StoredVideo(path) as file, pytest.raises(StoreError, match="16000 Hz, not of 8000"):
+    with stored_video(path) as file, pytest.raises(StoreError, match="16000 Hz, not of 8000"):
         file.audio(0, 10, 8000)

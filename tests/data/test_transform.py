@@ -1,4 +1,6 @@
+import colorsys
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -24,6 +26,17 @@ def some_frames(clips, frames=4, px=8, last=False):
     x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     x = x.permute(0, 4, 1, 2, 3)
     return x if last else x.contiguous()
+
+
+def test_hue_is_that_of_the_standard_library():
+    levels = [0, 0.2, 0.2 + 1e-9, 0.7, 1]  # greys, ties of channels, all orders
+    pixels = list(itertools.product(levels, repeat=3))
+    for turns in (-0.5, -0.2, 0, 0.1, 1 / 3, 0.5):
+        x = torch.tensor(pixels, dtype=torch.double).T.reshape(1, 3, 1, 1, -1)
+        got = augment.adjust_hue(x, torch.tensor([turns], dtype=torch.double))
+        hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in pixels]
+        expected = [colorsys.hsv_to_rgb((h + turns) % 1, s, v) for h, s, v in hsv]
+        assert got.reshape(3, -1).T.tolist() == pytest.approx(np.array(expected), abs=1e-9)
 
 
 def test_each_clip_is_augmented_as_torchvision_would_in_its_own_order():
@@ -120,7 +133,7 @@ def test_it_is_the_log_of_the_mel_magnitude():
         wave, 512, 256, window=torch.hann_window(512), return_complex=True, pad_mode="reflect"
     ).abs()
     view = AudioTransform(CLIP, FORM, FLAT)
-    mel = torch.einsum("bft,fm->bmt", spectrum, view.mel.mel_scale.fb)[..., :62]
+    mel = torch.einsum("bft,fm->bmt", spectrum, view.mel.fb)[..., :62]
     torch.testing.assert_close(view.log_mel(wave), mel.clamp_min(1e-5).log10())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from avnb.data.store import StoredVideo
+from avnb.data.store import stored_video
 from tests.golden import losses as golden
 
 # Measured: two threads, or no vector instructions (ATEN_CPU_CAPABILITY=default), change no loss by
@@ -30,7 +30,7 @@ def test_stored_videos_equal_the_rendered_scenes(manifest):
     video = next(v for v in manifest.videos if v.audio)
     rendered, audio = golden.rendered(golden.scenes()[int(video.id)])
     assert {v.audio for v in manifest.videos} == {False, True}
-    with StoredVideo(manifest.path(video)) as file:
+    with stored_video(manifest.path(video)) as file:
         frames = file.frames(np.arange(video.frames))
         assert (file.audio(0, len(audio), golden.AUDIO_HZ) == audio).all()
     assert (np.stack([frames[i] for i in range(video.frames)]) == np.stack(rendered)).all()
