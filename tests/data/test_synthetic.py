@@ -73,7 +73,7 @@ def test_classes_of_pretraining_and_targets(scenes):
             assert {*half} == {*itertools.product(*parts)} and min(map(len, parts)) > 1
         assert not any(motion in shown[1] for _, motion in halves[0])
     for scene in scenes:
-        assert (scene.nuisances.noise_db_max > 6) == scene.path.startswith("hmdb51")
+        assert (scene.nuisances.noise_db_max > 10) == scene.path.startswith("hmdb51")
         if not scene.path.startswith(("ucf101", "hmdb51")):
             assert (scene.thing, scene.motion) in world.VGGSOUND.values()
     assert len({scene.seed for scene in scenes}) == len(scenes)
