@@ -25,7 +25,7 @@ from avnb.files import locked, tqdm, write_text
 from avnb.profiles import Workspace, project_root
 
 PACKAGE = Path(avnb.__file__).parent
-COVER = "16_findings-cover.svg"  # drawn from rows by the chapter on findings
+COVER = "findings-cover.svg"  # drawn from rows by the chapter on findings
 SIZES = {  # what a page says of the profile that it was made with
     "smoke": "This was made at **smoke** size, to see that all works: its numbers mean nothing.",
     "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
