@@ -124,7 +124,8 @@ def staged(page: Any, name: str) -> Any:
             shown["image"] = {"alt": plain.strip()}
     options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
     command = f"`avnb run notebooks/{name} out.ipynb{options}`"
-    note = f"{SIZES.get(given.get('profile', ''), '')} This page is made by {command}."
+    took = f"{page.metadata.get('papermill', {}).get('duration') or 0:.0f} s"
+    note = f"{SIZES.get(given.get('profile', ''), '')} Made in {took} by {command}."
     page.cells.insert(1, nbformat.v4.new_markdown_cell(f":::{{note}}\n{note}\n:::"))
     return page
 
