@@ -21,34 +21,39 @@ def with_interval(row: Record) -> str:
     return f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def published_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Our numbers beside the thesis's of the same task and data set, by level, metric and method.
+def published_table(
+    ours: pd.DataFrame, published: pd.DataFrame, **lines: Mapping[str, object]
+) -> pd.DataFrame:
+    """Our numbers above the thesis's of the same task and data set, one column per method.
 
     `difference`, ours less the thesis's in points, is there only where the data are the real ones
     and the profile is the thesis's: other numbers have another level of chance. `verdict` holds
-    the checkpoint against that of `random`, on the same videos.
+    the checkpoint against that of `random`, on the same videos. `lines` has further values by
+    method.
     """
-    index = ["level", "metric", "method"]
-    same = ["task", "dataset", *index]
-    blocks = [by_method(block) for _, block in ours.groupby(index[:2], sort=False)]
+    blocks = [by_method(block) for _, block in ours.groupby(["level", "metric"], sort=False)]
+    same = ["task", "dataset", "level", "metric", "method"]
     rows = on_same_videos(pd.concat(blocks))
     rows = rows.merge(published[[*same, "value"]], "left", on=same, suffixes=("", "_thesis"))
     comparable = (rows["profile"] == "thesis") & rows["data"].str.startswith("real")
-    table = rows[["verdict"]].assign(
-        level=rows["level"].map(title),
-        metric=rows["metric"].map(title),
-        method=rows["method"].map(method_title),
-        here=[with_interval(row) for row in rows.to_dict("records")],
-        thesis=rows["value_thesis"].map("{:.2f}".format, na_action="ignore"),
-        chance=rows["chance"].map("{:.1f}".format),
-        n=rows["n"].map("{:.0f}".format),
-    )
     difference = (rows["value"] - rows["value_thesis"])[comparable]
-    table["difference"] = difference.map("{:+.1f}".format, na_action="ignore")
-    columns = ["here", "thesis", "difference", "verdict", "chance", "n"]
-    if table["difference"].isna().all():
-        columns.remove("difference")
-    return table.set_index(index)[columns].astype(object).fillna("–").replace("", "–")
+    cells = pd.DataFrame(
+        {
+            "here": [with_interval(row) for row in rows.to_dict("records")],
+            "thesis": rows["value_thesis"].map("{:.2f}".format, na_action="ignore"),
+            "difference": difference.map("{:+.1f}".format, na_action="ignore"),
+            **{name: rows["method"].map(values) for name, values in lines.items()},
+            "verdict": rows["verdict"],
+        }
+    ).dropna(axis=1, how="all")
+    level = rows["level"].map(title) + rows["n"].map(", n = {:.0f}".format)
+    metric = rows["metric"].map(title) + rows["chance"].map(", chance {:.1f}".format)
+    cells.index = pd.MultiIndex.from_arrays([level, metric, rows["method"]])
+    shown = [(*block, line) for block in cells.index.droplevel(2).unique() for line in cells]
+    wide = cells.T.stack([0, 1], future_stack=True).reorder_levels([1, 2, 0]).loc[shown]
+    wide = wide[in_method_order(rows["method"])].rename(columns=method_title)
+    wide = wide.rename_axis(index=["level", "metric", ""], columns=None)
+    return wide.astype(object).fillna("–").replace("", "–")
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:

@@ -24,6 +24,11 @@ def table(ours):
     return tables.published_table(ours, results.published())
 
 
+def line(found, name):
+    """A line of a table with one level and metric."""
+    return found.xs(name, level=2).iloc[0].tolist()
+
+
 def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
     ours = frame(
         row("xid", 60, metric="top5", level="video"),
@@ -32,28 +37,31 @@ def test_published_numbers_stand_beside_ours_and_a_missing_one_is_a_dash():
         row("xid", 9, level="other"),
     )
     found = table(ours)
-    one = found.loc[("single clips", "top-1 accuracy", "Random")]
-    assert one["thesis"] == "4.76" and one["here"] == "30.0 [25.0, 35.0]"
-    assert (one["n"], one["chance"]) == ("40", "8.3") and "difference" not in found
-    assert found.loc[("other", "top-1 accuracy", "xID"), "thesis"] == "–"
-    assert found.xs("single clips").index.get_level_values("method").tolist() == ["Random", "xID"]
+    one = found["Random"]["single clips, n = 40", "top-1 accuracy, chance 8.3"]
+    assert dict(one) == {"here": "30.0 [25.0, 35.0]", "thesis": "4.76", "verdict": "–"}
+    assert found["xID"]["other, n = 40", "top-1 accuracy, chance 8.3", "thesis"] == "–"
+    assert found.columns.tolist() == ["Random", "xID"]
 
 
 def test_the_verdict_is_on_the_same_videos_as_the_untrained_encoder():
     ours = frame(row("random", 0, outcomes="00" * 5), row("xid", 100, outcomes="ff" * 5))
-    assert table(ours)["verdict"].tolist() == ["–", "above"]
-    assert table(ours.assign(outcomes=""))["verdict"].tolist() == ["–", "–"]
-    assert table(ours.iloc[1:])["verdict"].tolist() == ["–"]
+    assert line(table(ours), "verdict") == ["–", "above"]
+    assert line(table(ours.assign(outcomes="")), "verdict") == ["–", "–"]
+    assert line(table(ours.iloc[1:]), "verdict") == ["–"]
     own = table(ours.assign(dataset="my-videos"))  # of which the thesis has no numbers
-    assert own["verdict"].tolist() == ["–", "above"] and set(own["thesis"]) == {"–"}
+    assert line(own, "verdict") == ["–", "above"] and "thesis" not in own.index.levels[2]
+
+
+def test_other_values_by_method_get_a_line():
+    found = tables.published_table(frame(row("xid", 31)), results.published(), epochs={"xid": 16})
+    assert line(found, "epochs") == [16]
 
 
 def test_a_difference_is_taken_between_numbers_that_can_be_compared():
     ours = frame(row("xid", 60, metric="top5", level="video"))
     for profile, data in (("demo", "real:1234"), ("thesis", "synthetic:1234")):
-        assert "difference" not in table(ours.assign(profile=profile, data=data))
-    found = table(ours.assign(profile="thesis", data="real:1234"))
-    assert found.loc[("whole videos", "top-5 accuracy", "xID"), "difference"] == "-20.9"
+        assert "difference" not in table(ours.assign(profile=profile, data=data)).index.levels[2]
+    assert line(table(ours.assign(profile="thesis", data="real:1234")), "difference") == ["-20.9"]
 
 
 def test_methods_become_columns():
@@ -70,7 +78,7 @@ def test_a_method_of_ones_own_stands_last_under_its_name_in_a_colour_of_its_own(
     every += [plots.BLUE, plots.ORANGE, plots.GREY, plots.RED]
     assert len({*every}) == len(every)
     rows = frame(row("mine", 60), row("random", 30))
-    assert table(rows).index.get_level_values("method").tolist() == ["Random", "mine"]
+    assert table(rows).columns.tolist() == ["Random", "mine"]
 
 
 @pytest.mark.filterwarnings("error:Glyph")  # all that figures write has one in the paper's font
