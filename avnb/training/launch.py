@@ -50,7 +50,7 @@ class Resources:
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs of each node that `slurm` asks for, perhaps as `"gres": "gpu:a100:4"`."""
+        """GPUs of each node that `slurm` asks for, by that name or in `gres`."""
         asked = {**(self.slurm or {}).get("additional_parameters", {}), **(self.slurm or {})}
         counts = re.findall(r"gpu(?::[^:,]+)?:(\d+)", asked.get("gres", ""))
         return asked.get("gpus_per_node") or sum(map(int, counts))
