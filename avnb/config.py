@@ -182,6 +182,11 @@ class XID(Group):
     q_last: float = within(1e-6, 1, 0.4)
     lam: float = within(1e-6, 1, 0.01)
     projector_batch_norm: bool = False  # see `Projector`
+    positives: int = within(1, 10**6, 32)  # of each video, in `avid_cma`
+    agreement_weight: float = within(0, 1e6, 1.0)  # of discrimination within a modality there
+    least_trust: float = within(0, 1, 0.25)  # weight of the worst pairs in `r_xid`
+    trust_delta: float = within(-10, 10, -0.5)  # deviations from the mean where half is trusted
+    trust_kappa: float = within(1e-6, 100, 0.5)  # variance of the weighting, by that of cosines
 
     def q_at(self, progress: float) -> float:
         """Linear from q_first at progress 0 to q_last at progress 1."""

@@ -1,6 +1,8 @@
 """Pre-training methods by name; a method of your own is named by its class.
 
+| agreement:  two relatives of xID, in which both memory banks decide positives, or trust
 | base:       what training asks of a module, what methods have in common, and `random`
+| in_batch:   contrast among the clips of a batch
 | supervised: classes from video and audio side by side
 | vicreg:     VICReg between video and audio, and between two clips of a video
 | xid:        cross-modal instance discrimination
@@ -10,7 +12,9 @@ import torch
 
 from avnb.config import Pretrain
 from avnb.models.encoders import initialise
+from avnb.models.methods.agreement import CrossModalAgreement, RobustDiscrimination
 from avnb.models.methods.base import Method, Random, derive_seed
+from avnb.models.methods.in_batch import InBatchContrast
 from avnb.models.methods.supervised import Supervised
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
 from avnb.models.methods.xid import CrossModalDiscrimination
@@ -23,6 +27,9 @@ METHODS: dict[str, type[Method]] = {
     "vicreg_av": AudioVisualVICReg,
     "vicreg_v": VisualVICReg,
     "xid": CrossModalDiscrimination,
+    "in_batch": InBatchContrast,
+    "r_xid": RobustDiscrimination,
+    "avid_cma": CrossModalAgreement,
 }
 
 

@@ -99,19 +99,23 @@ class CrossModalDiscrimination(Method):
         return rince(pos, neg, q=c.q_at(progress), lam=c.lam)
 
     def forward(self, batch: Batch, progress: float) -> Terms:
-        """Loss, its two directions, and mean cosines with positives and negatives."""
+        """As `discriminate`; while training, the embeddings wait for the update of the banks."""
         with self.autocast(batch):
             v = self.video_projector(self.video_encoder(batch.frames))
             a = self.audio_projector(self.audio_encoder(batch.audio))
         v, a = (F.normalize(z, dim=1) for z in at_least_float(v, a))  # [B, D]
+        self.record(video=v, audio=a)
+        if self.training:
+            self.pending.append((batch.video_index, v.detach(), a.detach()))
+        return self.discriminate(v, a, batch, progress)
+
+    def discriminate(self, v: Tensor, a: Tensor, batch: Batch, progress: float) -> Terms:
+        """Loss, its two directions, and mean cosines with positives and negatives."""
         neg = self.negatives(batch)
         pos_v, neg_v = self.audio_bank.similarities(v, batch.video_index, neg)
         pos_a, neg_a = self.video_bank.similarities(a, batch.video_index, neg)
         v_to_a = self.contrast(pos_v, neg_v, progress)
         a_to_v = self.contrast(pos_a, neg_a, progress)
-        self.record(video=v, audio=a)
-        if self.training:
-            self.pending.append((batch.video_index, v.detach(), a.detach()))
         return {
             "loss": (v_to_a + a_to_v) / 2,
             "video_to_audio": v_to_a,
