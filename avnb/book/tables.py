@@ -50,10 +50,11 @@ def published_table(
     metric = rows["metric"].map(title) + rows["chance"].map(", chance {:.1f}".format)
     cells.index = pd.MultiIndex.from_arrays([level, metric, rows["method"]])
     shown = [(*block, line) for block in cells.index.droplevel(2).unique() for line in cells]
-    wide = cells.T.stack([0, 1], future_stack=True).reorder_levels([1, 2, 0]).loc[shown]
+    wide: Any = cells.T.stack([0, 1], future_stack=True).reorder_levels([1, 2, 0]).loc[shown]
     wide = wide[in_method_order(rows["method"])].rename(columns=method_title)
     wide = wide.rename_axis(index=["level", "metric", ""], columns=None)
-    return wide.astype(object).fillna("–").replace("", "–")
+    table: pd.DataFrame = wide.astype(object).fillna("–").replace("", "–")
+    return table
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
