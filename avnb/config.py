@@ -182,11 +182,6 @@ class XID(Group):
     q_last: float = within(1e-6, 1, 0.4)
     lam: float = within(1e-6, 1, 0.01)
     projector_batch_norm: bool = False  # see `Projector`
-    positives: int = within(1, 10**6, 32)  # of each video, in `avid_cma`
-    agreement_weight: float = within(0, 1e6, 1.0)  # of discrimination within a modality there
-    least_trust: float = within(0, 1, 0.25)  # weight of the worst pairs in `r_xid`
-    trust_delta: float = within(-10, 10, -0.5)  # deviations from the mean where half is trusted
-    trust_kappa: float = within(1e-6, 100, 0.5)  # variance of the weighting, by that of cosines
 
     def q_at(self, progress: float) -> float:
         """Linear from q_first at progress 0 to q_last at progress 1."""
@@ -211,6 +206,20 @@ class VICReg(Group):
         least, most = self.second_view_min_seconds, self.second_view_max_seconds
         if least > most:
             raise ValueError(f"second_view_min_seconds ({least}) is above .._max_seconds ({most})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peers(Group):
+    """What the methods beside the thesis's have of their own."""
+
+    positives: int = within(1, 10**6, 32)  # of each video, in `avid_cma`
+    agreement_weight: float = within(0, 1e6, 1.0)  # of discrimination within a modality there
+    least_trust: float = within(0, 1, 0.25)  # weight of the worst pairs in `r_xid`
+    trust_delta: float = within(-10, 10, -0.5)  # deviations from the mean where half is trusted
+    trust_kappa: float = within(1e-6, 100, 0.5)  # variance of the weighting, by that of cosines
+    margin: float = within(0, 2, 0.99)  # between embeddings that do not belong together, in `avts`
+    hard_share: float = within(0, 1, 0.25)  # of negatives from the same video there
+    clusters: int = within(2, 10**6, 64)  # of each modality, in `xdc`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +295,7 @@ class Pretrain(Config):
     optim: Optim = field(default_factory=Optim)
     xid: XID = field(default_factory=XID)
     vicreg: VICReg = field(default_factory=VICReg)
+    peers: Peers = field(default_factory=Peers)
     subset: Subset = field(default_factory=Subset)
     compute: Compute = field(default_factory=Compute)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,8 @@ def training_sampling(config: Pretrain | Finetune) -> Sampling:
     if isinstance(config, Pretrain) and method.uses_second_view:
         v = config.vicreg
         values["second_view_seconds"] = v.second_view_min_seconds, v.second_view_max_seconds
-    return Sampling(clip=config.clip, count=config.clips_per_video, **values)
+    clip = replace(config.clip, max_offset_seconds=0.0) if method.in_sync else config.clip
+    return Sampling(clip=clip, count=config.clips_per_video, **values)
 
 
 def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title: str = "") -> None:

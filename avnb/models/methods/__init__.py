@@ -2,8 +2,10 @@
 
 | agreement:  two relatives of xID, in which both memory banks decide positives, or trust
 | base:       what training asks of a module, what methods have in common, and `random`
+| clusters:   the clusters of one modality are the labels of the other
 | in_batch:   contrast among the clips of a batch
 | supervised: classes from video and audio side by side
+| timing:     is the sound in time?
 | vicreg:     VICReg between video and audio, and between two clips of a video
 | xid:        cross-modal instance discrimination
 """
@@ -14,8 +16,10 @@ from avnb.config import Pretrain
 from avnb.models.encoders import initialise
 from avnb.models.methods.agreement import CrossModalAgreement, RobustDiscrimination
 from avnb.models.methods.base import Method, Random, derive_seed
+from avnb.models.methods.clusters import CrossModalClusters
 from avnb.models.methods.in_batch import InBatchContrast
 from avnb.models.methods.supervised import Supervised
+from avnb.models.methods.timing import Synchronisation
 from avnb.models.methods.vicreg import AudioVisualVICReg, VisualVICReg
 from avnb.models.methods.xid import CrossModalDiscrimination
 from avnb.models.own import find, resolved_spec
@@ -30,6 +34,8 @@ METHODS: dict[str, type[Method]] = {
     "in_batch": InBatchContrast,
     "r_xid": RobustDiscrimination,
     "avid_cma": CrossModalAgreement,
+    "avts": Synchronisation,
+    "xdc": CrossModalClusters,
 }
 
 

@@ -32,7 +32,7 @@ class CrossModalAgreement(CrossModalDiscrimination):
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)
-        count = min(config.xid.positives, videos - 1)
+        count = min(config.peers.positives, videos - 1)
         self.register_buffer("positives", torch.zeros(videos, count, dtype=torch.long))
         self.register_buffer("found_at", torch.tensor(-1.0, dtype=torch.double))
 
@@ -72,7 +72,7 @@ class CrossModalAgreement(CrossModalDiscrimination):
         neg, positives = self.negatives(batch), self.positives[batch.video_index]
         parts = (v, self.video_bank), (a, self.audio_bank)
         agreement = sum(self.within(*part, positives, neg) for part in parts) / 2
-        loss = terms["loss"] + self.config.xid.agreement_weight * agreement
+        loss = terms["loss"] + self.config.peers.agreement_weight * agreement
         return {**terms, "loss": loss, "agreement": agreement}
 
 
@@ -94,7 +94,7 @@ class RobustDiscrimination(CrossModalDiscrimination):
 
     def weights(self, video: Tensor) -> Tensor:
         """[B] of the videos with these rows."""
-        c = self.config.xid
+        c = self.config.peers
         cosine = (self.video_bank.rows * self.audio_bank.rows).sum(1)  # of all videos
         std, mean = torch.std_mean(cosine)
         z = (cosine[video] - mean - c.trust_delta * std) / (c.trust_kappa**0.5 * std)

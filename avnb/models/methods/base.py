@@ -30,6 +30,7 @@ class TrainableModule(nn.Module):
     uses_audio: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = False  # then it can learn from videos that have no audio
     uses_second_view: ClassVar[bool] = False  # a second clip of each video in the batch
+    in_sync: ClassVar[bool] = False  # frames and audio of a clip start at the same moment
     is_trained: ClassVar[bool] = True
     supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
     shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
