@@ -31,6 +31,7 @@ SIZES = {  # what a page says of the profile that it was made with
     "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
     "show whether the method learns, and say nothing about real videos at full scale.",
 }
+STORED = "Its rows are stored: small runs of **study** size, in several synthetic worlds."
 MEDIA = re.compile(r'src="[^"]*?media/([^"/]+)"')
 
 
@@ -111,11 +112,13 @@ def staged(page: Any, name: str) -> Any:
     """
     import nbformat
 
-    given: dict[str, Any] = {}
+    given, declared = dict[str, Any](), dict[str, Any]()
     for cell in page.cells:
         tags = cell.metadata.setdefault("tags", [])
         if "injected-parameters" in tags:
             given = parameters.injected_parameters(cell.source)
+        elif "parameters" in tags:
+            declared = parameters.declared_parameters(cell.source)
         if cell.cell_type == "code":
             tags += [] if "teaches" in tags else ["hide-input"]
             shown = cell.metadata.setdefault("mystnb", {})
@@ -125,7 +128,8 @@ def staged(page: Any, name: str) -> Any:
     options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
     command = f"`avnb run notebooks/{name} out.ipynb{options}`"
     took = f"{page.metadata.get('papermill', {}).get('duration') or 0:.0f} s"
-    note = f"{SIZES.get(given.get('profile', ''), '')} Made in {took} by {command}."
+    size = STORED if "rows" in declared else SIZES.get(given.get("profile", ""), "")
+    note = f"{size} Made in {took} by {command}."
     page.cells.insert(1, nbformat.v4.new_markdown_cell(f":::{{note}}\n{note}\n:::"))
     return page
 
