@@ -105,10 +105,10 @@ def run_all(work: Workspace) -> list[Path]:
 
 
 def staged(page: Any, name: str) -> Any:
-    """An executed notebook as a page: a note on how it was made, and folded code.
+    """An executed notebook as a page: a note on how it was made, and the code that matters.
 
-    Code of cells with the tag `teaches` is not folded. The alternative text of a figure is its
-    caption.
+    That is the code of cells with the tag `teaches`, and, folded, of those with `hide-input`. The
+    alternative text of a figure is its caption.
     """
     import nbformat
 
@@ -120,7 +120,7 @@ def staged(page: Any, name: str) -> Any:
         elif "parameters" in tags:
             declared = parameters.declared_parameters(cell.source)
         if cell.cell_type == "code":
-            tags += [] if "teaches" in tags else ["hide-input"]
+            tags += [] if {"teaches", "hide-input"} & set(tags) else ["remove-input"]
             shown = cell.metadata.setdefault("mystnb", {})
             caption = shown.get("figure", {}).get("caption", "drawn by the code above")
             plain = re.sub(r"\{[a-z:]+\}`[^`]*`|[*_`$\\]", "", caption)
@@ -129,8 +129,9 @@ def staged(page: Any, name: str) -> Any:
     command = f"`avnb run notebooks/{name} out.ipynb{options}`"
     took = f"{page.metadata.get('papermill', {}).get('duration') or 0:.0f} s"
     size = STORED if "rows" in declared else SIZES.get(given.get("profile", ""), "")
-    note = f"{size} Made in {took} by {command}."
-    page.cells.insert(1, nbformat.v4.new_markdown_cell(f":::{{note}}\n{note}\n:::"))
+    source = f"all code is in the {{download}}`notebook <{name}>`"
+    note = f":::{{note}}\n{size} Made in {took} by {command}; {source}.\n:::"
+    page.cells.insert(1, nbformat.v4.new_markdown_cell(note))
     return page
 
 
