@@ -36,9 +36,9 @@ smoke: install ## as `make book` at the smallest size, in some minutes
 
 study: install ## train the runs behind the chapter of studies again, in more than an hour
 	trap 'kill 0' INT TERM; \
-	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 0,2,4 & \
-	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 1,3,5; wait
-	$(STUDY) build/study.ipynb -p profile study -p names tuning -p blocks 100
+	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10 & \
+	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11; wait
+	$(STUDY) build/study.ipynb -p profile study -p names tuning -p blocks 101,102
 
 lint: install
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ SIZES = {  # what a page says of the profile that it was made with
     "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
     "show whether the method learns, and say nothing about real videos at full scale.",
 }
+STORED = "Its rows are stored: small runs of **study** size, in several synthetic worlds."
 MEDIA = re.compile(r'src="[^"]*?media/([^"/]+)"')
 
 
@@ -104,20 +105,22 @@ def run_all(work: Workspace) -> list[Path]:
 
 
 def staged(page: Any, name: str) -> Any:
-    """An executed notebook as a page: a note on how it was made, and folded code.
+    """An executed notebook as a page: a note on how it was made, and the code that matters.
 
-    Code of cells with the tag `teaches` is not folded. The alternative text of a figure is its
-    caption.
+    That is the code of cells with the tag `teaches`, and, folded, of those with `hide-input`. The
+    alternative text of a figure is its caption.
     """
     import nbformat
 
-    given: dict[str, Any] = {}
+    given, declared = dict[str, Any](), dict[str, Any]()
     for cell in page.cells:
         tags = cell.metadata.setdefault("tags", [])
         if "injected-parameters" in tags:
             given = parameters.injected_parameters(cell.source)
+        elif "parameters" in tags:
+            declared = parameters.declared_parameters(cell.source)
         if cell.cell_type == "code":
-            tags += [] if "teaches" in tags else ["hide-input"]
+            tags += [] if {"teaches", "hide-input"} & set(tags) else ["remove-input"]
             shown = cell.metadata.setdefault("mystnb", {})
             caption = shown.get("figure", {}).get("caption", "drawn by the code above")
             plain = re.sub(r"\{[a-z:]+\}`[^`]*`|[*_`$\\]", "", caption)
@@ -125,8 +128,10 @@ def staged(page: Any, name: str) -> Any:
     options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
     command = f"`avnb run notebooks/{name} out.ipynb{options}`"
     took = f"{page.metadata.get('papermill', {}).get('duration') or 0:.0f} s"
-    note = f"{SIZES.get(given.get('profile', ''), '')} Made in {took} by {command}."
-    page.cells.insert(1, nbformat.v4.new_markdown_cell(f":::{{note}}\n{note}\n:::"))
+    size = STORED if "rows" in declared else SIZES.get(given.get("profile", ""), "")
+    source = f"all code is in the {{download}}`notebook <{name}>`"
+    note = f":::{{note}}\n{size} Made in {took} by {command}; {source}.\n:::"
+    page.cells.insert(1, nbformat.v4.new_markdown_cell(note))
     return page
 
 

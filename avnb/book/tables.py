@@ -1,12 +1,14 @@
 """Tables of result rows, and tables as files."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
 from avnb.book.plots import OUTPUT, by_method, in_method_order, method_title, title
-from avnb.evaluation.comparison import on_same_videos
+from avnb.evaluation import comparison, results
+from avnb.evaluation.comparison import Claim, on_same_videos
 from avnb.evaluation.features import EncoderSource
 from avnb.profiles import Workspace
 
@@ -77,6 +79,56 @@ def effects(compared: pd.DataFrame) -> pd.DataFrame:
     table["p after Holm"] = compared["p_holm"].round(4)
     table["power"] = compared["power"].round(2)
     return table.assign(verdict=compared["verdict"])
+
+
+def claims(chapter: str = "", path: Path | str = "") -> pd.DataFrame:
+    """The thesis's claims, tested on the blocks of the studies: all, or shortly those of a chapter.
+
+    A margin of 10 points would matter. `path` is a file of rows in the place of those stored.
+    """
+    asked = asked_claims()
+    chapters = asked.pop("chapter")
+    every = [Claim(name=str(n), margin=10.0, **line) for n, line in asked.T.to_dict().items()]
+    rows = plain_blocks(path)
+    found = effects(comparison.compare(rows, every)).set_axis(asked.index)
+    thesis, words = results.published().query("dataset == 'ucf101'"), []
+    for claim in every:
+        of, against = (", ".join([method_title(m), *h]) for m, *h in sides(claim))
+        words.append(f"{of} {claim.expected.replace('better', 'better than')} {against}")
+    found.insert(0, "claimed", words)
+    found.insert(1, "thesis, %", [both_means(thesis, claim) for claim in every])
+    found.insert(2, "here, %", [both_means(rows, claim) for claim in every])
+    short = ["claimed", "thesis, %", "here, %", "verdict"]
+    return found.loc[chapters == chapter, short] if chapter else found
+
+
+def asked_claims() -> pd.DataFrame:
+    """What the thesis claims, and the chapter that measures it."""
+    table = Path(comparison.__file__).with_name("claims.csv")
+    return pd.read_csv(table, sep=";", comment="#", index_col="claim").fillna({"level": ""})
+
+
+def plain_blocks(path: Path | str = "") -> pd.DataFrame:
+    """Rows of the five methods in the worlds that are reported; `xid, seen` has a half of xID."""
+    rows = results.studies(path)
+    rows = rows[(rows["seed"] < 100) & (rows["space"] == "{}")]
+    half = rows[rows["task"] == "half"]
+    return pd.concat([rows, half.assign(method=half["method"] + ", " + half["level"], level="")])
+
+
+def sides(claim: Claim) -> list[list[str]]:
+    """The method of either side, and the half of the classes if there is one."""
+    return [name.split(", ") for name in (claim.of, claim.against)]
+
+
+def both_means(rows: pd.DataFrame, claim: Claim) -> str:
+    """Means of what a claim compares, with chance; a dash where there are none."""
+    for name in ("task", "level", "metric"):
+        rows = rows[rows[name] == getattr(claim, name)]
+    means = rows.groupby("method")["value"].mean().reindex([claim.of, claim.against]).dropna()
+    chance = rows["chance"].mean()
+    words = [" to ".join(means.map("{:.1f}".format)), f"chance {chance:.1f}"]
+    return ", ".join(words if chance > 0 else words[:1]) or "–"
 
 
 def runs_table(sources: Mapping[str, EncoderSource], work: Workspace) -> pd.DataFrame:

@@ -228,7 +228,7 @@ class StoredVideo:
         return out
 
     def decoded_frames(self, wanted: list[int]) -> Iterator[tuple[int, Any]]:
-        """Numbers and frames, of those that are wanted; their numbers rise."""
+        """Wanted numbers, rising, with frames; seeks aim half a frame late: times are rounded."""
         frames_a_tick = float(self.video.time_base * self.video.average_rate)  # fractions are slow
         for part in np.split(wanted, np.flatnonzero(np.diff(wanted) > KEY_EVERY) + 1):
             group = part.tolist()

@@ -248,5 +248,7 @@ def scored(
         right = LEVELS[level](layer, clips, label, k)
         largest = label.bincount(minlength=k).topk(k).values.sum().item()
         about = {"level": level, "metric": f"top{k}", "chance": 100 * largest / max(len(label), 1)}
-        rows.append(percent_row(right.numpy(), config, **about, **metadata))
+        row = percent_row(right.numpy(), config, **about, **metadata)
+        # Of clips a video may get any share right, even if none does here.
+        rows.append(replace(row, outcomes="") if level == "clip" else row)
     return rows

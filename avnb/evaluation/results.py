@@ -109,6 +109,11 @@ def published() -> pd.DataFrame:
     return read(Path(__file__).with_name("published.jsonl"))
 
 
+def studies(path: Path | str = "") -> pd.DataFrame:
+    """The rows of the studies that come with the package, or those of another file."""
+    return read(path or Path(__file__).with_name("studies.jsonl"))
+
+
 def select(rows: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows whose columns have these values, or one of a list; ValueError when none is left."""
     for name, value in values.items():

@@ -19,16 +19,19 @@ def page():
             cell('# Parameters\nprofile = "demo"', metadata={"tags": ["injected-parameters"]}),
             cell("draw()", metadata={"mystnb": {"figure": figure}}),
             cell("step()", metadata={"tags": ["teaches"]}),
+            cell("check()", metadata={"tags": ["hide-input"]}),
         ]
     )
 
 
-def test_a_page_has_a_note_folded_code_and_described_figures(page):
-    title, note, _, given, figure, step = build.staged(page, "04_rince.ipynb").cells
+def test_a_page_has_a_note_the_code_that_matters_and_described_figures(page):
+    title, note, _, *code = build.staged(page, "04_rince.ipynb").cells
     assert title.source == "# Title" and "demo** size" in note.source
     assert "avnb run notebooks/04_rince.ipynb out.ipynb -p profile demo" in note.source
-    assert "hide-input" in given.metadata["tags"]
-    assert figure.metadata["tags"] == ["hide-input"] and step.metadata["tags"] == ["teaches"]
+    assert "{download}`notebook <04_rince.ipynb>`" in note.source
+    shown = [cell.metadata["tags"][-1] for cell in code]
+    assert shown == ["remove-input", "remove-input", "teaches", "hide-input"]
+    figure = code[1]
     assert figure.metadata["mystnb"]["image"]["alt"] == "Loss L by epoch ."
     assert figure.metadata["mystnb"]["figure"]["name"] == "fig-a"
 

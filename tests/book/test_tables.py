@@ -7,6 +7,9 @@ import pytest
 from avnb.book import plots, tables
 from avnb.evaluation import results
 from avnb.models.methods import METHODS
+from tests.conftest import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
 
 
 def row(method, value, spread=5, **more):
@@ -108,3 +111,27 @@ def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monke
     assert (tmp_path / "paper/07_probe-shares.csv").read_text() == ',"share, %"\nxID,50 %\n'
     assert (tmp_path / "paper/07_probe-plain.csv").read_text() == "a\n1\n"
     plt.close("all")
+
+
+def test_claims_have_both_sides_in_the_thesis_and_in_the_worlds_of_the_studies(tmp_path):
+    plain = {"level": "video", "space": "{}", "profile": "study"}
+    made = [
+        row(method, value + gain, seed=block, data=f"world {block}", **plain)
+        for method, value in (("random", 10), ("xid", 50))
+        for block, gain in enumerate((-1, 0.5, 0, 0.5, 1, -1))
+    ]
+    made += [row("xid", 99, seed=100, **plain), row("xid", 99, **{**plain, "space": '{"lr": 1}'})]
+    results.record(tmp_path / "rows.jsonl", made)
+    found = tables.claims("07_probe", tmp_path / "rows.jsonl")
+    one, two = (found.loc[claim].tolist() for claim in (1, 2))
+    assert one[:2] == ["xID above Random", "51.2 to 7.1, chance 1.0"]
+    assert one[2:] == ["50.0 to 10.0, chance 8.3", "undecided"]  # differences that are all equal
+    assert two[2:] == ["50.0, chance 8.3", "undecided"] and found.index.tolist() == [1, 2, 3, 4]
+    made[0] = row("random", 8, data="world 0", **plain)
+    results.record(tmp_path / "rows.jsonl", made)
+    assert tables.claims("07_probe", tmp_path / "rows.jsonl").loc[1, "verdict"] == "supported"
+
+
+def test_the_chapters_of_the_claims_show_them():
+    for chapter in tables.asked_claims()["chapter"].unique():
+        assert f'tables.claims(\\"{chapter}\\")' in (NOTEBOOKS / f"{chapter}.ipynb").read_text()

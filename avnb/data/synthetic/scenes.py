@@ -38,10 +38,10 @@ class Nuisances(Group):
     pitch_octaves: float = within(0, 3, 0.4)  # up or down
     room: float = within(0, 2, 0.3)  # level of the reverberation, at most
     other_sounds: float = within(0, 1, 0.15)  # probability of another object's sounds
-    noise_db_min: float = within(-100, 60, -10.0)
-    noise_db_max: float = within(-100, 60, 10.0)
-    shifted_noise_db_min: float = within(-100, 60, 4.0)
-    shifted_noise_db_max: float = within(-100, 60, 16.0)
+    noise_db_min: float = within(-100, 60, -20.0)
+    noise_db_max: float = within(-100, 60, 8.0)
+    shifted_noise_db_min: float = within(-100, 60, -2.0)
+    shifted_noise_db_max: float = within(-100, 60, 12.0)
     loudness_db: float = within(0, 60, 16.0)  # between the softest and the loudest video
 
 

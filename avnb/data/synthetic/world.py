@@ -46,7 +46,7 @@ class World(Config):
     hmdb51_test_per_class: int = within(2, 10_000, 6)
     located_per_class: int = within(1, 10_000, 6)
     silent_fraction: float = within(0, 1, 0.04)  # of the VGGSound-like videos: no audio stream
-    dubbed_fraction: float = within(0, 1, 0.3)  # audio of another object, or music
+    dubbed_fraction: float = within(0, 1, 0.1)  # audio of another object, or music
     off_screen_fraction: float = within(0, 1, 0.02)  # the object is heard and not seen
     broken_fraction: float = within(0, 1, 0.01)  # files that cannot be decoded
     nuisances: Nuisances = field(default_factory=Nuisances)
