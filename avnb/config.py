@@ -327,6 +327,7 @@ class Evaluation(Config):
     train_clips: int = within(1, 10**6, 50)  # random clips cached per training video
     clip_level_clips: int = within(1, 10**6, 25)  # random clips per test video
     video_level_clips: int = within(1, 10**6, 10)  # uniformly spaced clips per video
+    video_level_crops: int = within(1, 10, 1)  # of each of them in the probe, side by side
     probe_epochs: int = within(1, 10**6, 50)
     probe_lr: float = within(0, 10, 1e-4)
     probe_batch: int = within(1, 10**6, 32)

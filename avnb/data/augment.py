@@ -112,12 +112,18 @@ def random_resized_crop(
     return Crop(box=((height - h) // 2, (width - w) // 2, h, w), px=px)
 
 
-def square_crop(resize_px: int, px: int, rng: np.random.Generator | None) -> Crop:
-    """A px x px square of the resized frame, placed at random, or centred when `rng` is None."""
+def square_crop(
+    resize_px: int, px: int, rng: np.random.Generator | None, across: float = 0.5
+) -> Crop:
+    """A px x px square of the resized frame, placed at random.
+
+    When `rng` is None it lies in the middle of the height, and `across` of the way to the right.
+    """
     if resize_px < px:
         raise ValueError(f"resize_px must be at least frame_px, got {resize_px} and {px}")
     room = resize_px - px
-    top, left = (room // 2, room // 2) if rng is None else rng.integers(room + 1, size=2)
+    middle = room // 2, int(room * across)
+    top, left = middle if rng is None else rng.integers(room + 1, size=2)
     return Crop(box=(int(top), int(left), px, px), px=px, resize_px=resize_px)
 
 

@@ -113,6 +113,7 @@ class Sampling:
 
     clip: Clip
     count: int  # clips a video
+    crops: int = 1  # of each moment, side by side; `count` has them all
     place: Literal["random", "uniform"]
     augment: Augment | None = None  # None: the downstream crops of `resize_px`
     resize_px: int = 0
@@ -152,13 +153,15 @@ class VideoClips(Dataset[Batch]):
         """Number of videos."""
         return len(self.manifest)
 
-    def crop(self, video: Video, rng: np.random.Generator) -> Crop:
-        """One clip's crop, the same for all its frames."""
+    def crop(self, video: Video, number: int, rng: np.random.Generator) -> Crop:
+        """The crop of the clip of this number, the same for all its frames."""
         s = self.sampling
         if s.augment is not None:
             height, width, px = video.height, video.width, s.clip.frame_px
             return augment.random_resized_crop(height, width, px, s.augment, rng)
-        crop = augment.square_crop(s.resize_px, s.clip.frame_px, rng if s.random_crop else None)
+        across = number % s.crops / (s.crops - 1) if s.crops > 1 else 0.5
+        drawn_by = rng if s.random_crop else None
+        crop = augment.square_crop(s.resize_px, s.clip.frame_px, drawn_by, across)
         mirrored = bool(s.flip_prob) and rng.random() < s.flip_prob
         return replace(crop, mirrored=mirrored, interpolation=s.interpolation)
 
@@ -170,8 +173,9 @@ class VideoClips(Dataset[Batch]):
         s, clip = self.sampling, self.sampling.clip
         audio_seconds = clip.audio_seconds - clip.max_offset_seconds if s.audio else 0.0
         last = max(seconds - max(clip.video_seconds, audio_seconds), 0.0)
-        is_random = s.place == "random"
-        first = rng.uniform(0, last, s.count) if is_random else np.linspace(0, last, s.count)
+        moments, is_random = s.count // s.crops, s.place == "random"
+        first = rng.uniform(0, last, moments) if is_random else np.linspace(0, last, moments)
+        first = first.repeat(s.crops)
         views, audio = [first], audio_starts(first, seconds, clip, rng)
         if s.second_view_seconds:
             distance = s.second_view_seconds
@@ -184,7 +188,7 @@ class VideoClips(Dataset[Batch]):
         rng = np.random.default_rng([self.seed, epoch, index])
         starts, heard = self.starts(video.seconds, rng)
         count, views = starts.shape
-        crops = [[self.crop(video, rng) for _ in range(count)] for _ in range(views)]
+        crops = [[self.crop(video, i, rng) for i in range(count)] for _ in range(views)]
         params: list[AugmentParams | None] = [None] * views
         if s.augment is not None:
             params = [sample_params(s.augment, count, rng) for _ in range(views)]

@@ -155,6 +155,31 @@ def list_hmdb51(folder: Path, fold: int, files: list[str]) -> Lists:
     return sorted(classes), entries, unused
 
 
+def list_esc50(folder: Path, fold: int, files: list[str]) -> Lists:
+    """ESC-50: `meta/esc50.csv` and `audio/<file>.wav`, 5 s of sound each, in five folds.
+
+    Tested is the fold of that number. Clips of one recording are in the same fold.
+    """
+    rows, labels = csv_rows(folder / "meta/esc50.csv"), dict[int, str]()
+    header, entries = next(rows, ([], ""))[0], list[Entry]()
+    if header[:4] != ["filename", "fold", "target", "category"]:
+        raise ValueError(
+            f"{folder}/meta/esc50.csv, line 1: expected ESC-50's header, found {header}"
+        )
+    for row, place in rows:
+        if len(row) != len(header) or not re.fullmatch(
+            r"[^/]+\.wav [1-5] \d{1,2}", " ".join(row[:3])
+        ):
+            raise ValueError(f"{place}: expected {','.join(header)}, found {row}")
+        known = dict(zip(header, row, strict=True))
+        name, label = known["filename"], labels.setdefault(int(row[2]), row[3])
+        split = SPLITS["test" if int(row[1]) == fold else "train"]
+        group = known.get("src_file", "")
+        key = name.removesuffix(".wav")
+        entries.append(Entry(id=key, path=f"audio/{name}", label=label, split=split, group=group))
+    return [labels[number] for number in sorted(labels)], entries, set()
+
+
 def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
     """Own videos: what `split.csv` says; or folders of classes, a quarter of each class tested.
 
@@ -246,6 +271,7 @@ DATA_SETS = {
     "vggsound": DataSet("VGGSound", list_vggsound, "vggsound.csv", 1, True),
     "ucf101": DataSet("UCF-101", list_ucf101, "ucfTrainTestlist"),
     "hmdb51": DataSet("HMDB-51", list_hmdb51, "testTrainMulti_7030_splits"),
+    "esc50": DataSet("ESC-50", list_esc50, "meta/esc50.csv", 5),
     "folder": DataSet("Own videos", list_folder, folds=10**9),  # each seeds another draw
     "located": DataSet("Located objects", list_folder, folds=10**9),  # of the synthetic world only
 }

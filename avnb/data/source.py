@@ -1,6 +1,7 @@
 """Source videos: untrusted files of any kind, decoded once, from beginning to end, in order.
 
 Frames are taken in the order in which the decoder gives them. Time 0 is that of the first frame.
+A file in a container of sound alone has a single black frame.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,rm,m4v,nut,mxf,dv,h264,wtv"
 )
+SOUND_CONTAINERS = "wav,flac"
 UNTIMED = {"avi", "h264", "m4v", "mpegvideo"}  # containers without presentation times
 # Titles may be in any encoding. PyAV 18 has to be told so; 19 always takes them as they are.
 ANY_TEXT: dict[str, Any] = (
@@ -34,6 +36,7 @@ MOST_DAMAGED = 0.05  # share of a stream's packets that may fail to be decoded
 DAMAGED = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError)
 OF_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors that only writing has
 GAP_SECONDS = 0.1  # a larger gap between two audio frames is filled with silence
+BLACK = np.zeros((16, 16, 3), np.uint8)
 LOUDEST = 100.0  # samples beyond are no sound, as those that are not finite
 
 
@@ -47,7 +50,8 @@ def open_media(path: Path) -> Iterator[Any]:
 
     OSError where what is written meanwhile meets a full disk.
     """
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    formats = f"{CONTAINERS},{SOUND_CONTAINERS}"
+    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DecodeError("is no regular file")
@@ -79,15 +83,18 @@ class Source:
 
     def __init__(self, container: Any):
         self.container, self.count, self.last, self.seconds = container, 0, 0.0, 0.0
-        self.video, sounds = video_stream(container), container.streams.audio
+        is_sound = container.format.name in SOUND_CONTAINERS.split(",")
+        self.video: Any = None if is_sound else video_stream(container)
+        sounds = container.streams.audio
         sounds = [s for s in sounds if s.codec_context is not None]  # which have a decoder
         sounds.sort(key=lambda s: not s.disposition & Disposition.default)
         self.audio: Any = sounds[0] if sounds else None
         self.sound = Soundtrack()
-        rate = self.video.average_rate or self.video.guessed_rate or 25
-        self.rate = Fraction(rate).limit_denominator(1001)
+        rate = self.video and (self.video.average_rate or self.video.guessed_rate)
+        self.rate = Fraction(rate or 25).limit_denominator(1001)
         self.is_untimed = not UNTIMED.isdisjoint(container.format.name.split(","))
-        aspect = float(self.video.sample_aspect_ratio or 1)  # width of a pixel by its height
+        # The width of a pixel by its height.
+        aspect = float((self.video and self.video.sample_aspect_ratio) or 1)
         self.pixel_aspect = aspect if 0.1 < aspect < 10 else 1.0
 
     def __iter__(self) -> Iterator[tuple[float, Any]]:
@@ -96,6 +103,9 @@ class Source:
         Raises:
             DecodeError: when too much is damaged, missing or too long.
         """
+        if self.video is None:
+            self.start, self.count, self.seconds = 0.0, 1, 1 / float(self.rate)
+            yield 0.0, av.VideoFrame.from_ndarray(BLACK, format="rgb24")
         packets, damaged = Counter[str](), Counter[str]()  # by what they hold
         stamps: list[int | None] = []
         for packet in self.container.demux(*filter(None, (self.video, self.audio))):
@@ -140,6 +150,10 @@ class Source:
         """Raise DecodeError for a file that is truncated or damaged."""
         if not self.count:
             raise DecodeError("holds no frame that can be decoded")
+        if self.video is None:
+            if not self.sound.pieces:
+                raise DecodeError("holds no sound that can be decoded")
+            return
         if damaged > MOST_DAMAGED:
             raise DecodeError(
                 f"{damaged:.1%} of its video packets cannot be decoded; {MOST_DAMAGED:.0%} may be"

@@ -140,7 +140,7 @@ class Stored:
     height: int
     audio: bool  # whether anything is heard
     source_fps: float
-    source_width: int
+    source_width: int  # 0 of a file of sound alone
     source_height: int
     source_hz: int  # 0 without sound
 
@@ -178,8 +178,8 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             height=encoder.video.height,
             audio=len(samples) > 0,
             source_fps=source.fps,
-            source_width=width,
-            source_height=height,
+            source_width=width if source.video else 0,
+            source_height=height if source.video else 0,
             source_hz=source.audio.rate if source.sound.pieces else 0,
         )
 

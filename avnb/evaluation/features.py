@@ -186,10 +186,12 @@ class FrozenEncoders(nn.Module):
 
     @torch.inference_mode()
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Features of the video and of the audio of a batch on the CPU, [B, F] each."""
+        """Features [B, F] on the CPU of the video and of the audio of a batch; [B, 0] of none."""
         batch = batch.to(next(self.parameters()).device)
-        video = self.video_encoder(self.transform.video(batch.frames)).cpu()
-        return video, self.encode_audio(batch.audio)
+        audio = self.encode_audio(batch.audio)
+        if not batch.frames.shape[2]:
+            return torch.empty(len(batch), 0), audio
+        return self.video_encoder(self.transform.video(batch.frames)).cpu(), audio
 
     @torch.inference_mode()
     def encode_audio(self, wave: Tensor) -> Tensor:
@@ -204,7 +206,7 @@ class FrozenEncoders(nn.Module):
 class Features:
     """Features of the clips of each video, with the labels of the videos."""
 
-    video: Tensor  # [V, C, F]
+    video: Tensor  # [V, C, F]; [V, C, 0] when none was wanted
     audio: Tensor  # [V, C, F]; [V, C, 0] when none was wanted, or the encoder has no audio
     label: Tensor  # [V]
 

@@ -124,8 +124,9 @@ def fit(features: Tensor, label: Tensor, classes: int, config: Evaluation) -> Fi
 
 def samplings(clip: Clip, config: Evaluation) -> dict[str, Sampling]:
     """How clips are sampled for training and, as `clip` and `video`, both levels of testing."""
-    video = replace(uniform_sampling(clip, config), audio=False)
-    clips = replace(video, place="random", count=config.clip_level_clips)
+    one, crops = replace(uniform_sampling(clip, config), audio=False), config.video_level_crops
+    video = replace(one, count=one.count * crops, crops=crops)
+    clips = replace(one, place="random", count=config.clip_level_clips)
     train = replace(clips, count=config.train_clips, random_crop=True, flip_prob=config.flip_prob)
     return {"train": train, "clip": clips, "video": video}
 
@@ -207,6 +208,24 @@ def fit_probes(
         if config.probe_batch_norm == "train":
             features = {x: encode_all(frozen.encode, test, how[x], config) for x in LEVELS}
         yield fitted, features
+
+
+def nearest_neighbours(
+    train: Tensor, label: Tensor, classes: int, *, k: int = 20, temperature: float = 0.07
+) -> Classify:
+    """A classifier by the k nearest training videos [V, C, F] by the cosine, instead of a probe.
+
+    A neighbour of cosine s votes for its class with exp( s / temperature ): Wu et al. 2018,
+    arXiv:1805.01978. Videos are means of their clips, as those that are classified should be.
+    """
+    known, votes = F.normalize(train.mean(dim=1), dim=1), F.one_hot(label, classes).float()
+
+    def classify(features: Tensor) -> Tensor:
+        near = (F.normalize(features, dim=-1) @ known.T).topk(min(k, len(known)), dim=-1)
+        share = (near.values / temperature).softmax(dim=-1)
+        return (share[..., None] * votes[near.indices]).sum(dim=-2).log()
+
+    return classify
 
 
 def top_k(scores: Tensor, label: Tensor, k: int) -> Tensor:

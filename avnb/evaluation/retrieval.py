@@ -204,7 +204,9 @@ def query_and_gallery(
 ) -> QueryAndGallery:
     """Features of test videos (queries) and training videos (gallery) of `searched`, cached."""
     videos, sampling = searched(manifest), clip_sampling(source.config, config)
-    sampling = replace(sampling, audio=all(video.audio for video in videos.videos))
+    heard = all(video.audio for video in videos.videos)
+    seen = any(video.source_width for video in videos.videos)  # not of files of sound
+    sampling = replace(sampling, audio=heard, video=seen)
     query = extract(source, videos.split("test"), sampling, config, cache)
     return query, extract(source, videos.split("train"), sampling, config, cache)
 

@@ -92,3 +92,14 @@ def test_a_second_clip_lies_d_behind_the_first_or_wraps():
     assert ahead.min() >= 2 and ahead.max() <= 8
     assert ahead.mean() == pytest.approx(5, abs=0.2)
     assert (starts[d < 0] + 8 > 29).all()  # only those near the end go on at the beginning
+
+
+def test_three_crops_lie_side_by_side_at_every_moment():
+    short = Clip(video_seconds=0.5, audio_seconds=0.5, frame_px=32)
+    sampling = Sampling(clip=short, count=6, crops=3, place="uniform", resize_px=42)
+    known = dict(name="", folder=Path(), where=Path(), classes=("x",), listed=1, form="")
+    clips = VideoClips(Manifest(videos=(video_of(5.5, 8.0),), **known), sampling, seed=0)
+    drawn = clips.draw(0, 0)
+    assert drawn.starts[:, 0].tolist() == [0, 0, 0, 5, 5, 5]
+    boxes = [crop.box for crop in drawn.crops[0]]
+    assert boxes == 2 * [(5, 0, 32, 32), (5, 5, 32, 32), (5, 10, 32, 32)]

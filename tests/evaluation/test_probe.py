@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from avnb.config import PROTOCOLS, Evaluation
+from avnb.config import PROTOCOLS, Evaluation, Pretrain
 from avnb.data.clips import VideoClips
 from avnb.data.manifest import Manifest
 from avnb.evaluation import probe
@@ -282,3 +282,21 @@ def test_clips_are_sampled_as_the_values_say(tiny, config, few):
         for share in (0, 1)
     )
     assert torch.equal(seen.flip(-1), mirrored) and not torch.equal(seen, mirrored)
+
+
+def test_neighbours_vote_by_their_cosine():
+    train = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 2.0], [0, 1.0], [0.1, 1.0]])[:, None]
+    label = torch.tensor([0, 0, 1, 1, 1])
+    near = probe.nearest_neighbours(train, label, 3, k=3)
+    found = near(torch.tensor([[[5.0, 0.1]], [[0.1, 5.0]]])).softmax(dim=-1)
+    assert found.argmax(dim=-1).tolist() == [[0], [1]] and found[0, 0, 2] == 0
+    cosine = F.normalize(torch.tensor([5.0, 0.1]), dim=0) @ F.normalize(train[:, 0], dim=1).T
+    best = cosine.topk(3)
+    votes = torch.zeros(3).index_add(0, label[best.indices], (best.values / 0.07).exp())
+    assert torch.allclose(found[0, 0], votes / votes.sum())
+
+
+def test_crops_are_those_of_whole_videos_alone():
+    config = Evaluation(video_level_clips=10, video_level_crops=3)
+    counts = {k: (s.count, s.crops) for k, s in probe.samplings(Pretrain().clip, config).items()}
+    assert counts == {"train": (50, 1), "clip": (25, 1), "video": (30, 3)}
