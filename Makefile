@@ -8,7 +8,8 @@ STAMP := $(VENV)/.avnb-$(KEY)
 
 # One thread: a second one helps small networks little, and sums in another order.
 STUDY = OMP_NUM_THREADS=1 $(BIN)/python -m avnb run notebooks/making_studies.ipynb
-STUDY_OF = -p profile study -p names "methods,noise,audio path"
+STUDIES ?= methods,noise,audio path
+STUDY_OF = -p profile study -p names "$(STUDIES)"
 
 .DEFAULT_GOAL := help
 .PHONY: help install book smoke study lint check test lab clean
@@ -34,7 +35,7 @@ book: install ## build the book at demo size: synthetic videos, pre-training, al
 smoke: install ## as `make book` at the smallest size, in some minutes
 	$(BIN)/python -m avnb book --profile smoke
 
-study: install ## train the runs behind the chapter of studies again, in more than an hour
+study: install ## train the runs behind the studies again, in hours; STUDIES=families for those
 	trap 'kill 0' INT TERM; \
 	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10 & \
 	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11; wait

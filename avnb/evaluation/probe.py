@@ -216,7 +216,8 @@ def nearest_neighbours(
     """A classifier by the k nearest training videos [V, C, F] by the cosine, instead of a probe.
 
     A neighbour of cosine s votes for its class with exp( s / temperature ): Wu et al. 2018,
-    arXiv:1805.01978. Videos are means of their clips, as those that are classified should be.
+    arXiv:1805.01978. Training videos stand for the means of their clips. Logits are logarithms of
+    the shares of votes.
     """
     known, votes = F.normalize(train.mean(dim=1), dim=1), F.one_hot(label, classes).float()
 

@@ -23,7 +23,7 @@ class InBatchContrast(Method):
     """
 
     title = "In-batch"
-    colour = "#56b4e9"
+    colour = "#4b6a9b"
     supports_micro_batches = False  # in a part of a batch there are fewer negatives
     shares_batch_norm = True
     heads: ClassVar = {"video": "video_projector", "audio": "audio_projector"}
