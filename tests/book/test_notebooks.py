@@ -50,7 +50,8 @@ def test_it_is_stored_without_outputs(cells):
 
 def test_it_opens_with_a_title_a_question_and_an_answer(cells):
     text = cells[0].source
-    assert text.startswith("# ") and "**Question.**" in text and "**Answer.**" in text
+    found = "**What was found.**" in text and "**How.**" in text
+    assert text.startswith("# ") and "**Question.**" in text and (found or "**Answer.**" in text)
 
 
 def test_headings_and_labels_of_figures_are_unique_in_the_book():
