@@ -57,8 +57,12 @@ def title(name: str) -> str:
 
 
 def method_title(name: str) -> str:
-    """The method's title; the name itself for a method outside the registry."""
-    return METHODS[name].title if name in METHODS else name
+    """The method's title; the name itself for a method outside the registry.
+
+    What follows a comma, as in `xid, seen`, stays.
+    """
+    method, *rest = name.split(", ")
+    return ", ".join([METHODS[method].title if method in METHODS else method, *rest])
 
 
 def method_colour(name: str) -> str:
