@@ -144,12 +144,3 @@ print(*{"torch", "papermill", "nbformat", "matplotlib"} & sys.modules.keys())
 def test_a_notebook_finds_the_checkout_from_its_own_folder(monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")  # as in JupyterLab
     assert project_root() == ROOT
-
-
-def test_folders_are_those_of_the_caller(tmp_path, monkeypatch):
-    cell = nbformat.v4.new_code_cell("from pathlib import Path; assert Path('videos').is_dir()")
-    about = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=about), tmp_path / "a.ipynb")
-    (tmp_path / "videos").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert main(["run", "a.ipynb", "out.ipynb"]) == 0
