@@ -37,8 +37,8 @@ smoke: install ## as `make book` at the smallest size, in some minutes
 
 study: install ## train the runs behind the studies again, in hours; STUDIES=families for those
 	trap 'kill 0' INT TERM; \
-	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10 & \
-	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11; wait
+	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10 & FIRST=$$!; \
+	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11 & wait $$FIRST && wait $$!
 	$(STUDY) build/study.ipynb -p profile study -p names tuning -p blocks 101,102
 
 lint: install

@@ -25,6 +25,11 @@ else:
     from tqdm import tqdm as tqdm  # type: ignore[assignment]
 
 
+def absolute(path: Path | str) -> Path:
+    """The path from the root, without `~` and `..`; links stay, whose ends nodes may lack."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() follows links
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to instead; it replaces `path` at the end, flushed to disk, or vanishes.
@@ -77,7 +82,8 @@ def appending(path: Path) -> Iterator[Callable[[str], Any]]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 2**16))
         torn = file.read().rpartition(b"\n")[2]
-        file.truncate(size - len(torn))
+        if torn:  # else another process may have written since
+            file.truncate(size - len(torn))
         yield lambda line: file.write(f"{line}\n".encode())
 
 

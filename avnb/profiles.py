@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avnb.config import Evaluation, Finetune, Pretrain, unknown_name
+import joblib
 
-CGROUP = Path("/sys/fs/cgroup")  # where Linux tells a container's limits
+from avnb.config import Evaluation, Finetune, Pretrain, unknown_name
+from avnb.files import absolute
+
 SHARING = "AVNB_SHARING"  # where launchers say what `sharing` returns
 
 Values = dict[str, Any]
@@ -94,12 +96,7 @@ def project_root() -> Path:
 
 def cores() -> int:
     """Processor cores this process may use: by its affinity, and by its container's quota."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Quota and period of version 2, or 1; one without a quota says so.
-    files = [CGROUP / name for name in ("cpu.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")]
-    words = " ".join(file.read_text() for file in files if file.exists()).split()
-    limited = len(words) == 2 and words[0] not in ("max", "-1")
-    return max(1, min(own, int(words[0]) // int(words[1]))) if limited else own
+    return joblib.cpu_count()
 
 
 def sharing() -> int:
@@ -134,7 +131,7 @@ class Workspace:
         if name not in PROFILES:
             raise ValueError(unknown_name("profile", name, PROFILES))
         build = os.environ.get("AVNB_BUILD") or project_root() / "build"
-        return cls(name, Path(build).expanduser().absolute() / name, PROFILES[name])
+        return cls(name, absolute(build) / name, PROFILES[name])
 
     def figures(self, style: str) -> Path:
         """The folder of figures and tables as files, drawn in a style."""

@@ -2,26 +2,13 @@
 
 import errno
 import fcntl
-import os
 from unittest.mock import Mock
 
 import pytest
 import torch
 
-from avnb import distributed, profiles
+from avnb import distributed
 from avnb.files import locked
-
-
-@pytest.mark.parametrize(("quota", "most"), [("250000", 2), ("max", 9), ("-1", 9)])
-@pytest.mark.parametrize("version", ["cpu.max", "cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us"])
-def test_the_quota_of_a_container_bounds_its_cores(tmp_path, monkeypatch, version, quota, most):
-    monkeypatch.setattr(profiles, "CGROUP", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(9))
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / version.split()[0]).write_text(f"{quota} ")
-    with (tmp_path / version.split()[-1]).open("a") as file:
-        file.write("100000\n")
-    assert profiles.cores() == most
 
 
 @pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda:0"), (4, "cuda:2")])

@@ -74,9 +74,10 @@ def write_pictures(out: Path, frame: np.ndarray, samples: np.ndarray) -> None:
 
 def link(file: Path, *, embedded: bool) -> str:
     """The address of a file from a page, or a data URL of its content."""
-    content = base64.b64encode(file.read_bytes()).decode() if embedded else ""
-    kind = mimetypes.guess_type(file.name)[0]
-    return f"data:{kind};base64,{content}" if content else html.escape(os.path.relpath(file))
+    if not embedded:
+        return html.escape(os.path.relpath(file))
+    content = base64.b64encode(file.read_bytes()).decode()
+    return f"data:{mimetypes.guess_type(file.name)[0]};base64,{content}"
 
 
 def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool = False) -> str:

@@ -23,7 +23,7 @@ from scipy.special import stdtrit
 from avnb.config import unknown_name
 from avnb.models.methods import METHODS
 
-# Distinct for readers with any colour vision, and in print (Okabe & Ito 2008).
+# Of quantities: methods have colours of their own (after Okabe & Ito 2008), which nothing else has.
 BLUE, ORANGE, GREY, RED = "#4060c8", "#f0b67f", "#c3c8cf", "#b3261e"
 LINES = ("#1b1b1b", "#7b3fa0", "#8c5a2b", "#5cc8d0", "#c5d86d")  # of what is no method
 OTHER_METHODS = ("#e69f00", "#56b4e9", "#882255", "#332288", "#999933")
@@ -57,8 +57,12 @@ def title(name: str) -> str:
 
 
 def method_title(name: str) -> str:
-    """The method's title; the name itself for a method outside the registry."""
-    return METHODS[name].title if name in METHODS else name
+    """The method's title; the name itself for a method outside the registry.
+
+    What follows a comma, as in `xid, seen`, stays.
+    """
+    method, *rest = name.split(", ")
+    return ", ".join([METHODS[method].title if method in METHODS else method, *rest])
 
 
 def method_colour(name: str) -> str:
@@ -149,16 +153,6 @@ def chance_line(ax: Axes, rows: pd.DataFrame, *, upright: bool = False) -> None:
 def spread(rows: pd.DataFrame) -> np.ndarray:
     """[2, N] distances of the interval's ends from the values, as `errorbar` takes them."""
     return np.stack([rows["value"] - rows["low"], rows["high"] - rows["value"]])
-
-
-def points(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
-    """A point per row with its interval, one below the other, in the colour of its method."""
-    for place, method in enumerate(rows["method"]):
-        row = rows.iloc[[place]]
-        look: dict[str, Any] = {"marker": "o", "capsize": 3, "color": method_colour(method)}
-        ax.errorbar(row["value"], [place], xerr=spread(row), **look)
-    ax.set_yticks(range(len(rows)), labels)
-    ax.set_xlim(left=0)
 
 
 def blocks(ax: Axes, rows: pd.DataFrame, column: str = "method", order: Sequence[str] = ()) -> None:

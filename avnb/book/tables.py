@@ -1,6 +1,6 @@
 """Tables of result rows, and tables as files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,13 +50,17 @@ def published_table(
     ).dropna(axis=1, how="all")
     level = rows["level"].map(title) + rows["n"].map(", n = {:.0f}".format)
     metric = rows["metric"].map(title) + rows["chance"].map(", chance {:.1f}".format)
-    cells.index = pd.MultiIndex.from_arrays([level, metric, rows["method"]])
-    shown = [(*block, line) for block in cells.index.droplevel(2).unique() for line in cells]
-    wide: Any = cells.T.stack([0, 1], future_stack=True).reorder_levels([1, 2, 0]).loc[shown]
-    wide = wide[in_method_order(rows["method"])].rename(columns=method_title)
-    wide = wide.rename_axis(index=["level", "metric", ""], columns=None)
-    table: pd.DataFrame = wide.astype(object).fillna("–").replace("", "–")
-    return table
+    named = cells.assign(level=level, metric=metric, method=rows["method"])
+    long = named.melt(["level", "metric", "method"], var_name="", value_name="cell")
+    order = [(*block, line) for block in zip(level, metric, strict=True) for line in cells]
+    return methods_as_columns(long, ["level", "metric", ""], list(dict.fromkeys(order)))
+
+
+def methods_as_columns(cells: pd.DataFrame, index: list[str], lines: Iterable[Any]) -> pd.DataFrame:
+    """The column `cell` of rows with `method` and `index`, in the order of `lines`."""
+    wide = cells.pivot(index=index, columns="method", values="cell").loc[list(lines)]
+    wide = wide[in_method_order(cells["method"])].rename(columns=method_title)
+    return wide.rename_axis(columns=None).astype(object).fillna("–").replace("", "–")
 
 
 def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -> pd.DataFrame:
@@ -65,19 +69,19 @@ def by_columns(rows: pd.DataFrame, index: Sequence[str] = ("level", "metric")) -
     for name in set(index) & {"level", "metric"}:
         cells[name] = cells[name].map(title)
     lines = cells.set_index(list(index)).index.unique()
-    wide = cells.pivot(index=list(index), columns="method", values="cell").reindex(lines)
-    wide = wide[in_method_order(rows["method"])].rename(columns=method_title)
-    return wide.rename_axis(columns=None).astype(object).fillna("–")
+    return methods_as_columns(cells, list(index), lines)
 
 
 def effects(compared: pd.DataFrame) -> pd.DataFrame:
     """The table of `comparison.compare` in words: effect with its interval, p, power, verdict."""
-    ends = zip(compared["effect"], compared["low"], compared["high"], strict=True)
-    table = pd.DataFrame(index=compared.index)
-    table["effect, points"] = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*values) for values in ends]
+    table, ends = pd.DataFrame(index=compared.index), list[str]()
+    for _, row in compared.iterrows():
+        known = f" [{row['low']:+.1f}, {row['high']:+.1f}]" if pd.notna(row["low"]) else ""
+        ends.append(f"{row['effect']:+.1f}{known}")
+    table["effect, points"] = ends
     table["blocks"] = compared["blocks"].astype(int)
     table["p after Holm"] = compared["p_holm"].round(4)
-    table["power"] = compared["power"].round(2)
+    table["power"] = compared["power"].round(2).astype(object).fillna("–")
     return table.assign(verdict=compared["verdict"])
 
 
@@ -93,7 +97,7 @@ def claims(chapter: str = "", path: Path | str = "") -> pd.DataFrame:
     found = effects(comparison.compare(rows, every)).set_axis(asked.index)
     thesis, words = results.published().query("dataset == 'ucf101'"), []
     for claim in every:
-        of, against = (", ".join([method_title(m), *h]) for m, *h in sides(claim))
+        of, against = method_title(claim.of), method_title(claim.against)
         words.append(f"{of} {claim.expected.replace('better', 'better than')} {against}")
     found.insert(0, "claimed", words)
     found.insert(1, "thesis, %", [both_means(thesis, claim) for claim in every])
@@ -111,14 +115,9 @@ def asked_claims() -> pd.DataFrame:
 def plain_blocks(path: Path | str = "") -> pd.DataFrame:
     """Rows of the five methods in the worlds that are reported; `xid, seen` has a half of xID."""
     rows = results.studies(path)
-    rows = rows[(rows["seed"] < 100) & (rows["space"] == "{}")]
+    rows = rows[rows["seed"].isin(results.REPORTED) & (rows["space"] == "{}")]
     half = rows[rows["task"] == "half"]
     return pd.concat([rows, half.assign(method=half["method"] + ", " + half["level"], level="")])
-
-
-def sides(claim: Claim) -> list[list[str]]:
-    """The method of either side, and the half of the classes if there is one."""
-    return [name.split(", ") for name in (claim.of, claim.against)]
 
 
 def both_means(rows: pd.DataFrame, claim: Claim) -> str:
@@ -127,7 +126,7 @@ def both_means(rows: pd.DataFrame, claim: Claim) -> str:
         rows = rows[rows[name] == getattr(claim, name)]
     means = rows.groupby("method")["value"].mean().reindex([claim.of, claim.against]).dropna()
     chance = rows["chance"].mean()
-    words = [" to ".join(means.map("{:.1f}".format)), f"chance {chance:.1f}"]
+    words = [" against ".join(means.map("{:.1f}".format)), f"chance {chance:.1f}"]
     return ", ".join(words if chance > 0 else words[:1]) or "–"
 
 

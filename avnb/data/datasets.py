@@ -221,7 +221,7 @@ def with_splits(entries: list[Entry], fold: int) -> list[Entry]:
     """The entries, a quarter of each class tested, at least one of two; no group is divided.
 
     Tested are the first groups in the order of a hash of their names and the fold, as long as each
-    of their classes still lacks test videos and keeps one for training.
+    of their classes comes nearer to its quarter by them, and keeps a video for training.
     """
     groups, tested = dict[str, list[Entry]](), collections.Counter[str]()
     for entry in entries:
@@ -229,7 +229,9 @@ def with_splits(entries: list[Entry], fold: int) -> list[Entry]:
     total, split_of = collections.Counter(entry.label for entry in entries), dict[str, Split]()
     for name in sorted(groups, key=lambda name: digest([fold, name])):
         own = collections.Counter(entry.label for entry in groups[name])
-        fits = all(tested[c] < min((total[c] + 2) // 4, total[c] - n) for c, n in own.items())
+        fits = all(
+            tested[c] + n / 2 <= (total[c] + 2) // 4 and n < total[c] for c, n in own.items()
+        )
         tested += own if fits else {}
         split_of[name] = SPLITS["test" if fits else "train"]
     return [replace(e, split=split_of[e.group or e.path]) for e in entries]
@@ -238,7 +240,8 @@ def with_splits(entries: list[Entry], fold: int) -> list[Entry]:
 def read_split(table: Path) -> tuple[bool, list[Entry]]:
     """Whether `split.csv` has a split, and its entries; ValueError, with the line, for bad rows."""
     rows = csv_rows(table)
-    if ",".join(header := next(rows, ([], ""))[0]) not in HEADERS:
+    header, _ = next(rows, ([], ""))
+    if ",".join(header) not in HEADERS:
         raise ValueError(f"{table}, line 1: expected one of {HEADERS}, found {header}")
     entries, split_of = list[Entry](), dict[str, str]()
     for row, place in rows:
@@ -285,7 +288,7 @@ class Listing:
     folder: Path
     classes: tuple[str, ...]  # in the order of their labels
     entries: tuple[Entry, ...]  # those whose file exists
-    missing: tuple[str, ...] = ()  # listed files that do not exist
+    missing: tuple[Entry, ...] = ()  # those whose file does not exist
     unlisted: tuple[str, ...] = ()  # videos that no list names; of a plain folder, other files too
 
     @property
@@ -346,14 +349,15 @@ def listing(
         folder=folder,
         classes=tuple(classes),
         entries=tuple(entry for entry in unique if entry.path in existing),
-        missing=tuple(entry.path for entry in unique if entry.path not in existing),
+        missing=tuple(entry for entry in unique if entry.path not in existing),
         # Bytes that are no UTF-8 are written as \xNN.
         unlisted=tuple(os.fsencode(p).decode("utf-8", "backslashreplace") for p in unlisted),
     )
     if not found.entries or (found.missing and not (allow_missing or data_set.may_be_incomplete)):
+        lost = shown([entry.path for entry in found.missing])
         raise FileNotFoundError(
             f"{folder} holds {len(found.entries)} of the {found.listed} videos of {found.name}; "
-            f"not there are: {shown(found.missing)}\nand in no list are: {shown(found.unlisted)}\n"
+            f"not there are: {lost}\nand in no list are: {shown(found.unlisted)}\n"
             "To go on with those that are there: --allow-missing, in Python allow_missing=True"
         )
     return found

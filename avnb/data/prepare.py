@@ -205,9 +205,7 @@ def prepare(
 
 def rejected_files(listing: Listing, entries: Iterable[Entry], store: Store) -> pd.DataFrame:
     """`path`, `reason` and `label` of each file that is not used; in no list, its folder's name."""
-    rows = [
-        (p, "in the lists, but not in the folder", Path(p).parent.name) for p in listing.missing
-    ]
+    rows = [(e.path, "in the lists, but not in the folder", e.label) for e in listing.missing]
     rows += [(p, "in the folder, but in no list", Path(p).parent.name) for p in listing.unlisted]
     records = ((entry, store.records[entry.path]) for entry in entries)
     rows += [(e.path, record["reason"], e.label) for e, record in records if "reason" in record]
@@ -215,12 +213,16 @@ def rejected_files(listing: Listing, entries: Iterable[Entry], store: Store) -> 
 
 
 def warn(rejected: pd.DataFrame, videos: pd.DataFrame) -> None:
-    """Say which classes (or folders) have no usable video, and which videos are in both splits."""
+    """Say which classes have no usable video, in all or a split, and which files are in both."""
     usable = {"", *videos["label"], *(Path(path).parent.name for path in videos["path"])}
     lost = rejected.loc[~rejected["label"].isin(usable), "label"].value_counts()
     if len(lost):
         names = ", ".join(f"{name!r} ({count})" for name, count in lost.items())
         print(f"of these no file can be used, for the reasons in rejected.csv: {names}")
+    for split in {*videos["split"]}:
+        named = {*videos["label"]} - {*videos.loc[videos["split"] == split, "label"]}
+        if named:
+            print(f"no {split} video that can be used is of:{shown(sorted(named))}")
     both = videos[videos.groupby("content")["split"].transform("nunique") > 1]
     if len(both):
         paths = shown(both.sort_values("content")["path"].tolist())

@@ -25,7 +25,7 @@ from avnb.data.prepare import load_dataset
 from avnb.data.store import stored_video
 from avnb.data.transform import BatchTransform, mel_statistics
 from avnb.evaluation.class_names import TITLES, ClassList, class_list
-from avnb.files import locked, replacing, tqdm
+from avnb.files import absolute, locked, replacing, tqdm
 from avnb.models.encoders import AudioEncoder, VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label, parse_methods
 from avnb.models.own import is_spec, resolved_spec, source_digest
@@ -84,7 +84,7 @@ def source_of_file(file: str | Path, *, backbone: str = "") -> EncoderSource:
         FileNotFoundError: when there is no such file.
         CheckpointError: when it is neither, or names other code.
     """
-    path = Path(file).expanduser().absolute()
+    path = absolute(file)
     metadata = checkpoint.load(path, "pretraining")[0]
     config, key = metadata.pretrain, metadata.data_set
     checkpoint.check_backbone(path, config.backbone, backbone)

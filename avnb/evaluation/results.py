@@ -109,6 +109,9 @@ def published() -> pd.DataFrame:
     return read(Path(__file__).with_name("published.jsonl"))
 
 
+REPORTED = range(6, 100)  # seeds of worlds; values were chosen in others
+
+
 def studies(path: Path | str = "") -> pd.DataFrame:
     """The rows of the studies that come with the package, or those of another file."""
     return read(path or Path(__file__).with_name("studies.jsonl"))
@@ -167,15 +170,22 @@ def outcomes(row: Mapping[Any, Any] | pd.Series) -> np.ndarray:
 
 
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for all seeds of the same measurement: the mean with Student's 95 % interval.
+    """One row for all seeds of the same measurement: the mean, and its 95 % interval.
 
-    A single row, or rows that are all equal, keep the interval over videos. `seed` and `outcomes`
-    are those of the first row.
+    Each end is the farther of the mean over seeds, which share the test videos, and of Student's
+    interval over seeds. `outcomes` are those of a single row, and '' of several.
     """
-    of = {"value": "mean", "low": "mean", "high": "mean", "seed": "first", "outcomes": "first"}
+    of: dict[str, Any] = {"value": "mean", "low": "mean", "high": "mean", "seed": "first"}
+    of["outcomes"] = lambda x: x.iloc[0] if len(x) == 1 else ""
     same = [name for name in rows.columns if name not in (*of, *STAMPS)]
     groups = rows.groupby(same, sort=False, dropna=False)
-    table, error = groups.agg(of), groups["value"].sem()
-    half = special.stdtrit(groups.size() - 1, 0.975) * error.where(error > 1e-9)
-    ends = {"low": table["value"] - half, "high": table["value"] + half}
-    return table.assign(**{name: x.fillna(table[name]) for name, x in ends.items()}).reset_index()
+    table = groups.agg(of)
+    half = special.stdtrit(groups.size() - 1, 0.975) * groups["value"].sem()
+    table["low"] = np.fmin(table["low"], table["value"] - half)
+    table["high"] = np.fmax(table["high"], table["value"] + half)
+    return table.reset_index()
+
+
+def over_blocks(rows: pd.DataFrame) -> pd.DataFrame:
+    """As `over_seeds`, of worlds and seeds, which have their own test videos: Student's alone."""
+    return over_seeds(rows.assign(run="", data="", n=0, low=np.nan, high=np.nan))

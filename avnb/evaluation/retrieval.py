@@ -236,10 +236,8 @@ def measure(
             answers = nearest(*points, min(5, total))
             p = p_value(gallery.label[answers].numpy(), query.label.numpy(), rng)
             rows.append(Row(metric="p of R@5", value=p, **known))
-            count, at_random = (
-                len(answers[:, 0].unique()),
-                total * (1 - (1 - 1 / total) ** len(first)),
-            )
+            count = len(answers[:, 0].unique())
+            at_random = total * (1 - (1 - 1 / total) ** len(first))
             rows.append(Row(metric="distinct answers", value=count, chance=at_random, **known))
     return rows
 

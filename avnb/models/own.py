@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from avnb.config import unknown_name
+from avnb.files import absolute
 from avnb.models.encoders import VideoEncoder
 
 # Each takes the width and returns a module [B, 3, T, S, S] -> [B, features].
@@ -27,7 +28,7 @@ def file_of(text: str) -> Path | None:
     """The absolute path of the file that a spec `file.py:name` names; None for any other text."""
     source, _, name = text.rpartition(":")
     is_file = source.endswith(".py") and name.isidentifier()
-    return Path(source).expanduser().absolute() if is_file else None
+    return absolute(source) if is_file else None
 
 
 def is_spec(text: str) -> bool:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from avnb import distributed
 from avnb.data.clips import Batch, VideoClips
 from avnb.data.loader import AUTO, steps_per_epoch, training_epochs, video_batches
-from avnb.files import write_text
+from avnb.files import replacing, write_text
 from avnb.models import losses
 from avnb.models.methods.base import Log, Terms, TrainableModule
 from avnb.training import checkpoint
@@ -57,8 +57,6 @@ def fit(
     state = TrainingState(model, out / "last.pt", metadata)
     state.restore(device)
     done, writes = state.steps, distributed.rank() == 0
-    if writes:
-        keep_epoch(state)  # an interruption may have come before
     ends = dict(initial=done, total=config.optim.epochs * steps_per_epoch(len(clips), config))
     scale = dict(unit_scale=config.optim.batch, disable=not writes)
     bar = tqdm(desc=out.name.rpartition("-")[0], **ends, **scale, **BAR)
@@ -75,7 +73,6 @@ def fit(
         state.save()
         if writes:
             report(row, out)
-            keep_epoch(state)
     bar.total = bar.n  # also where it has ended early
     bar.close()
     return state.path
@@ -135,13 +132,6 @@ def report(row: dict[str, float], out: Path) -> None:
             events.add_scalar(name, row[name], epoch)
     if warning := losses.collapse_warning(row):
         print(f"\n{warning}", flush=True)
-
-
-def keep_epoch(state: "TrainingState") -> None:
-    """Copy the checkpoint of an epoch's end where `keep_every_epochs` says so."""
-    every, epoch = state.model.config.compute.keep_every_epochs, len(state.log)
-    if every and epoch and epoch % every == 0 and not state.sums:
-        shutil.copy(state.path, state.path.with_name(f"epoch-{epoch}.pt"))
 
 
 def accumulate_gradients(
@@ -223,8 +213,15 @@ class TrainingState:
         self.write_log()
 
     def write_log(self) -> None:
-        """Write `log.jsonl`, a line per epoch; the first process does."""
+        """Write `log.jsonl`, a line per epoch, after a copy of the checkpoint where one is kept.
+
+        The first process does, and in this order: the log says when the run is finished.
+        """
+        every, epoch = self.model.config.compute.keep_every_epochs, len(self.log)
         if distributed.rank() == 0:
+            if every and epoch and epoch % every == 0 and not self.sums:
+                with replacing(self.path.with_name(f"epoch-{epoch}.pt")) as aside:
+                    shutil.copy(self.path, aside)
             lines = "".join(json.dumps(row) + "\n" for row in self.log)
             write_text(self.path.with_name("log.jsonl"), lines)
 

@@ -25,7 +25,7 @@ from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
 from avnb.data.subsets import training_and_validation
 from avnb.data.transform import BatchTransform, mel_statistics
-from avnb.files import json_lines, locked, tqdm, write_text
+from avnb.files import absolute, json_lines, locked, tqdm, write_text
 from avnb.models.encoders import VideoEncoder
 from avnb.models.methods import build_method, find_method, method_label
 from avnb.models.methods.base import Log
@@ -160,7 +160,7 @@ class TrainingRun:
             raise ValueError(f"{self.method} cannot be trained: {reason}")
         metadata, kind = self.metadata(), model_class(self.config)
         steps_per_epoch(metadata.videos, self.config)
-        manifest, start = self.manifest.where.absolute(), self.start and asdict(self.start)
+        manifest, start = absolute(self.manifest.where), self.start and asdict(self.start)
         job = dict(metadata=asdict(metadata), manifest=manifest, start=start)
         job["workers"] = resources.workers
         write_text(self.folder / "job.json", json.dumps(job, indent=1, default=str))

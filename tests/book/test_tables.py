@@ -116,7 +116,7 @@ def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monke
 def test_claims_have_both_sides_in_the_thesis_and_in_the_worlds_of_the_studies(tmp_path):
     plain = {"level": "video", "space": "{}", "profile": "study"}
     made = [
-        row(method, value + gain, seed=block, data=f"world {block}", **plain)
+        row(method, value + gain, seed=6 + block, data=f"world {block}", **plain)
         for method, value in (("random", 10), ("xid", 50))
         for block, gain in enumerate((-1, 0.5, 0, 0.5, 1, -1))
     ]
@@ -124,10 +124,13 @@ def test_claims_have_both_sides_in_the_thesis_and_in_the_worlds_of_the_studies(t
     results.record(tmp_path / "rows.jsonl", made)
     found = tables.claims("07_probe", tmp_path / "rows.jsonl")
     one, two = (found.loc[claim].tolist() for claim in (1, 2))
-    assert one[:2] == ["xID above Random", "51.2 to 7.1, chance 1.0"]
-    assert one[2:] == ["50.0 to 10.0, chance 8.3", "undecided"]  # differences that are all equal
+    assert one[:2] == ["xID above Random", "51.2 against 7.1, chance 1.0"]
+    assert one[2:] == [
+        "50.0 against 10.0, chance 8.3",
+        "undecided",
+    ]  # differences that are all equal
     assert two[2:] == ["50.0, chance 8.3", "undecided"] and found.index.tolist() == [1, 2, 3, 4]
-    made[0] = row("random", 8, data="world 0", **plain)
+    made[0] = row("random", 8, seed=6, data="world 0", **plain)
     results.record(tmp_path / "rows.jsonl", made)
     assert tables.claims("07_probe", tmp_path / "rows.jsonl").loc[1, "verdict"] == "supported"
 

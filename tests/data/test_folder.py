@@ -87,7 +87,8 @@ def test_a_split_file_is_the_list(tmp_path):
     write_split(tmp_path, odd, "gone.mp4,b,train")
     with pytest.raises(FileNotFoundError, match=r"1 of the 2 videos(.|\n)*gone\.mp4"):
         listing("", tmp_path)
-    assert listing("", tmp_path, allow_missing=True).missing == ("gone.mp4",)
+    lost = listing("", tmp_path, allow_missing=True).missing
+    assert [entry.path for entry in lost] == ["gone.mp4"]
 
 
 def test_no_group_is_divided(tmp_path):
@@ -103,6 +104,10 @@ def test_no_group_is_divided(tmp_path):
         train, test, used, validation = ({e.group for e in part} for part in parts.values())
         assert validation and not train & test and not used & validation
         assert {"a", "b"} == {e.label for e in parts["test"]} and 14 <= len(parts["test"]) <= 20
+    rows = [f"{i}.mp4,a,g{int(i == 9)}" for i in range(10)]  # a group of nine, and one of one
+    write_split(tmp_path, *rows, header="path,label,group")
+    for fold in range(1, 5):
+        assert [e.id for e in listing("", tmp_path, fold).entries if e.split == "test"] == ["9.mp4"]
     write_split(tmp_path, "0.mp4,a,train,g", "1.mp4,a,test,g", header="path,label,split,group")
     with pytest.raises(ValueError, match="line 3: group 'g' is in both splits"):
         listing("", tmp_path)

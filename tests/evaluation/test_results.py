@@ -59,7 +59,7 @@ def test_seeds_become_their_mean_with_students_interval():
     half = 4.302653 * 10 / 3**0.5  # t of two degrees of freedom
     assert (xid["value"], xid["n"], xid["seed"]) == (40, 40, 0)
     assert [xid["low"], xid["high"]] == pytest.approx([40 - half, 40 + half])
-    assert [narrow["low"], narrow["high"]] == pytest.approx([40 - half / 10, 40 + half / 10])
+    assert [narrow["low"], narrow["high"]] == [35, 46]  # seeds agree, but videos are few
     assert (random["value"], random["low"], random["high"]) == (10, 5, 16)
     assert (same["value"], same["low"], same["high"]) == (10, 5, 16)
 

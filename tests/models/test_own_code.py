@@ -15,6 +15,7 @@ from avnb.models.methods import build_method, find_method, parse_methods
 from avnb.models.own import (
     OwnEncoder,
     build_video_encoder,
+    file_of,
     find,
     is_spec,
     resolved_spec,
@@ -188,3 +189,10 @@ def test_a_method_of_ones_own_is_trained_by_two_processes(world, tmp_path, monke
     file.unlink()
     video, audio, _ = source_of_file(run.checkpoint).load()
     assert video.features == audio.features == 8 * run.config.width
+
+
+def test_a_file_is_the_same_however_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    names = "../own.py:A", f"{tmp_path}/own.py:A"
+    assert [file_of(name) for name in names] == 2 * [tmp_path / "own.py"]

@@ -19,7 +19,8 @@ from avnb.config import Group, within
 AUDIO_HZ = 22_050  # unlike the 16 kHz of the models, so that resampling is always exercised
 Rng = np.random.Generator
 MARGIN = 6  # pixels that the camera shakes at most
-Flaw = Literal["", "silent", "dubbed", "off_screen", "broken"]
+# In the order in which they are dealt: another share of one leaves those before it as they are.
+Flaw = Literal["", "silent", "off_screen", "broken", "dubbed"]
 MOTIONS = ("bouncing", "pulsing", "rolling", "shaking", "spinning", "swinging")
 
 

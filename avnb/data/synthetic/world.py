@@ -24,7 +24,7 @@ from avnb.data.synthetic import scenes as looks
 from avnb.data.synthetic.scenes import AUDIO_HZ, MOTIONS, THINGS, Flaw, Nuisances, Path2d, Scene
 from avnb.files import in_parallel, locked, replacing, write_text
 
-FORMAT = 4  # raised whenever the same World gives other videos
+FORMAT = 5  # raised whenever the same World gives other videos
 # No mb-tree, whose look-ahead races: the same bytes every time.
 X264 = {"crf": "23", "preset": "veryfast", "g": "24", "x264-params": "mbtree=0"}
 SOUND = {"bit_rate": 64_000}
