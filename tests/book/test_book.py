@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-
+from avnb.evaluation import results
 from tests.book.lab import lab, run_all
 from tests.conftest import ROOT
 from tests.processes import processes, wait_for
