@@ -35,7 +35,7 @@ book: install ## build the book at demo size: synthetic videos, pre-training, al
 smoke: install ## as `make book` at the smallest size, in some minutes
 	$(BIN)/python -m avnb book --profile smoke
 
-study: install ## train the runs behind the studies again, in hours; STUDIES=families for those
+study: install ## train the runs behind the studies again, in two to four hours; STUDIES=families,scale for others
 	trap 'kill 0' INT TERM; \
 	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10 & FIRST=$$!; \
 	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11 & wait $$FIRST && wait $$!

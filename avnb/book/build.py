@@ -126,11 +126,12 @@ def staged(page: Any, name: str) -> Any:
             plain = re.sub(r"\{[a-z:]+\}`[^`]*`|[*_`$\\]", "", caption)
             shown["image"] = {"alt": plain.strip()}
     options = "".join(f" -p {key} {str(value).lower()}" for key, value in given.items())
-    command = f"`avnb run notebooks/{name} out.ipynb{options}`"
+    command = f"avnb run notebooks/{name} out.ipynb{options}"
     took = f"{page.metadata.get('papermill', {}).get('duration') or 0:.0f} s"
     size = STORED if "rows" in declared else SIZES.get(given.get("profile", ""), "")
-    source = f"all code is in the {{download}}`notebook <{name}>`"
-    note = f":::{{note}}\n{size} Made in {took} by {command}; {source}.\n:::"
+    source = f"its code is in the {{download}}`notebook <{name}>`"
+    note = f"{size} This page took {took} to make; {source}.\n\n```sh\n{command}\n```"
+    note = f":::{{note}}\n{note}\n:::"
     page.cells.insert(1, nbformat.v4.new_markdown_cell(note))
     return page
 

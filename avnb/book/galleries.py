@@ -87,8 +87,7 @@ def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool =
     """
     sign, border, meaning = MARKS[mark]
     name, poster, below = html.escape(title), link(file.with_suffix(".jpg"), embedded=True), ""
-    # JupyterLab serves the checkout, above its notebooks, but perhaps not the build folder.
-    lab = "JPY_SESSION_NAME" in os.environ and not file.is_relative_to(Path.cwd().parent)
+    lab = "JPY_SESSION_NAME" in os.environ  # which serves one folder, and does not say which
     if spectrogram and (image := file.with_suffix(".png")).exists():
         look = "width:100%;height:4rem;display:block;margin-top:2px"
         drawn = link(image, embedded=lab)

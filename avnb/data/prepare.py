@@ -219,7 +219,7 @@ def warn(rejected: pd.DataFrame, videos: pd.DataFrame) -> None:
     if len(lost):
         names = ", ".join(f"{name!r} ({count})" for name, count in lost.items())
         print(f"of these no file can be used, for the reasons in rejected.csv: {names}")
-    for split in {*videos["split"]}:
+    for split in sorted({*videos["split"]}):
         named = {*videos["label"]} - {*videos.loc[videos["split"] == split, "label"]}
         if named:
             print(f"no {split} video that can be used is of:{shown(sorted(named))}")

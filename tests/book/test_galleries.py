@@ -67,7 +67,7 @@ def test_a_gallery_names_marks_and_loads_nothing_before_it_plays(videos, tmp_pat
     ]  # fmt: skip
     assert "<b>" not in page and "a &quot;&lt;b&gt;&quot;" in page
     assert page.count('poster="data:image/jpeg') == 3 and "data:video" not in page
-    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")  # a Lab that serves no such folder
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")  # a Lab, which may not serve the folder
     gallery.classes = ["b", "c"]  # that of the query is none of them
     page = galleries.playing_gallery(videos, gallery, [[1, 0]], media)
     assert "✗" not in page and "✓" not in page and page.count('src="data:video/mp4') == 3
