@@ -1,7 +1,6 @@
 """The book at its smallest size: interrupted, finished, made again, read in a browser, explored."""
 
 import itertools
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from avnb.evaluation import results
 from tests.book.lab import lab, run_all
 from tests.conftest import ROOT
 from tests.processes import processes, wait_for
@@ -220,24 +218,6 @@ def test_pages_can_be_read_by_everybody(browser, pages):
     tab.locator("article").evaluate("(e, html) => e.insertAdjacentHTML('beforeend', html)", pale)
     assert {rule for rule, _ in violations("light")} == {"color-contrast", "image-alt"}
     context.close()
-
-
-def test_a_study_is_made_in_a_notebook_and_not_made_again(made, build, environment):
-    given = ["-p", "profile", "smoke", "-p", "names", "audio path", "-p", "blocks", "6"]
-    study = [*BOOK[:3], "run", "notebooks/making_studies.ipynb", str(build / "study.ipynb"), *given]
-    rows = build / "smoke/studies.jsonl"
-    for _ in range(2):
-        subprocess.run(study, cwd=ROOT, env=environment, check=True, capture_output=True)
-        lines = [json.loads(line) for line in rows.read_text().splitlines()]
-        assert len({json.dumps({**row, "time": ""}) for row in lines}) == len(lines)
-    assert len({row["run"] for row in lines}) == 3
-    plain = [row for row in lines if row["space"] == "{}"]
-    tasks = {"probe", "retrieval", "half", "read-out", "finetune"}
-    assert {row["task"] for row in plain} == tasks
-    videos = {row["level"]: row["n"] for row in plain if row["task"] in ("probe", "half")}
-    assert videos["seen"] + videos["unseen"] == videos["video"]
-    assert all(100 * results.outcomes(row).mean() == pytest.approx(row["value"])
-               for row in lines if row["task"] == "probe")  # fmt: skip
 
 
 def test_exploring_in_a_real_lab(made, build, browser, tmp_path):

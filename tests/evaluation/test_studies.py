@@ -1,6 +1,10 @@
 import json
+import os
+import subprocess
+import sys
 
 import pandas as pd
+import pytest
 
 from avnb.evaluation import results
 from avnb.profiles import Workspace
@@ -38,3 +42,23 @@ def test_variants_differ_from_a_plain_run_in_values_that_exist():
         values.pop("dubbed_fraction", None)
         changed = work.pretraining(method=method, **values)
         assert (changed != work.pretraining(method=method)) == bool(values), space
+
+
+@pytest.mark.slow
+def test_a_study_is_made_in_a_notebook_and_not_made_again(tmp_path):
+    study = [sys.executable, "-m", "avnb", "run", "notebooks/making_studies.ipynb"]
+    study += [str(tmp_path / "study.ipynb"), "-p", "names", "audio path", "-p", "blocks", "6"]
+    for _ in range(2):
+        own = {**os.environ, "AVNB_BUILD": str(tmp_path)}
+        subprocess.run(study, cwd=ROOT, env=own, check=True, capture_output=True)
+        rows = (tmp_path / "smoke/studies.jsonl").read_text().splitlines()
+        made = [json.loads(row) for row in rows]
+        assert len({json.dumps({**row, "time": ""}) for row in made}) == len(made)
+    assert len({row["run"] for row in made}) == 3
+    plain = [row for row in made if row["space"] == "{}"]
+    tasks = {row["task"].partition(" after")[0] for row in plain}
+    assert tasks == {"probe", "retrieval", "half", "read-out", "finetune"}
+    videos = {row["level"]: row["n"] for row in plain if row["task"] in ("probe", "half")}
+    assert videos["seen"] + videos["unseen"] == videos["video"]
+    probes = [row for row in made if row["task"] == "probe"]
+    assert all(100 * results.outcomes(x).mean() == pytest.approx(x["value"]) for x in probes)
