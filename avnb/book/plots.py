@@ -124,7 +124,7 @@ def set_style(style: str, folder: Path, prefix: str) -> None:
         raise ValueError(unknown_name("figure style", style, STYLES))
     plt.style.use([Path(__file__).with_name(f"{name}.mplstyle") for name in ("book", style)])
     installed = {*font_manager.get_font_names()}.intersection(CJK_FONTS.split(";"))
-    plt.rcParams["font.family"] = ["sans-serif", *sorted(installed)]
+    plt.rcParams["font.family"] += sorted(installed)
     OUTPUT.folder, OUTPUT.prefix, OUTPUT.style = folder, prefix, STYLES[style]
     if get_ipython():  # no figure is drawn a second time to cut off a rim: layouts leave none
         set_matplotlib_formats("png", bbox_inches=None)
