@@ -163,7 +163,7 @@ def blocks(ax: Axes, rows: pd.DataFrame, column: str = "method", order: Sequence
     order = order or in_method_order(rows[column])
     wide = rows.pivot(index=["data", "seed"], columns=column, values="value")[list(order)]
     places = np.arange(len(order))
-    ax.plot(places, wide.to_numpy().T, color="black", lw=0.6, marker="o", ms=3, alpha=0.3)
+    ax.plot(places, wide.to_numpy().T, color="black", lw=0.6, marker="o", ms=4.5, alpha=0.45)
     half = wide.sem() * stdtrit(wide.count() - 1, 0.975)
     for place, name in zip(places, order, strict=True):
         method = rows.loc[rows[column] == name, "method"].iloc[0]
