@@ -54,8 +54,8 @@ def published_table(
     long = named.melt(["level", "metric", "method"], var_name="", value_name="cell")
     order = [(*block, line) for block in zip(level, metric, strict=True) for line in cells]
     known = long.dropna(subset="cell").query("cell != ''").set_index(["level", "metric", ""]).index
-    lines = [line for line in dict.fromkeys(order) if line in known]
-    return methods_as_columns(long, ["level", "metric", ""], lines)
+    filled = [line for line in dict.fromkeys(order) if line in known]
+    return methods_as_columns(long, ["level", "metric", ""], filled)
 
 
 def methods_as_columns(cells: pd.DataFrame, index: list[str], lines: Iterable[Any]) -> pd.DataFrame:
