@@ -32,9 +32,14 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 
 def parse_values(text: str) -> dict[str, Any]:
-    """`'{"precision": "bf16"}'` -> {"precision": "bf16"}; ValueError when it is not such JSON."""
+    """`'{"precision": "bf16"}'` -> {"precision": "bf16"}; ValueError when it is not such JSON.
+
+    Also for what notebooks have parameters of their own for.
+    """
     with contextlib.suppress(json.JSONDecodeError):
         if isinstance(values := json.loads(text), dict):
+            if twice := {"seed", "method", "methods"} & values.keys():
+                raise ValueError(f"{text!r}: set {sorted(twice)[0]!r} by its own parameter")
             return values
     example = """'{"precision": "bf16", "lr": 0.001}'"""
     raise ValueError(f"{text!r} is no JSON object; write names and values like this: {example}")

@@ -90,7 +90,8 @@ def project_root() -> Path:
             if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
                 return folder
     raise FileNotFoundError(
-        f"no avnb checkout around {Path.cwd()}: run inside one, or set AVNB_BUILD"
+        f"no avnb checkout around {Path.cwd()}: the book is built inside one; notebooks and the "
+        "other commands run anywhere once AVNB_BUILD names a folder for what they make"
     )
 
 

@@ -1,4 +1,4 @@
-"""A method of one's own: a clip's video and audio find each other among those of the batch."""
+"""A method of one's own: video and audio of a clip find each other."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,16 @@ from avnb.data.clips import Batch
 from avnb.models.encoders import Projector
 from avnb.models.losses import at_least_float
 from avnb.models.methods import Method
+from avnb.models.methods.base import Terms
 
 
 class InBatchContrast(Method):
-    """InfoNCE whose negatives are the other clips of a process's share of the batch."""
+    """InfoNCE; negatives are the other clips of a process's share."""
 
     title = "In-batch contrast"
     colour = "#56b4e9"
-    supports_micro_batches = False  # in a part of a batch there are fewer negatives
+    # In a part of a batch there are fewer negatives.
+    supports_micro_batches = False
     temperature = 0.1
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
@@ -23,8 +25,8 @@ class InBatchContrast(Method):
         self.video_projector = Projector(self.video_encoder.features, 64)
         self.audio_projector = Projector(self.audio_encoder.features, 64)
 
-    def forward(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
-        """Cross-entropy of both directions, and how often the own audio is the nearest."""
+    def forward(self, batch: Batch, progress: float) -> Terms:
+        """Cross-entropy of both directions, and how often it is right."""
         with self.autocast(batch):
             v = self.video_projector(self.video_encoder(batch.frames))
             a = self.audio_projector(self.audio_encoder(batch.audio))
@@ -33,5 +35,7 @@ class InBatchContrast(Method):
         cosine = v @ a.T  # [B, B]
         own = torch.arange(len(cosine), device=cosine.device)
         logits = cosine / self.temperature
-        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-        return {"loss": loss, "accuracy": (cosine.argmax(1) == own).float().mean()}
+        v_to_a = F.cross_entropy(logits, own)
+        a_to_v = F.cross_entropy(logits.T, own)
+        right = (cosine.argmax(1) == own).float().mean()
+        return {"loss": (v_to_a + a_to_v) / 2, "accuracy": right}

@@ -13,6 +13,8 @@ def test_text_that_is_no_json_object_is_refused_with_an_example(text):
     assert parse_values('{"precision": "bf16"}') == {"precision": "bf16"}
     with pytest.raises(ValueError, match="write names and values like this"):
         parse_values(text)
+    with pytest.raises(ValueError, match="set 'seed' by its own parameter"):
+        parse_values('{"seed": 5}')
 
 
 def test_the_defaults_are_the_thesis():

@@ -26,6 +26,7 @@ from avnb.profiles import Workspace, project_root
 
 PACKAGE = Path(avnb.__file__).parent
 COVER = "findings-cover.svg"  # drawn from rows by the chapter on findings
+IMAGE = r'<img [^>]*?src="([^"]*_images/[^"]+)"'  # of a built page
 SIZES = {  # what a page says of the profile that it was made with
     "smoke": "This was made at **smoke** size, to see that all works: its numbers mean nothing.",
     "demo": "This was made at **demo** size, on two processor cores and small data: its numbers "
@@ -180,6 +181,14 @@ def stage(work: Workspace, executed: list[Path]) -> Path:
     return source
 
 
+def with_size(folder: Path, image: re.Match[str]) -> str:
+    """An image of a page in a folder with its width and height: no page grows as it loads."""
+    import imagesize  # of Sphinx
+
+    width, height = imagesize.get(folder / image[1])
+    return f'{image[0]} width="{width}" height="{height}"'
+
+
 def build(work: Workspace, executed: list[Path]) -> None:
     """Build the pages of executed notebooks, where a warning is an error.
 
@@ -196,6 +205,9 @@ def build(work: Workspace, executed: list[Path]) -> None:
         lines = (done.stdout + done.stderr).splitlines()
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line]
         raise BookError("\n".join(["the book did not build", *(wrong or lines[-40:])]))
+    for page in (work.folder / "book/_build/html").rglob("*.html"):
+        sized = re.sub(IMAGE, partial(with_size, page.parent), page.read_text())
+        page.write_text(sized)
 
 
 def make(profile: str) -> Path:

@@ -124,7 +124,7 @@ def set_style(style: str, folder: Path, prefix: str) -> None:
         raise ValueError(unknown_name("figure style", style, STYLES))
     plt.style.use([Path(__file__).with_name(f"{name}.mplstyle") for name in ("book", style)])
     installed = {*font_manager.get_font_names()}.intersection(CJK_FONTS.split(";"))
-    plt.rcParams["font.family"] = ["sans-serif", *sorted(installed)]
+    plt.rcParams["font.family"] += sorted(installed)
     OUTPUT.folder, OUTPUT.prefix, OUTPUT.style = folder, prefix, STYLES[style]
     if get_ipython():  # no figure is drawn a second time to cut off a rim: layouts leave none
         set_matplotlib_formats("png", bbox_inches=None)
@@ -163,7 +163,7 @@ def blocks(ax: Axes, rows: pd.DataFrame, column: str = "method", order: Sequence
     order = order or in_method_order(rows[column])
     wide = rows.pivot(index=["data", "seed"], columns=column, values="value")[list(order)]
     places = np.arange(len(order))
-    ax.plot(places, wide.to_numpy().T, color="black", lw=0.6, marker="o", ms=3, alpha=0.3)
+    ax.plot(places, wide.to_numpy().T, color="black", lw=0.6, marker="o", ms=4.5, alpha=0.45)
     half = wide.sem() * stdtrit(wide.count() - 1, 0.975)
     for place, name in zip(places, order, strict=True):
         method = rows.loc[rows[column] == name, "method"].iloc[0]

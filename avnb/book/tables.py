@@ -53,7 +53,9 @@ def published_table(
     named = cells.assign(level=level, metric=metric, method=rows["method"])
     long = named.melt(["level", "metric", "method"], var_name="", value_name="cell")
     order = [(*block, line) for block in zip(level, metric, strict=True) for line in cells]
-    return methods_as_columns(long, ["level", "metric", ""], list(dict.fromkeys(order)))
+    known = long.dropna(subset="cell").query("cell != ''").set_index(["level", "metric", ""]).index
+    filled = [line for line in dict.fromkeys(order) if line in known]
+    return methods_as_columns(long, ["level", "metric", ""], filled)
 
 
 def methods_as_columns(cells: pd.DataFrame, index: list[str], lines: Iterable[Any]) -> pd.DataFrame:
@@ -126,7 +128,8 @@ def both_means(rows: pd.DataFrame, claim: Claim) -> str:
         rows = rows[rows[name] == getattr(claim, name)]
     means = rows.groupby("method")["value"].mean().reindex([claim.of, claim.against]).dropna()
     chance = rows["chance"].mean()
-    words = [" against ".join(means.map("{:.1f}".format)), f"chance {chance:.1f}"]
+    form = "{:.2f}" if set(rows["source"]) == {"thesis"} else "{:.1f}"  # as published
+    words = [" against ".join(means.map(form.format)), f"chance {chance:.1f}"]
     return ", ".join(words if chance > 0 else words[:1]) or "–"
 
 

@@ -15,7 +15,10 @@ from typing import Literal, NoReturn
 
 from avnb.config import digest, unknown_name
 
-ENDINGS = "mp4 avi mkv webm mov m4v mts m2ts 3gp 3g2 wmv asf mpg mpeg vob flv ts ogv"
+ENDINGS = (
+    "mp4 avi mkv webm mov m4v mts m2ts 3gp 3g2 wmv asf mpg mpeg m2v vob flv f4v ts ogv divx xvid "
+    "mxf dv nut wtv"
+)
 VIDEO_SUFFIXES = tuple(f".{ending}" for ending in ENDINGS.split())
 SPLIT_FILE = "split.csv"
 HEADERS = "path,label,split", "path,label,group", "path,label,split,group"
@@ -51,8 +54,9 @@ def lines_of(table: Path) -> Iterator[tuple[str, str]]:
 
 
 def csv_rows(table: Path) -> Iterator[tuple[list[str], str]]:
-    """Each row of a CSV list, and its place."""
-    return ((next(csv.reader([line])), place) for line, place in lines_of(table))
+    """Each row of a CSV list, its cells stripped, and its place."""
+    for line, place in lines_of(table):
+        yield [cell.strip() for cell in next(csv.reader([line]))], place
 
 
 def matched_lines(table: Path, form: str, meant: str) -> Iterator[tuple[re.Match[str], str]]:
@@ -185,6 +189,10 @@ def list_folder(folder: Path, fold: int, files: list[str]) -> Lists:
 
     They are `<class>/<video>`, or with a split `train/<class>/<video>` and `test/<class>/<video>`.
     """
+    if (folder / "groups.txt").exists():
+        raise ValueError(
+            f"{folder}/groups.txt is not read: give `group` as a column of {SPLIT_FILE}"
+        )
     if (folder / SPLIT_FILE).exists():
         is_split, entries = read_split(folder / SPLIT_FILE)
     else:
@@ -200,8 +208,12 @@ def read_folders(folder: Path, videos: list[str]) -> tuple[bool, list[Entry]]:
     ValueError for folders that are named as parts of a split, but are not just `train` and `test`.
     """
     tops = {path.partition("/")[0].lower() for path in videos if "/" in path}
-    parts = {*SPLITS, "val", "valid", "validation"}
+    parts = {*SPLITS, "training", "testing", "val", "valid", "validation"}
     is_split = tops >= {*SPLITS} or (bool(tops) and tops <= parts)
+    if len(tops) == 1 and {path.split("/")[1].lower() for path in videos if "/" in path} >= {
+        *SPLITS
+    }:
+        raise ValueError(f"{folder} holds one folder, with 'train' and 'test': give that one")
     if is_split and tops != {*SPLITS}:
         raise ValueError(
             f"{folder} holds the folders {sorted(tops)}; expected one for each class, or just "
@@ -246,6 +258,7 @@ def read_split(table: Path) -> tuple[bool, list[Entry]]:
     entries, split_of = list[Entry](), dict[str, str]()
     for row, place in rows:
         given = {"split": "train", "group": "", **dict(zip(header, row, strict=False))}
+        given["split"] = given["split"].lower()
         if len(row) != len(header) or given["split"] not in SPLITS:
             raise ValueError(
                 f"{place}: expected {','.join(header)} with 'train' or 'test' as split (a run "
@@ -254,7 +267,7 @@ def read_split(table: Path) -> tuple[bool, list[Entry]]:
         split, group = SPLITS[given["split"]], given["group"]
         if group and split_of.setdefault(group, split) != split:
             raise ValueError(f"{place}: group {group!r} is in both splits; keep it in one of them")
-        path = given["path"].replace("\\", "/")  # as Windows writes it
+        path = given["path"].replace("\\", "/").removeprefix("./")  # as Windows writes it
         entries.append(Entry(id=path, path=path, label=given["label"], split=split, group=group))
     return "split" in header, entries
 

@@ -193,8 +193,10 @@ def prepare(
         usable = (entry for entry in entries if "stored" in store.records[entry.path])
         videos = tuple(store.video(entry, out) for entry in usable)
         if not videos:
+            path, reason, _ = rejected.iloc[-1]
             raise ValueError(
-                f"none of the {len(entries)} videos can be used; see {out}/rejected.csv"
+                f"none of the {len(entries)} videos can be used ({path}: {reason}); see "
+                f"{out}/rejected.csv"
             )
         warn(rejected, pd.DataFrame(list(videos)))
         known = {name: getattr(listing, name) for name in ("name", "folder", "classes", "listed")}
@@ -206,14 +208,20 @@ def prepare(
 def rejected_files(listing: Listing, entries: Iterable[Entry], store: Store) -> pd.DataFrame:
     """`path`, `reason` and `label` of each file that is not used; in no list, its folder's name."""
     rows = [(e.path, "in the lists, but not in the folder", e.label) for e in listing.missing]
-    rows += [(p, "in the folder, but in no list", Path(p).parent.name) for p in listing.unlisted]
+    rows += [
+        (p, "in the folder, but in no list, or no video by its ending", Path(p).parent.name)
+        for p in listing.unlisted
+    ]
     records = ((entry, store.records[entry.path]) for entry in entries)
     rows += [(e.path, record["reason"], e.label) for e, record in records if "reason" in record]
     return pd.DataFrame(rows, columns=["path", "reason", "label"])
 
 
 def warn(rejected: pd.DataFrame, videos: pd.DataFrame) -> None:
-    """Say which classes have no usable video, in all or a split, and which files are in both."""
+    """Say which classes have no usable video, in all or a split, and what else is odd.
+
+    These are files that are in training and test, and sound that was left out.
+    """
     usable = {"", *videos["label"], *(Path(path).parent.name for path in videos["path"])}
     lost = rejected.loc[~rejected["label"].isin(usable), "label"].value_counts()
     if len(lost):
@@ -223,6 +231,10 @@ def warn(rejected: pd.DataFrame, videos: pd.DataFrame) -> None:
         named = {*videos["label"]} - {*videos.loc[videos["split"] == split, "label"]}
         if named:
             print(f"no {split} video that can be used is of:{shown(sorted(named))}")
+    mute = videos[videos["sound_lost"] != ""]
+    if len(mute):
+        lines = (mute["path"] + ": " + mute["sound_lost"]).tolist()
+        print(f"of {len(mute)} files the sound, or a part of it, was left out:{shown(lines)}")
     both = videos[videos.groupby("content")["split"].transform("nunique") > 1]
     if len(both):
         paths = shown(both.sort_values("content")["path"].tolist())

@@ -6,6 +6,7 @@ A file in a container of sound alone has a single black frame.
 
 import contextlib
 import errno
+import itertools
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ OF_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors that only writin
 GAP_SECONDS = 0.1  # a larger gap between two audio frames is filled with silence
 BLACK = np.zeros((16, 16, 3), np.uint8)
 LOUDEST = 100.0  # samples beyond are no sound, as those that are not finite
+MOST_REORDERED = 16  # frames that a codec may show after one that it decodes later
 
 
 class DecodeError(ValueError):
@@ -78,7 +80,8 @@ def video_stream(container: Any) -> Any:
 class Source:
     """The video in an open container: iterating gives its frames, and collects its sound.
 
-    Afterwards `seconds` is the end of the last frame.
+    Afterwards `seconds` is the end of the last frame, and `sound_lost` the reason why its sound, or
+    a part of it, was left out; empty where nothing was.
     """
 
     def __init__(self, container: Any):
@@ -89,7 +92,10 @@ class Source:
         sounds = [s for s in sounds if s.codec_context is not None]  # which have a decoder
         sounds.sort(key=lambda s: not s.disposition & Disposition.default)
         self.audio: Any = sounds[0] if sounds else None
-        self.sound = Soundtrack()
+        self.sound, self.sound_lost = Soundtrack(), ""
+        if container.streams.audio and not sounds:
+            self.sound_lost = "FFmpeg has no decoder for the format of its sound"
+        self.stamps: list[int | None] = []  # of the packets, in the order of decoding
         rate = self.video and (self.video.average_rate or self.video.guessed_rate)
         self.rate = Fraction(rate or 25).limit_denominator(1001)
         self.is_untimed = not UNTIMED.isdisjoint(container.format.name.split(","))
@@ -103,36 +109,53 @@ class Source:
         Raises:
             DecodeError: when too much is damaged, missing or too long.
         """
+        frames = self.decoded()
+        first = list(itertools.islice(frames, MOST_REORDERED))
+        # Copied from an AVI, a file may hold times of decoding as those of presentation.
+        known = [frame.pts for frame in first if frame.pts is not None]
+        self.is_untimed |= known != sorted(known)
+        for frame in itertools.chain(first, frames):
+            yield self.time_of(frame), frame
         if self.video is None:
             self.start, self.count, self.seconds = 0.0, 1, 1 / float(self.rate)
             yield 0.0, av.VideoFrame.from_ndarray(BLACK, format="rgb24")
+        self.check_complete()
+
+    def decoded(self) -> Iterator[Any]:
+        """The frames in the order in which the decoder gives them."""
+        has_times = UNTIMED.isdisjoint(self.container.format.name.split(","))
         packets, damaged = Counter[str](), Counter[str]()  # by what they hold
-        stamps: list[int | None] = []
         for packet in self.container.demux(*filter(None, (self.video, self.audio))):
             packets[packet.stream.type] += 1
-            if packet.stream is self.video and packet.size:
-                stamps.append(packet.dts)
+            holds_picture = packet.stream is self.video and packet.size
+            if holds_picture:
+                self.stamps.append(packet.pts if has_times else packet.dts)
             try:
                 frames = packet.decode()
             except DAMAGED:
                 damaged[packet.stream.type] += 1
+                if holds_picture:  # of which no frame will come
+                    self.stamps.pop()
                 continue
             for frame in frames:
                 if not isinstance(frame, av.AudioFrame):
-                    yield self.time_of(frame, stamps), frame
+                    yield frame
                 elif frame.pts is not None:
                     self.sound.add(frame, float(frame.pts * self.audio.time_base))
-        self.check_complete(damaged["video"] / max(packets["video"], 1))
+        self.damaged = damaged["video"] / max(packets["video"], 1)
         if damaged["audio"] > MOST_DAMAGED * packets["audio"]:
             self.sound = Soundtrack()  # as without a decoder, which costs no video
+            lost = damaged["audio"] / packets["audio"]
+            self.sound_lost = f"{lost:.1%} of its sound's packets cannot be decoded"
 
-    def time_of(self, frame: Any, stamps: list[int | None]) -> float:
+    def time_of(self, frame: Any) -> float:
         """Seconds after the first frame; those of AVI by the order of decoding.
 
         AVI holds no presentation times: the k-th frame that comes out is shown when the k-th
         packet is due.
         """
-        stamp = stamps[min(self.count, len(stamps) - 1)] if self.is_untimed else frame.pts
+        due = self.stamps[min(self.count, len(self.stamps) - 1)]
+        stamp = due if self.is_untimed else frame.pts
         if self.count == 0:
             self.start, at = float((stamp or 0) * self.video.time_base), 0.0
         else:
@@ -146,7 +169,7 @@ class Source:
         self.seconds = at + (lasts if 0 < lasts < 1 else 1 / float(self.rate))
         return at
 
-    def check_complete(self, damaged: float) -> None:
+    def check_complete(self) -> None:
         """Raise DecodeError for a file that is truncated or damaged."""
         if not self.count:
             raise DecodeError("holds no frame that can be decoded")
@@ -154,9 +177,10 @@ class Source:
             if not self.sound.pieces:
                 raise DecodeError("holds no sound that can be decoded")
             return
-        if damaged > MOST_DAMAGED:
+        if self.damaged > MOST_DAMAGED:
             raise DecodeError(
-                f"{damaged:.1%} of its video packets cannot be decoded; {MOST_DAMAGED:.0%} may be"
+                f"{self.damaged:.1%} of its video packets cannot be decoded; "
+                f"{MOST_DAMAGED:.0%} may be"
             )
         announced = float((self.video.duration or 0) * self.video.time_base)
         if self.seconds < MIN_COMPLETE * announced and self.count > 1:
@@ -174,7 +198,10 @@ class Source:
         16 bits do not hold.
         """
         samples = self.sound.finish(self.start)
-        samples[~(np.abs(samples) <= LOUDEST)] = 0  # NaN is one of them
+        wrong = ~(np.abs(samples) <= LOUDEST)  # NaN is one of them
+        if wrong.any():
+            samples[wrong] = 0
+            self.sound_lost = f"{wrong.mean():.1%} of its samples are no sound"
         return samples if (abs(samples) >= 2**-16).any() else samples[:0]
 
 

@@ -143,6 +143,7 @@ class Stored:
     source_width: int  # 0 of a file of sound alone
     source_height: int
     source_hz: int  # 0 without sound
+    sound_lost: str = ""  # why the sound, or a part of it, was left out
 
 
 def convert(path: Path, target: Path, form: Form) -> Stored:
@@ -181,6 +182,7 @@ def convert(path: Path, target: Path, form: Form) -> Stored:
             source_width=width if source.video else 0,
             source_height=height if source.video else 0,
             source_hz=source.audio.rate if source.sound.pieces else 0,
+            sound_lost=source.sound_lost,
         )
 
 

@@ -138,6 +138,7 @@ def test_images_are_there_and_described_headings_in_order_and_links_lead_somewhe
             "all => all.map(i => [i.complete && i.naturalWidth > 20, i.alt])"
         )
         assert all(there for there, _ in images), name
+        assert not one.article.locator("img[src*=_images]:not([width][height])").count(), name
         assert all(alt and not alt.endswith((".png", ".svg", ".jpg")) for _, alt in images), name
         levels = one.article.locator("h1, h2, h3, h4").evaluate_all(
             "all => all.map(h => Number(h.tagName[1]))"

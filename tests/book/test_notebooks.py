@@ -54,6 +54,19 @@ def test_it_opens_with_a_title_a_question_and_an_answer(cells):
     assert text.startswith("# ") and "**Question.**" in text and (found or "**Answer.**" in text)
 
 
+def test_every_command_of_the_book_names_notebooks_and_parameters_that_exist():
+    known = {p.name: papermill.inspect_notebook(str(p)) for p in NOTEBOOKS}
+    texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md")]]
+    texts += [prose(nbformat.read(path, as_version=4).cells) for path in NOTEBOOKS]
+    commands = 0
+    for text in texts:
+        for command in re.findall(r"avnb run notebooks/\S+(?:[^`\n]|\\\n)*", text):
+            commands += 1
+            name, given = command.split("/")[1].split()[0], re.findall(r" -p (\w+)", command)
+            assert "$" in name or {*given} <= known[name].keys(), command
+    assert commands > 10
+
+
 def test_headings_and_labels_of_figures_are_unique_in_the_book():
     books = [nbformat.read(path, as_version=4).cells for path in NOTEBOOKS]
     lines = [line for cells in books for line in prose(cells).splitlines()]

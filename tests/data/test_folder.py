@@ -135,6 +135,11 @@ def test_what_cannot_be_read_or_written_is_refused(tmp_path):
         listing("", tmp_path / "a")
     with pytest.raises(ValueError, match=r"holds 'a/1\\n2\.mp4' of 'a'"):
         listing("", touch(tmp_path / "b", "a/1\n2.mp4"))
+    with pytest.raises(ValueError, match="holds one folder, with 'train' and 'test'"):
+        listing("", touch(tmp_path / "c", "all/train/a/1.mp4", "all/test/a/2.mp4"))
+    (own(tmp_path / "e") / "groups.txt").touch()
+    with pytest.raises(ValueError, match=r"groups\.txt is not read"):
+        listing("", tmp_path / "e")
     with pytest.raises(ValueError, match="Own videos has no fold 0"):
         listing("folder", own(tmp_path / "d"), 0)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -100,7 +101,7 @@ def test_a_store_that_would_not_fit_is_refused_before_it_begins(folder):
 def test_a_data_set_without_a_usable_video_is_an_error(tmp_path):
     (tmp_path / "videos/a").mkdir(parents=True)
     (tmp_path / "videos/a/b.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"none of the 1 videos can be used; see .*rejected\.csv"):
+    with pytest.raises(ValueError, match=r"none of the 1 videos can be used \(a/b\.mp4: Invalid"):
         prepared(tmp_path / "videos")
 
 
@@ -115,9 +116,9 @@ def test_no_other_videos_than_those_of_a_draw_are_read(folder):
 
 def test_files_that_are_only_in_the_folder_or_only_in_the_list_have_a_row(folder, capsys):
     (folder / "birds").mkdir()
-    (folder / "birds/0.rm").touch()
+    (folder / "birds/0.gif").touch()
     (folder / "birds/1.ts").touch()
-    assert rejected(prepared(folder))["birds/0.rm"] == "in the folder, but in no list"
+    assert rejected(prepared(folder))["birds/0.gif"].startswith("in the folder, but in no list")
     assert (
         "no file can be used, for the reasons in rejected.csv: 'birds' (2)"
         in capsys.readouterr().out
@@ -138,6 +139,14 @@ def test_other_endings_are_read_and_the_same_video_in_both_splits_is_told(folder
     (folder / "split.csv").write_text("\n".join([*rows, "dogs/copy.ts,dogs,test"]))
     assert len(prepared(folder)) == 8
     assert "3 files in training and test have the same content" in capsys.readouterr().out
+
+
+def test_sound_that_is_left_out_is_told_with_its_reason(folder, capsys):
+    wrong = np.full((1, 16_000), np.nan, np.float32)
+    film(folder / "cats/nan.mkv", audio=(wrong, 16_000, "mono", "pcm_f32le"))
+    (video,) = (v for v in prepared(folder).videos if v.path == "cats/nan.mkv")
+    assert not video.audio and "of its samples are no sound" in video.sound_lost
+    assert f"left out:\n  cats/nan.mkv: {video.sound_lost}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", ["CPU_SECONDS", "WALL_SECONDS"])

@@ -79,6 +79,30 @@ def test_frame_i_of_an_avi_is_shown_at_i_over_its_rate(tmp_path, codec, b_frames
     assert (found.fps, found.frames, found.source_fps) == (10, 24, 10)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_frames_are_shown_in_order_where_times_were_copied_from_an_avi(tmp_path, name):
+    """They are those of decoding."""
+    plain = film(tmp_path / "plain.avi", times=np.arange(24) / 10)
+    with av.open(str(plain)) as old, av.open(str(tmp_path / name), "w") as out:
+        copy = out.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream, packet.pts = copy, packet.dts
+                out.mux(packet)
+    found, frames = look(tmp_path / name, np.arange(24) / 10)
+    assert [count(f) for f in frames] == list(range(24))
+    assert (found.frames, found.source_fps) == (24, 10)
+
+
+def test_a_frame_that_cannot_be_decoded_moves_no_other(tmp_path):
+    path = film(tmp_path / "a.avi", codec="mjpeg", pixels="yuvj420p", times=np.arange(40) / 10)
+    with av.open(str(path)) as container:
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    path.write_bytes(path.read_bytes().replace(packets[20], bytes(len(packets[20]))))
+    _, frames = look(path, np.arange(40) / 10)
+    assert [count(f) for f in frames] == [i % 28 for i in [*range(20), 19, *range(21, 40)]]
+
+
 def test_packed_b_frames_are_shown_in_order(tmp_path):
     """As DivX and Xvid put them into AVI: two pictures in a packet, the next one is empty."""
     plain = film(tmp_path / "plain.avi", codec="mpeg4", times=TEN, options={"bf": "1", "g": "99"})
@@ -207,7 +231,7 @@ def test_samples_that_are_no_sound_are_silenced(tmp_path):
     waves[0, 100:110], waves[0, 200] = np.nan, 1e30
     path = film(tmp_path / "a.mkv", audio=(waves, HZ, "mono", "pcm_f32le"))
     found, target = stored(path)
-    assert found.audio
+    assert found.audio and found.sound_lost == "0.1% of its samples are no sound"
     audio = store.read_audio(target, 0, HZ)
     assert not audio[100:110].any() and abs(audio).max() <= 0.5
 
@@ -222,15 +246,20 @@ def test_digital_silence_is_no_sound(tmp_path, codec):
     assert not store.read_audio(target, 0, 100).any()
 
 
-SPOILT = {"pcm_s16le": (b"A_PCM/INT/LIT", b"no decoder!!!"), "ac3": (b"\x0b\x77", b"\0\0")}
+SPOILT = {  # of the first, which no FFmpeg knows, PyAV hides the stream
+    "pcm_s16le": (b"A_PCM/INT/LIT", b"no decoder!!!", ""),
+    "ac3": (b"\x0b\x77", b"\0\0", "97.0% of its sound's packets cannot be decoded"),
+}
 
 
 @pytest.mark.parametrize("codec", SPOILT)
 def test_sound_that_cannot_be_decoded_costs_no_video(tmp_path, codec):
     path = film(tmp_path / "a.mkv", audio=(tones([440], 1.0, 48_000), 48_000, "mono", codec))
-    path.write_bytes(path.read_bytes().replace(*SPOILT[codec]))
+    *changed, reason = SPOILT[codec]
+    path.write_bytes(path.read_bytes().replace(*changed))
     found, _ = stored(path)
     assert (found.frames, found.audio, found.source_hz) == (10, False, 0)
+    assert found.sound_lost == reason
 
 
 def test_the_default_track_is_heard(tmp_path):
