@@ -12,7 +12,7 @@ STUDIES ?= methods,noise,audio path
 STUDY_OF = -p profile study -p names "$(STUDIES)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book smoke study lint check test lab clean
+.PHONY: help install book smoke study lint check test faults lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -57,6 +57,9 @@ test: lint ## as `make check`, with all tests; installs Chromium and SLURM for t
 	@command -v sbatch >/dev/null || .ci/slurm
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+faults: install ## tests of odd and broken videos, folders, lists and machines
+	$(BIN)/python -m pytest tests/data tests/test_machines.py
 
 lab: install ## JupyterLab with the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from avnb import distributed
-from avnb.config import Finetune, Pretrain, digest, identity
+from avnb.config import NON_IDENTITY_FIELDS, Finetune, Pretrain, digest, identity
 from avnb.data.clips import Sampling, VideoClips
 from avnb.data.loader import steps_per_epoch
 from avnb.data.manifest import Manifest
@@ -248,6 +248,9 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
         LaunchError: when a job fails; the message holds the failing process's traceback.
         ValueError: when the videos or the number of processes do not fit a run.
     """
+    for run in runs:
+        if run.finished and (run.folder / "job.json").exists():
+            tell_ignored(run)
     runs = [run for run in runs if not run.finished]
     if not runs:
         return
@@ -265,6 +268,14 @@ def train(runs: Sequence[TrainingRun], resources: Resources | None = None, title
         left = [run for run in runs if not run.finished and run.prepare(resources)]
         if left:
             train_in_jobs(left, resources, title or f"training {', '.join(r.method for r in runs)}")
+
+
+def tell_ignored(run: TrainingRun) -> None:
+    """Say which values that fit a run to a machine come too late for this finished one."""
+    made = json.loads((run.folder / "job.json").read_text())["metadata"]["config"]
+    for name, value in run.config.flat().items():
+        if name in NON_IDENTITY_FIELDS and value != made[name]:
+            print(f"{run.name} is finished: {name} = {value} changes nothing")
 
 
 def train_in_jobs(runs: Sequence[TrainingRun], resources: Resources, title: str) -> None:

@@ -68,14 +68,15 @@ def trained(manifests, tmp_path_factory):
     return trained_run(config, manifest, tmp_path_factory.mktemp("runs"))
 
 
-def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained):
+def test_two_processes_train_to_the_end_and_a_second_call_does_nothing(trained, capsys):
     config, folder = trained.config, trained.folder
     assert trained.finished and len(trained.log) == config.optim.epochs
     data = training_and_validation(trained.manifest, config)[0].digest
     assert folder.name == run_name(config, data)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = trained_run(config, trained.manifest, folder.parent)
+    again = trained_run(with_values(config, micro_batch=4), trained.manifest, folder.parent)
     assert again.folder == folder
+    assert "is finished: micro_batch = 4 changes nothing" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     clips = steps_per_epoch(32, config) * config.optim.epochs * config.optim.batch
     assert f"xid {clips}/{clips} clips" in (folder / "output.txt").read_text()
