@@ -104,7 +104,7 @@ def player(file: Path, title: str, *, mark: str = "unknown", spectrogram: bool =
 
 def in_a_row(players: Iterable[str]) -> str:
     """Players side by side, as many as fit."""
-    style = "display:grid;grid:auto/repeat(auto-fit,minmax(4.5rem,1fr));gap:.3rem;align-items:end"
+    style = "display:grid;grid:auto/repeat(auto-fit,minmax(6rem,1fr));gap:.3rem;align-items:end"
     return f'<div style="{style}">{"".join(players)}</div>'
 
 
