@@ -156,12 +156,13 @@ def test_micro_batches_accumulate_to_the_gradient_of_the_batch(tiny, vggsound, m
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_half_precision_changes_the_loss_only_by_rounding(tiny, vggsound, metadata, name):
-    losses = []
+    # The linear layers of XDC start from 0 after its first epoch, whatever the precision.
+    losses, progress = [], 0.0 if name == "xdc" else 0.5
     for precision in ("fp32", "bf16"):
         config = with_values(tiny, method=name, precision=precision)
         method = build_method(config, len(vggsound), len(vggsound.classes)).train()
         transform = BatchTransform(config, metadata.mel_statistics)
-        terms = method(transform(first_batch(config, vggsound)), 0.5)
+        terms = method(transform(first_batch(config, vggsound)), progress)
         assert all(term.dtype == torch.float for term in terms.values())
         losses.append(terms["loss"].item())
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.15, abs=0.1)
