@@ -111,7 +111,7 @@ def test_the_picture_of_a_clip_is_cut_from_the_frames_on_show(vggsound, smoke):
     video = vggsound.videos[2]
     starts = np.linspace(0, video.seconds - smoke.clip.video_seconds, 3)
     numbers = frame_numbers(starts, smoke.clip, video)
-    crop = clips.crop(video, np.random.default_rng(0))
+    crop = clips.crop(video, 0, np.random.default_rng(0))
     for clip in range(3):
         images = list(store.read_frames(vggsound.path(video), numbers[clip]))
         assert torch.equal(clips.whole(2).frames[clip], crop(images))
