@@ -1,13 +1,13 @@
 """Pre-training methods by name; a method of your own is named by its class.
 
-| agreement:  two relatives of xID, in which both memory banks decide positives, or trust
 | base:       what training asks of a module, what methods have in common, and `random`
-| clusters:   the clusters of one modality are the labels of the other
-| in_batch:   contrast among the clips of a batch
 | supervised: classes from video and audio side by side
-| timing:     is the sound in time?
 | vicreg:     VICReg between video and audio, and between two clips of a video
 | xid:        cross-modal instance discrimination
+| agreement:  two relatives of xID, in which both memory banks decide positives, or trust
+| clusters:   the clusters of one modality are the labels of the other
+| in_batch:   contrast among the clips of a batch
+| timing:     is the sound in time?
 """
 
 import torch
