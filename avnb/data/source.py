@@ -123,7 +123,7 @@ class Source:
 
     def decoded(self) -> Iterator[Any]:
         """The frames in the order in which the decoder gives them."""
-        has_times = UNTIMED.isdisjoint(self.container.format.name.split(","))
+        has_times = not self.is_untimed  # by the container: no frame has been seen yet
         packets, damaged = Counter[str](), Counter[str]()  # by what they hold
         for packet in self.container.demux(*filter(None, (self.video, self.audio))):
             packets[packet.stream.type] += 1
