@@ -7,7 +7,7 @@ from avnb import distributed
 from avnb.config import Pretrain
 from avnb.data.clips import Batch
 from avnb.models.losses import info_nce, log_total
-from avnb.models.methods.base import Terms
+from avnb.models.methods.base import Terms, cross_modal_terms
 from avnb.models.methods.xid import CrossModalDiscrimination, MemoryBank
 
 CHUNK = 1024  # rows of a bank that are compared with all at once
@@ -111,11 +111,5 @@ class RobustDiscrimination(CrossModalDiscrimination):
         v_to_a, a_to_v = (
             (share * (log_total(pos / tau, others / tau) - pos / tau)).sum() for pos, others in both
         )
-        return {
-            "loss": (v_to_a + a_to_v) / 2,
-            "video_to_audio": v_to_a,
-            "audio_to_video": a_to_v,
-            "cosine_own": (pos_v.mean() + pos_a.mean()) / 2,
-            "cosine_other": (neg_v.mean() + neg_a.mean()) / 2,
-            "trust": weight.mean(),
-        }
+        own, other = (pos_v.mean() + pos_a.mean()) / 2, (neg_v.mean() + neg_a.mean()) / 2
+        return cross_modal_terms(v_to_a, a_to_v, own, other) | {"trust": weight.mean()}

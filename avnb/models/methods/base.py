@@ -15,6 +15,17 @@ Terms = dict[str, Tensor]
 Log = list[dict[str, float]]
 
 
+def cross_modal_terms(v_to_a: Tensor, a_to_v: Tensor, own: Tensor, other: Tensor) -> Terms:
+    """Loss, its two directions, and mean cosines with positives and with negatives."""
+    return {
+        "loss": (v_to_a + a_to_v) / 2,
+        "video_to_audio": v_to_a,
+        "audio_to_video": a_to_v,
+        "cosine_own": own,
+        "cosine_other": other,
+    }
+
+
 def derive_seed(*parts: int) -> int:
     """One seed out of several numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])

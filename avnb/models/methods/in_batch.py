@@ -10,7 +10,7 @@ from avnb.data.clips import Batch
 from avnb.distributed import gather_rows, whole_batch
 from avnb.models.encoders import Projector
 from avnb.models.losses import at_least_float
-from avnb.models.methods.base import Method, Terms
+from avnb.models.methods.base import Method, Terms, cross_modal_terms
 
 
 class InBatchContrast(Method):
@@ -51,10 +51,5 @@ class InBatchContrast(Method):
         same = (video[:, None] == video) & (own[:, None] != own)
         logits = (cosine / self.config.xid.temperature).masked_fill(same, -torch.inf)
         v_to_a, a_to_v = F.cross_entropy(logits, own), F.cross_entropy(logits.T, own)
-        return {
-            "loss": (v_to_a + a_to_v) / 2,
-            "video_to_audio": v_to_a,
-            "audio_to_video": a_to_v,
-            "cosine_own": cosine.diagonal().mean(),
-            "cosine_other": cosine[video[:, None] != video].mean(),
-        }
+        other = cosine[video[:, None] != video].mean()
+        return cross_modal_terms(v_to_a, a_to_v, cosine.diagonal().mean(), other)

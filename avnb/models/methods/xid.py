@@ -11,7 +11,7 @@ from avnb.config import Pretrain
 from avnb.data.clips import Batch
 from avnb.models.encoders import Projector
 from avnb.models.losses import at_least_float, info_nce, rince
-from avnb.models.methods.base import Method, Terms, derive_seed
+from avnb.models.methods.base import Method, Terms, cross_modal_terms, derive_seed
 
 
 class MemoryBank(nn.Module):
@@ -116,13 +116,8 @@ class CrossModalDiscrimination(Method):
         pos_a, neg_a = self.video_bank.similarities(a, batch.video_index, neg)
         v_to_a = self.contrast(pos_v, neg_v, progress)
         a_to_v = self.contrast(pos_a, neg_a, progress)
-        return {
-            "loss": (v_to_a + a_to_v) / 2,
-            "video_to_audio": v_to_a,
-            "audio_to_video": a_to_v,
-            "cosine_own": (pos_v.mean() + pos_a.mean()) / 2,
-            "cosine_other": (neg_v.mean() + neg_a.mean()) / 2,
-        }
+        own, other = (pos_v.mean() + pos_a.mean()) / 2, (neg_v.mean() + neg_a.mean()) / 2
+        return cross_modal_terms(v_to_a, a_to_v, own, other)
 
     def after_step(self) -> None:
         """Update the banks with the embeddings of all processes."""
