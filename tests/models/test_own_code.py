@@ -29,7 +29,7 @@ from avnb.training.runs import pretraining_run, pretraining_runs
 from tests.conftest import ROOT, with_values
 
 METHOD_FILE = ROOT / "book" / "own_method.py"
-METHOD = f"{METHOD_FILE}:InBatchContrast"
+METHOD = f"{METHOD_FILE}:PairwiseSigmoid"
 ENCODER = '''"""An encoder of the mean colour in a few directions."""
 
 import torch
@@ -169,20 +169,21 @@ def test_a_method_of_ones_own_is_trained_by_two_processes(world, tmp_path, monke
     work = Workspace("smoke", tmp_path / "work", PROFILES["smoke"])
     data = str(world / "vggsound")
     manifest = load_dataset(work, "vggsound", data, subset=work.pretraining().subset)
-    methods = parse_methods("mine.py:InBatchContrast")
-    run = pretraining_runs(work, manifest, methods, values={"epochs": 1})["InBatchContrast"]
+    methods = parse_methods("mine.py:PairwiseSigmoid")
+    run = pretraining_runs(work, manifest, methods, values={"epochs": 1})["PairwiseSigmoid"]
     assert not run.finished
     runs.train([run], Resources(processes=2))
-    assert run.finished and run.name.startswith("InBatchContrast-")
+    assert run.finished and run.name.startswith("PairwiseSigmoid-")
     (row,) = run.log
     assert {"loss", "accuracy", "video_rank", "audio_spread"} < row.keys() and row["loss"] > 0
     metadata, content = checkpoint.load(run.checkpoint)
-    assert metadata.pretrain.method == f"{file}:InBatchContrast"
+    assert metadata.pretrain.method == f"{file}:PairwiseSigmoid"
     assert metadata.code == source_digest(METHOD)
     before = build_method(run.config, metadata.videos, len(metadata.classes)).state_dict()
     assert before.keys() == content["model"].keys()
     moved = {k.split(".")[0] for k, x in before.items() if not torch.equal(x, content["model"][k])}
-    assert moved == {"video_encoder", "audio_encoder", "video_projector", "audio_projector"}
+    networks = {"video_encoder", "audio_encoder", "video_projector", "audio_projector"}
+    assert moved == networks | {"log_scale", "bias"}
     file.write_text(file.read_text() + "# another\n")
     other = pretraining_run(run.config, run.manifest, run.folder.parent)
     assert other.folder != run.folder and not other.finished
