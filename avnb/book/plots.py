@@ -6,6 +6,7 @@ take result rows (see `evaluation.results`): `value` with the ends `low` and `hi
 
 import zlib
 from collections.abc import Iterable, Sequence
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from scipy.special import stdtrit
@@ -26,7 +28,6 @@ from avnb.models.methods import METHODS
 # Of quantities: methods have colours of their own (after Okabe & Ito 2008), which nothing else has.
 BLUE, ORANGE, GREY, RED = "#4060c8", "#f0b67f", "#c3c8cf", "#b3261e"
 LINES = ("#1b1b1b", "#7b3fa0", "#8c5a2b", "#5cc8d0", "#c5d86d")  # of what is no method
-OTHER_METHODS = ("#e69f00", "#56b4e9", "#882255", "#332288", "#999933")
 TITLES = {
     "v->v": "video to video",
     "a->a": "audio to audio",
@@ -66,10 +67,10 @@ def method_title(name: str) -> str:
 
 
 def method_colour(name: str) -> str:
-    """The method's colour (hex); for a method outside the registry always the same of a few."""
+    """The method's colour (hex); for a method outside the registry, a hue that its name gives."""
     if name in METHODS:
         return METHODS[name].colour
-    return OTHER_METHODS[zlib.crc32(name.encode()) % len(OTHER_METHODS)]
+    return to_hex(hls_to_rgb(zlib.crc32(name.encode()) / 2**32, 0.4, 0.5))
 
 
 def in_method_order(names: Iterable[str]) -> list[str]:

@@ -76,8 +76,8 @@ def test_methods_become_columns():
 def test_a_method_of_ones_own_stands_last_under_its_name_in_a_colour_of_its_own():
     assert plots.in_method_order(["xid", "mine", "random", "mine"]) == ["random", "xid", "mine"]
     assert plots.method_title("mine") == "mine" and plots.method_title("xid") == "xID"
-    assert plots.method_colour("mine") == plots.method_colour("mine") in plots.OTHER_METHODS
-    every = [*map(plots.method_colour, METHODS), *plots.OTHER_METHODS, *plots.LINES]
+    own = [f"own.py:Method{i}" for i in range(20)]
+    every = [*map(plots.method_colour, [*METHODS, *own]), *plots.LINES]
     every += [plots.BLUE, plots.ORANGE, plots.GREY, plots.RED]
     assert len({*every}) == len(every)
     rows = frame(row("mine", 60), row("random", 30))
