@@ -15,7 +15,7 @@ from avnb.profiles import project_root
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-REFERENCE = re.compile(r"\{numref}`(Figure|Table) \{number\} <([a-z0-9-]+)>`")
+REFERENCE = re.compile(r"(Figure|Table) \{numref}`([a-z0-9-]+)`")
 LABEL = re.compile(r"^:name: (\S+)", re.MULTILINE)  # of a figure in prose
 
 
