@@ -8,7 +8,7 @@ STAMP := $(VENV)/.avnb-$(KEY)
 
 # One thread: a second one helps small networks little, and sums in another order.
 STUDY = OMP_NUM_THREADS=1 $(BIN)/python -m avnb run notebooks/making_studies.ipynb
-STUDIES ?= methods,noise,audio path
+STUDIES ?= methods,noise,audio path,tuning
 STUDY_OF = -p profile study -p names "$(STUDIES)"
 
 .DEFAULT_GOAL := help
@@ -37,9 +37,8 @@ smoke: install ## as `make book` at the smallest size, in some minutes
 
 study: install ## train the runs behind the studies again, in two to four hours; STUDIES=families,scale for others
 	trap 'kill 0' INT TERM; \
-	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10 & FIRST=$$!; \
-	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11 & wait $$FIRST && wait $$!
-	$(STUDY) build/study.ipynb -p profile study -p names tuning -p blocks 101,102
+	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10,101 & FIRST=$$!; \
+	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11,102 & wait $$FIRST && wait $$!
 
 lint: install
 	$(BIN)/ruff check .
