@@ -172,4 +172,5 @@ def blocks(ax: Axes, rows: pd.DataFrame, column: str = "method", order: Sequence
         ax.errorbar([place], wide[name].mean(), half[[name]], **look)
     ax.set_xticks(places, [method_title(name).replace(", ", "\n") for name in order])
     chance_line(ax, rows)
-    ax.set_ylim(bottom=0)
+    # From 0 up; a limit that is set would hold for what is drawn later on a shared axis, too.
+    ax.axhline(0, lw=0).sticky_edges.y.append(0)

@@ -84,6 +84,16 @@ def test_a_method_of_ones_own_stands_last_under_its_name_in_a_colour_of_its_own(
     assert table(rows).columns.tolist() == ["Random", "mine"]
 
 
+def test_a_shared_axis_begins_at_zero_and_holds_the_blocks_of_all_panels():
+    fig, axes = plt.subplots(1, 2, sharey=True)
+    for ax, value in zip(axes, (30, 70), strict=True):
+        worlds = (row("xid", value + seed, seed=seed, data="a") for seed in (6, 7))
+        plots.blocks(ax, frame(*worlds))
+    bottom, top = axes[0].get_ylim()
+    assert bottom == 0 and 71 < top < 100
+    plt.close(fig)
+
+
 @pytest.mark.filterwarnings("error:Glyph")  # all that figures write has one in the paper's font
 def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "OUTPUT", plots.Output())
