@@ -178,7 +178,7 @@ class Spectrogram(Group):
 class XID(Group):
     """Cross-modal instance discrimination (thesis 3.1)."""
 
-    xid_loss: Literal["rince", "info_nce"] = "rince"  # info_nce is the loss of AVID
+    xid_loss: Literal["rince", "info_nce"] = "rince"  # info_nce: equation 3.1
     embedding_dim: int = within(1, 10**6, 128)
     negatives: int = within(1, 10**6, 1024)
     temperature: float = within(1e-4, 10, 0.07)
@@ -201,7 +201,7 @@ class VICReg(Group):
     invariance_weight: float = within(0, 1e6, 25.0)
     variance_weight: float = within(0, 1e6, 25.0)
     covariance_weight: float = within(0, 1e6, 1.0)
-    second_view_min_seconds: float = within(0, 3600, 2.0)  # between the two clips of `vicreg_v`
+    second_view_min_seconds: float = within(0, 3600, 2.0)  # between two clips of a video
     second_view_max_seconds: float = within(0, 3600, 8.0)
     huber_delta: float = within(0, 1e6, 0.0)  # difference above which invariance grows linearly
     audio_rest_prob: float = within(0, 1, 0.0)  # of steps that leave the audio path as it is

@@ -187,7 +187,7 @@ def pretraining_run(config: Pretrain, manifest: Manifest, folder: Path) -> Train
     """A run on (a subset of) the training videos of a manifest, below the folder of all runs."""
     config = with_absolute_files(config)
     if config.compute.micro_batch and not model_class(config).supports_micro_batches:
-        raise ValueError(f"{config.method} needs variances of whole batches: no `micro_batch`")
+        raise ValueError(f"{config.method} needs whole batches for its loss: no `micro_batch`")
     data = training_and_validation(manifest, config)[0].digest
     folder = folder / run_name(config, data, code_digest(config))
     return TrainingRun(config=config, manifest=manifest, folder=folder)
@@ -233,7 +233,9 @@ def training_sampling(config: Pretrain | Finetune) -> Sampling:
     if isinstance(config, Pretrain) and method.uses_second_view:
         v = config.vicreg
         values["second_view_seconds"] = v.second_view_min_seconds, v.second_view_max_seconds
-    clip = replace(config.clip, max_offset_seconds=0.0) if method.in_sync else config.clip
+    clip = config.clip
+    if method.in_sync:  # audio as long as the frames, so that it ends before the second view
+        clip = replace(clip, max_offset_seconds=0.0, audio_seconds=clip.video_seconds)
     return Sampling(clip=clip, count=config.clips_per_video, **values)
 
 

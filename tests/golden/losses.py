@@ -50,7 +50,8 @@ VALUES = {
     "crop_aspect_max": 1.0, "width": 4, "mels": MELS, "audio_hz": AUDIO_HZ,
     "audio_seconds": MELS * 32 / AUDIO_HZ, "batch": 8, "clips_per_video": 5, "epochs": 2,
     "lr": 5e-4, "lr_decay": 0.5, "lr_decay_every_epochs": 1,
-    "projector_batch_norm": False, "invariance_weight": 25.0, "covariance_weight": 1.0,
+    "positives": 3, "clusters": 4, "projector_batch_norm": False,
+    "invariance_weight": 25.0, "covariance_weight": 1.0,
 }  # fmt: skip
 
 
@@ -60,6 +61,7 @@ class PlainTransform(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         """Frames [B, 3, T, S, S], audio [B, 1, MELS, t]."""
         second_view, audio = batch.second_view, batch.audio.double()
+        audio = audio[:, : audio.shape[1] // MELS * MELS]
         return replace(
             batch, params=None, second_params=None, frames=batch.frames.double() / 255 - 0.5,
             second_view=None if second_view is None else second_view.double() / 255 - 0.5,

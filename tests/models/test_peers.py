@@ -112,7 +112,9 @@ def test_avts_compares_frames_with_the_sound_of_their_moment_of_others_and_of_la
     assert method(batch, 0.5)["loss"].item() == pytest.approx(later, rel=1e-4)
     with pytest.raises(ValueError, match="second clip"):
         method(a_batch(second_view=False), 0.0)
-    assert training_sampling(method.config).clip.max_offset_seconds == 0
+    clip = training_sampling(method.config).clip
+    assert clip.max_offset_seconds == 0  # and no hard pair overlaps: its audio is over by then
+    assert clip.audio_seconds == clip.video_seconds <= method.config.vicreg.second_view_min_seconds
 
 
 def test_xdc_predicts_the_clusters_of_the_other_modality_once_it_has_features(tiny):

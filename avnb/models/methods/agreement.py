@@ -14,7 +14,7 @@ CHUNK = 1024  # rows of a bank that are compared with all at once
 
 
 class CrossModalAgreement(CrossModalDiscrimination):
-    r"""AVID, and discrimination within each modality of the videos that both modalities call alike.
+    r"""AVID, and discrimination within each modality of videos that are similar in both.
 
     The positives P_i of video i are the videos j with the largest min( v_i v_j, a_i a_j ), by the
     rows of both banks. To xID's InfoNCE across modalities is added, with weight w,
@@ -22,7 +22,8 @@ class CrossModalAgreement(CrossModalDiscrimination):
         1/2 mean_{j in P_i} ( NCE(v_i; video row j) + NCE(a_i; audio row j) )
 
     Morgado et al. 2021, arXiv:2004.12943, who begin it from a trained AVID: here in the second half
-    of a run. Positives are found anew at the beginning of every epoch, and stored with the run.
+    of a run, and with InfoNCE where their code estimates by binary NCE. Positives are found anew at
+    the beginning of every epoch, and stored with the run; across modalities they may be negatives.
     """
 
     title = "AVID-CMA"
@@ -32,7 +33,7 @@ class CrossModalAgreement(CrossModalDiscrimination):
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)
-        count = min(config.peers.positives, videos - 1)
+        count = min(config.peers.positives, max(1, (videos - 1) // 2))  # negatives are left
         self.register_buffer("positives", torch.zeros(videos, count, dtype=torch.long))
         self.register_buffer("found_at", torch.tensor(-1.0, dtype=torch.double))
 
@@ -77,13 +78,13 @@ class CrossModalAgreement(CrossModalDiscrimination):
 
 
 class RobustDiscrimination(CrossModalDiscrimination):
-    r"""xID with InfoNCE in which a pair counts as much as its rows in the two banks agree.
+    r"""xID with InfoNCE in which each pair is weighted by how well its rows in the banks agree.
 
         w_i = w_min + (1 - w_min) Phi( (s_i - mu - delta sigma) / (sqrt(kappa) sigma) )
         L = sum_i w_i L_i / sum_i w_i
 
     s_i is the cosine of the video's rows, mu and sigma are its mean and deviation over all videos,
-    and Phi is the normal distribution's. The remedy for wrong pairs of Morgado et al. 2021,
+    and Phi is the standard normal CDF. The remedy for wrong pairs of Morgado et al. 2021,
     arXiv:2103.15916; their soft targets for false negatives are left out. In the first epoch, when
     the banks are random, all pairs count alike.
     """

@@ -44,7 +44,7 @@ class TrainableModule(nn.Module):
     in_sync: ClassVar[bool] = False  # frames and audio of a clip start at the same moment
     is_trained: ClassVar[bool] = True
     supports_micro_batches: ClassVar[bool] = True  # the loss is a mean over the batch's parts
-    shares_batch_norm: ClassVar[bool] = False  # BatchNorm over all processes by default
+    shares_batch_norm: ClassVar[bool] = False  # BatchNorm is over all GPUs by default
     has_unused_parameters: ClassVar[bool] = False  # whether some steps leave weights untouched
     validation_metrics: ClassVar[tuple[str, ...]] = ()  # of `validate`; () without validation
 

@@ -18,10 +18,10 @@ class CrossModalClusters(Method):
 
         L = 1/2B sum_i ( CE(W_v y_v + b_v; cluster of a_i) + CE(W_a y_a + b_a; cluster of v_i) )
 
-    Alwassel et al. 2020, arXiv:1911.12667. Clusters are of unit features, of which the last epoch
-    leaves a running mean of every video. They are found anew at the beginning of every epoch, when
-    the linear layers start again, and are stored with the run. The first epoch only collects the
-    features of the encoders as they are initialised.
+    Alwassel et al. 2020, arXiv:1911.12667. Clusters are of unit features, of which a bank keeps an
+    exponential moving average over the clips of every video. They are found anew at the beginning
+    of every epoch, when the weights of the linear layers start again (Adam's moments are kept), and
+    are stored with the run. The first epoch only collects features of the initial encoders.
     """
 
     title = "XDC"
@@ -32,6 +32,8 @@ class CrossModalClusters(Method):
 
     def __init__(self, config: Pretrain, videos: int, classes: int):
         super().__init__(config, videos, classes)
+        if config.optim.epochs < 2:
+            raise ValueError("xdc needs at least 2 epochs: the first only collects features")
         width, seed = self.video_encoder.features, config.seed
         self.count = min(config.peers.clusters, videos)
         self.video_bank, self.audio_bank = (

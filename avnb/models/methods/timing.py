@@ -1,4 +1,4 @@
-"""`avts`: is the sound in time? A pretext task on the distance of video and audio."""
+"""`avts`: is the audio in time? A pretext task on the distance of frames and audio."""
 
 from typing import ClassVar
 
@@ -15,13 +15,14 @@ from avnb.models.methods.base import Method, Terms
 
 
 class Synchronisation(Method):
-    r"""Frames are near to the sound of their own moment, and far from that of others.
+    r"""Contrast of distances: small for frames and audio of one moment, else at least a margin.
 
         L = 1/2 ( mean d(v_i, a_i)^2 + mean max(0, m - d(v, a))^2 )
 
     d is the distance of unit vectors. The second mean is over pairs that do not belong together:
-    easy ones of two videos; from the middle of the run on, a share of it is of hard ones, whose
-    frames are of another time of the same video. Korbar et al. 2018, arXiv:1807.00230.
+    easy ones of two videos; from the middle of the run on, with the weight `hard_share`, also hard
+    ones, whose frames are of another time of the same video. A clip's audio is as long as its
+    frames. Korbar et al. 2018, arXiv:1807.00230.
     """
 
     title = "AVTS"
@@ -39,7 +40,7 @@ class Synchronisation(Method):
         self.audio_projector = Projector(self.audio_encoder.features, dim, batch_norm=norm)
 
     def beyond(self, distance: Tensor) -> Tensor:
-        """Mean squared lack of distance."""
+        """Mean squared hinge loss of distances below the margin."""
         return F.relu(self.config.peers.margin - distance).square().mean()
 
     def forward(self, batch: Batch, progress: float) -> Terms:
