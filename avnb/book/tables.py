@@ -82,7 +82,8 @@ def effects(compared: pd.DataFrame) -> pd.DataFrame:
         ends.append(f"{row['effect']:+.1f}{known}")
     table["effect, points"] = ends
     table["blocks"] = compared["blocks"].astype(int)
-    table["p after Holm"] = compared["p_holm"].round(4)
+    shown = compared["p_holm"].map("{:.4f}".format, na_action="ignore").fillna("–")
+    table["p after Holm"] = shown.replace("0.0000", "< 0.0001")
     table["power"] = compared["power"].round(2).astype(object).fillna("–")
     return table.assign(verdict=compared["verdict"])
 
@@ -147,11 +148,17 @@ def runs_table(sources: Mapping[str, EncoderSource], work: Workspace) -> pd.Data
 
 
 def save(table: Table, name: str) -> Table:
-    """Write a data frame, or that of a `Styler`, as CSV and LaTeX, and return it for display."""
+    """Write a data frame, or that of a `Styler`, as CSV and LaTeX, and return it for display.
+
+    What is displayed has one line of headers: the last level of the index is named there.
+    """
     styled: Any = table
     frame: pd.DataFrame = getattr(styled, "data", styled)
+    names = list(frame.index.names)
     index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
     frame.to_csv(OUTPUT.path(name, "csv"), index=index)
     text = (frame.reset_index() if index else frame).map(str)
     OUTPUT.path(name, "tex").write_text(text.to_latex(index=False, escape=True))
-    return table
+    if styled is frame and any(names) and frame.columns.nlevels == 1:
+        styled = frame.rename_axis(**{"index": [None] * len(names), "columns": names[-1]})
+    return styled

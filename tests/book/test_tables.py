@@ -113,6 +113,8 @@ def test_figures_and_tables_are_written_at_the_size_of_the_style(tmp_path, monke
         assert ax.title.get_fontsize() == pytest.approx(size * 6.5 / 9 * 1.1)
     named = pd.DataFrame({"share, %": ["50 %"]}, index=["xID"])
     assert tables.save(named.style, "shares").data is named
+    shown = tables.save(named.rename_axis("method"), "named").to_html()
+    assert shown.count("<tr") == 1 + len(named) and "method" in shown
     assert tables.save(pd.DataFrame({"a": [1]}), "plain").equals(pd.DataFrame({"a": [1]}))
     files = {path.name for path in (tmp_path / "paper").iterdir()}
     names = ["probe.pdf", "shares.csv", "shares.tex"]
