@@ -8,7 +8,7 @@ STAMP := $(VENV)/.avnb-$(KEY)
 
 # One thread: a second one helps small networks little, and sums in another order.
 STUDY = OMP_NUM_THREADS=1 $(BIN)/python -m avnb run notebooks/making_studies.ipynb
-STUDIES ?= methods,noise,audio path,tuning
+STUDIES ?= methods,noise,audio path
 STUDY_OF = -p profile study -p names "$(STUDIES)"
 
 .DEFAULT_GOAL := help
@@ -35,7 +35,7 @@ book: install ## build the book at demo size: synthetic videos, pre-training, al
 smoke: install ## as `make book` at the smallest size, in some minutes
 	$(BIN)/python -m avnb book --profile smoke
 
-study: install ## train the runs behind the studies again, in two to four hours; STUDIES=families,scale for others
+study: install ## train the runs behind the studies again, in 1.5 to 4 hours; STUDIES=tuning,families,scale for others
 	trap 'kill 0' INT TERM; \
 	$(STUDY) build/study-1.ipynb $(STUDY_OF) -p blocks 6,8,10,101 & FIRST=$$!; \
 	$(STUDY) build/study-2.ipynb $(STUDY_OF) -p blocks 7,9,11,102 & wait $$FIRST && wait $$!
