@@ -150,3 +150,5 @@ def test_xdc_predicts_the_clusters_of_the_other_modality_once_it_has_features(ti
     torch.testing.assert_close(terms["loss"], (terms["video"] + terms["audio"]) / 2)
     method(batch, 1.0)
     assert not torch.equal(method.video_clusters, before) and not method.video_classifier.bias.any()
+    with pytest.raises(ValueError, match="at least 2 epochs"):
+        built(tiny, "xdc", epochs=1)
