@@ -37,11 +37,12 @@ _LIGHT: Values = dict(crop_area_min=0.5, brightness=0.2, contrast=0.2, saturatio
 # Short runs cannot separate embeddings that all start alike, nor recover from a deep network's
 # chaos, nor align what heads of torch's default weights give. In few clips, covariances are mostly
 # chance. `lam` keeps the thesis's lam (negatives + 1). Videos of four seconds leave less room
-# between two clips. Of few videos fewer are alike.
+# between two clips. Of few videos fewer are alike. With a margin far below the distance of unrelated
+# unit vectors, all embeddings come together before they learn.
 _SMALL: Values = (
     dict(video_fps=8.0, frame_px=32, mels=64, batch=32, shards=2, lr=2e-3, **_LIGHT)
     | dict(residual_scale=0.1, he_heads=True, projector_batch_norm=True, negatives=96)
-    | dict(lam=0.1, temperature=0.2, positives=8, clusters=16)
+    | dict(lam=0.1, temperature=0.2, positives=8, clusters=16, margin=1.3)
     | dict(expander_dim=64, invariance_weight=10.0, covariance_weight=0.2)
     | dict(second_view_min_seconds=1.0, second_view_max_seconds=3.0)
 )
