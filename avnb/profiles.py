@@ -37,7 +37,7 @@ _LIGHT: Values = dict(crop_area_min=0.5, brightness=0.2, contrast=0.2, saturatio
 # Short runs cannot separate embeddings that all start alike, nor recover from a deep network's
 # chaos, nor align what heads of torch's default weights give. In few clips, covariances are mostly
 # chance. `lam` keeps the thesis's lam (negatives + 1). Videos of four seconds leave less room
-# between two clips. Of few videos fewer are alike. With a margin far below the distance of unrelated
+# between two clips. Of few videos few are alike. With a margin far below the distance of unrelated
 # unit vectors, all embeddings come together before they learn.
 _SMALL: Values = (
     dict(video_fps=8.0, frame_px=32, mels=64, batch=32, shards=2, lr=2e-3, **_LIGHT)
