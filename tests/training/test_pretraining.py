@@ -121,7 +121,9 @@ def test_processes_and_micro_batches_that_do_not_fit_are_refused(trained):
     with pytest.raises(ValueError, match=r"3 processes .*share 2 shards.*take one of \[1, 2\]"):
         runs.train([other], Resources(processes=3))
     config = with_values(trained.config, method="vicreg_v", micro_batch=4)
-    with pytest.raises(ValueError, match="vicreg_v needs whole batches"):
+    with pytest.raises(
+        ValueError, match="vicreg_v needs whole batches for its loss: no `micro_batch`"
+    ):
         trained_run(config, trained.manifest, trained.folder.parent)
 
 
